@@ -1,0 +1,1 @@
+"""Persistent memory for virtual machines: really persistent, really private, always accounted for."""

@@ -1,0 +1,71 @@
+"""Options. They are registered on the ConfigOpts that is handed in and read when a pool or a driver is made."""
+
+from oslo_config import cfg, types
+
+#: As nova/conf/libvirt.py declares it (Nova 31-34), so that both may register it on one ConfigOpts.
+PMEM_NAMESPACES = cfg.ListOpt(
+    "pmem_namespaces",
+    item_type=types.String(),
+    default=[],
+    sample_default=["4GB:ns0|ns1", "SMALL:ns2"],
+    help="""
+Which namespaces guests may be given, by label:
+``$LABEL:$NAMESPACE[|$NAMESPACE][,$LABEL:$NAMESPACE[|$NAMESPACE]]``.
+
+* ``$NAMESPACE`` is the name of a namespace of this host, or its uuid where two namespaces have one name.
+* ``$LABEL`` is what a flavor asks for (``hw:pmem=4GB,SMALL``). Labels are told apart by their resource class,
+  ``CUSTOM_PMEM_NAMESPACE_$LABEL`` in upper case with every other character as an underscore.
+""",
+)
+
+VPMEM_OPTS = [
+    cfg.StrOpt(
+        "discovery",
+        default="ndctl",
+        choices=[
+            ("ndctl", "ask the ndctl program (needs root)"),
+            ("sysfs", "read /sys/bus/nd and /sys/bus/dax; needs neither ndctl nor root"),
+            ("directory", "preallocated files below the directory of the option 'directory', one namespace each"),
+        ],
+        help="Where this host's namespaces come from.",
+    ),
+    cfg.StrOpt(
+        "directory",
+        help="""
+The directory of ``discovery = directory``, best on a DAX filesystem. A file's name is the namespace's name.
+Files directly in it have no NUMA node; those in its subdirectories ``node0``, ``node1``, … have that one.
+""",
+    ),
+    cfg.StrOpt(
+        "state_path",
+        default="/var/lib/vpmem",
+        help="Directory of the ledger. It is made, private to its owner, when it is not there.",
+    ),
+    cfg.StrOpt(
+        "connection_uri",
+        help="""
+The libvirt whose running domains are asked before a namespace is wiped. Unset, it is ``qemu:///system`` if the
+socket of a libvirt daemon is there. When it is set and does not answer, nothing is wiped. Processes that map the
+namespace are looked for in any case.
+""",
+    ),
+    cfg.IntOpt("wipe_parallel", default=2, min=1, max=64, help="How many namespaces are wiped at a time."),
+    cfg.IntOpt(
+        "wipe_threads", default=0, min=0, max=256, help="Threads for each namespace that is wiped; 0: up to 4, by CPUs."
+    ),
+    cfg.IntOpt(
+        "wipe_rate", default=0, min=0, help="Most MiB per second that the wipe of one namespace writes; 0: no limit."
+    ),
+]
+
+
+def register_opts(conf: cfg.ConfigOpts) -> None:
+    """Register all options on `conf`, leaving alone what is there already (Nova's own pmem_namespaces)."""
+    if "libvirt" not in conf or PMEM_NAMESPACES.dest not in conf.libvirt:
+        conf.register_opt(PMEM_NAMESPACES, group="libvirt")
+    conf.register_opts(VPMEM_OPTS, group="vpmem")
+
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """All options by group, for oslo-config-generator."""
+    return [("libvirt", [PMEM_NAMESPACES]), ("vpmem", VPMEM_OPTS)]

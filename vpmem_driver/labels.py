@@ -1,0 +1,78 @@
+"""Reading ``[libvirt] pmem_namespaces``: which namespaces, by name or uuid, guests may be given under which label."""
+
+import dataclasses
+from collections.abc import Sequence
+
+from vpmem_driver import exception, model
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+    """One namespace under one label.
+
+    :ivar label: index into :attr:`LabelConfig.labels`
+    :ivar namespace: name or uuid
+    :ivar text: the whole entry as configured, for error messages
+    """
+
+    label: int
+    namespace: str
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LabelConfig:
+    """All labels in the order of the configuration, the resource class of each, and what is under them."""
+
+    labels: tuple[str, ...]
+    resource_classes: tuple[str, ...]
+    entries: tuple[Entry, ...]
+
+    def index(self, label: str) -> int | None:
+        """Which label this is, told by its resource class, never by its spelling."""
+        try:
+            return self.resource_classes.index(model.resource_class(label))
+        except ValueError:
+            return None
+
+
+def parse(pmem_namespaces: Sequence[str]) -> LabelConfig:
+    """Read the option's entries, each ``LABEL:NAMESPACE[|NAMESPACE…]``.
+
+    A label may stand in several entries, spelled alike, as in Nova.
+
+    :raises InvalidNamespaceConfig: names the entry and what to write instead
+    """
+    labels: dict[str, str] = {}  # by resource class
+    entries: list[Entry] = []
+    for text in pmem_namespaces:
+        label, names = _split(text)
+        resource_class = model.resource_class(label)
+        if labels.setdefault(resource_class, label) != label:
+            raise exception.InvalidNamespaceConfig(
+                entry=text,
+                reason=f"label '{label}' and label '{labels[resource_class]}' are both resource class {resource_class}",
+                remedy="Spell them alike if they are one label; else rename one.",
+            )
+        position = list(labels).index(resource_class)
+        entries.extend(Entry(position, name, text) for name in names)
+    return LabelConfig(tuple(labels.values()), tuple(labels), tuple(entries))
+
+
+def _split(text: str) -> tuple[str, list[str]]:
+    label, colon, rest = (part.strip() for part in text.partition(":"))
+    names = [name.strip() for name in rest.split("|")]
+    fault = (
+        "there is no colon"
+        if not colon
+        else "the label is empty"
+        if not label
+        else "a namespace's name is empty"
+        if not all(names)
+        else None
+    )
+    if fault:
+        raise exception.InvalidNamespaceConfig(
+            entry=text, reason=fault, remedy="Write LABEL:NAMESPACE|NAMESPACE, for example 4GB:ns0|ns1."
+        )
+    return label, names

@@ -1,0 +1,417 @@
+"""This host's durable record of namespaces, owners and states, in SQLite.
+
+Everything that others rely on: a transaction is one commit, on disk when it returns (WAL, synchronous=FULL); a row
+moves only from the state and owner that the caller saw; every move leaves a line in the history, whose id orders all
+moves of all processes. A ledger that cannot be read or written raises and changes nothing.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import os
+import pathlib
+import sqlite3
+import threading
+import typing
+from collections.abc import Iterator
+
+from vpmem_driver import exception, model
+
+FILE_NAME = "ledger.sqlite3"
+
+#: "vpme" in ASCII; `file(1)` and we tell by it that a database is a ledger (SQLite: PRAGMA application_id).
+APPLICATION_ID = 0x76706D65
+
+#: One script per version; PRAGMA user_version counts those that were run. Append, never edit.
+MIGRATIONS = (
+    """
+    CREATE TABLE namespace (
+        uuid       TEXT PRIMARY KEY,
+        name       TEXT,
+        size       INTEGER NOT NULL CHECK (size > 0),
+        align      INTEGER NOT NULL CHECK (align > 0),
+        numa_node  INTEGER,
+        mode       TEXT NOT NULL,
+        device     TEXT,
+        pmem       INTEGER NOT NULL CHECK (pmem IN (0, 1)),
+        state      TEXT NOT NULL CHECK (state IN ('unknown', 'clean', 'dirty', 'claimed', 'quarantined')),
+        owner      TEXT,
+        position   INTEGER,
+        label      TEXT,
+        last_owner TEXT,
+        begun      INTEGER NOT NULL DEFAULT 0 CHECK (begun IN (0, 1)),
+        wiped      INTEGER NOT NULL DEFAULT 0 CHECK (wiped BETWEEN 0 AND size),
+        reason     TEXT,
+        changed    INTEGER NOT NULL,
+        CHECK (state <> 'claimed' OR owner IS NOT NULL),
+        CHECK (owner IS NULL OR state IN ('claimed', 'dirty')),
+        CHECK ((owner IS NULL) = (position IS NULL))
+    ) STRICT;
+    CREATE INDEX namespace_changed ON namespace (changed);
+    CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
+    CREATE TABLE history (
+        id         INTEGER PRIMARY KEY AUTOINCREMENT,
+        at         TEXT NOT NULL,
+        uuid       TEXT NOT NULL,
+        name       TEXT,
+        from_state TEXT,
+        to_state   TEXT NOT NULL,
+        owner      TEXT,
+        reason     TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX history_uuid ON history (uuid);
+    CREATE INDEX history_owner ON history (owner) WHERE owner IS NOT NULL;
+    """,
+)
+
+#: Another process holds the write lock for a few milliseconds; longer than this it hangs.
+BUSY_TIMEOUT_SECONDS = 60
+
+_PERMISSION_REMEDY = "Check that [vpmem] state_path is on a writable filesystem and belongs to this user."
+_CORRUPT_REMEDY = (
+    "Keep a copy, then restore it from a backup, or move it away: every namespace is then unknown, and is wiped before "
+    "it is handed out. Running guests must be adopted first."
+)
+_REMEDIES = {
+    sqlite3.SQLITE_FULL: "Make room on its filesystem, then try again.",
+    sqlite3.SQLITE_BUSY: "Another process holds it; end that one, or try again.",
+    sqlite3.SQLITE_CONSTRAINT: "This is a defect of the program: please report it.",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One namespace as the ledger has it. Sizes are bytes.
+
+    :ivar owner: who holds it (claimed), or will when its wipe is done (dirty)
+    :ivar position: its place among the owner's devices
+    :ivar label: under which it was claimed last
+    :ivar last_owner: whose bytes may be in it: the last to have held it, claimed
+    :ivar begun: whether a wipe has overwritten any of it since it became dirty
+    :ivar wiped: how many bytes from the start that wipe has durably zeroed
+    :ivar reason: why it is quarantined, or not wiped yet
+    :ivar changed: id of the history line that last moved it
+    """
+
+    uuid: str
+    name: str | None
+    size: int
+    align: int
+    numa_node: int | None
+    mode: str
+    device: str | None
+    pmem: bool
+    state: model.State
+    owner: str | None
+    position: int | None
+    label: str | None
+    last_owner: str | None
+    begun: bool
+    wiped: int
+    reason: str | None
+    changed: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Move:
+    """One line of the history: when, which, from and to which state, for whom, why. ``at`` is UTC, ISO 8601."""
+
+    id: int
+    at: str
+    uuid: str
+    name: str | None
+    from_state: str | None
+    to_state: str
+    owner: str | None
+    reason: str
+
+
+_ROW_FIELDS = tuple(field.name for field in dataclasses.fields(Row))
+_ROW_COLUMNS = ", ".join(_ROW_FIELDS)
+_MOVE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Move))
+
+
+def _row(line: tuple[typing.Any, ...]) -> Row:
+    values = dict(zip(_ROW_FIELDS, line, strict=True))
+    return Row(
+        **values
+        | {
+            "pmem": bool(values["pmem"]),
+            "begun": bool(values["begun"]),
+            "state": model.State(values["state"]),
+        }
+    )
+
+
+class Ledger:
+    """An open ledger. One connection, used under a lock; any number of processes may have the same file open."""
+
+    def __init__(self, state_path: str | os.PathLike[str]) -> None:
+        """Open the ledger below `state_path`, or make it, private to this user.
+
+        :raises LedgerError: it cannot be made, opened or read
+        :raises LedgerCorrupt: it is no ledger, or damaged
+        :raises LedgerVersion: a newer version of this package wrote it
+        """
+        self.path = pathlib.Path(state_path) / FILE_NAME
+        self._lock = threading.RLock()
+        self._make_private()
+        try:
+            self._db = sqlite3.connect(
+                self.path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+        try:
+            self._prepare()
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; what was committed stays."""
+        self._db.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is done inside is one commit, durable on leaving, or nothing if an exception passes.
+
+        Only one transaction of all threads and processes runs at a time.
+
+        :raises LedgerError: it could not be begun or committed; nothing was changed
+        """
+        with self._lock:
+            self._execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._execute("COMMIT")
+            except BaseException:
+                # SQLite may have rolled back already (disk full, I/O error).
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def rows(self) -> list[Row]:
+        """Every namespace ever seen, by name and uuid."""
+        return self._select("ORDER BY name, uuid")
+
+    def row(self, uuid: str) -> Row | None:
+        """The row of one namespace."""
+        return next(iter(self._select("WHERE uuid = ?", uuid)), None)
+
+    def held(self, owner: str) -> list[Row]:
+        """What `owner` holds or has reserved, in the order of its devices."""
+        return self._select("WHERE owner = ? ORDER BY position", owner)
+
+    def changed_since(self, move_id: int) -> list[Row]:
+        """The rows that were moved after history line `move_id`."""
+        return self._select("WHERE changed > ?", move_id)
+
+    def last_move(self) -> int:
+        """The id of the newest history line, 0 when there is none."""
+        with self._lock:
+            return int(self._execute("SELECT coalesce(max(id), 0) FROM history").fetchone()[0])
+
+    def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> list[Move]:
+        """The newest `limit` lines (all when None), oldest first, of one namespace or owner if given."""
+        with self._lock:
+            found = self._execute(
+                f"SELECT {_MOVE_COLUMNS} FROM history WHERE (?1 IS NULL OR uuid = ?1) AND (?2 IS NULL OR owner = ?2) "  # noqa: S608
+                "ORDER BY id DESC LIMIT ?3",
+                (uuid, owner, -1 if limit is None else limit),
+            )
+            return [Move(*line) for line in reversed(found.fetchall())]
+
+    def insert(self, namespace: model.Namespace) -> int:
+        """Record a namespace that was never seen, as unknown. Inside a transaction.
+
+        :returns: the id of its history line
+        """
+        assert namespace.uuid is not None  # noqa: S101  discovery gives every usable namespace one
+        move_id = self._note(
+            namespace.uuid, namespace.name, before=None, after=model.State.UNKNOWN, owner=None, why="first seen"
+        )
+        self._execute(
+            "INSERT INTO namespace (uuid, name, size, align, numa_node, mode, device, pmem, state, changed) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                namespace.uuid,
+                namespace.name,
+                namespace.size,
+                namespace.align,
+                namespace.numa_node,
+                namespace.mode,
+                namespace.device,
+                namespace.pmem,
+                model.State.UNKNOWN,
+                move_id,
+            ),
+        )
+        return move_id
+
+    def describe(self, row: Row, namespace: model.Namespace) -> None:
+        """Take over what discovery says of a known namespace; state and owner stay. Inside a transaction.
+
+        The device of a held namespace stays as it was granted: what the guest's domain XML may still say. A wipe
+        begins anew where the size has changed.
+        """
+        self._execute(
+            "UPDATE namespace SET name = ?, wiped = CASE WHEN size = ?2 THEN wiped ELSE 0 END, size = ?2, align = ?, "
+            "numa_node = ?, mode = ?, pmem = ?, device = ? WHERE uuid = ?",
+            (
+                namespace.name,
+                namespace.size,
+                namespace.align,
+                namespace.numa_node,
+                namespace.mode,
+                namespace.pmem,
+                row.device if row.owner is not None else namespace.device,
+                row.uuid,
+            ),
+        )
+
+    def move(
+        self,
+        row: Row,
+        state: model.State,
+        why: str,
+        *,
+        owner: str | None = None,
+        position: int | None = None,
+        label: str | None = None,
+        device: str | None = None,
+        begun: bool = False,
+        wiped: int = 0,
+        reason: str | None = None,
+    ) -> int:
+        """Move one namespace to `state`, for `owner`, and write down `why`. Inside a transaction.
+
+        `row` is what the caller saw; `label` and `device` are kept when not given.
+
+        :returns: the id of its history line
+        :raises LedgerError: the namespace is no longer as `row` says
+        """
+        move_id = self._note(
+            row.uuid, row.name, before=row.state, after=state, owner=owner if owner is not None else row.owner, why=why
+        )
+        last_owner = row.owner if row.state is model.State.CLAIMED else row.last_owner
+        done = self._execute(
+            "UPDATE namespace SET state = ?, owner = ?, position = ?, label = coalesce(?, label), "
+            "device = coalesce(?, device), last_owner = ?, begun = ?, wiped = ?, reason = ?, changed = ? "
+            "WHERE uuid = ? AND state = ? AND owner IS ?",
+            (
+                *(state, owner, position, label, device, last_owner, begun, wiped, reason, move_id),
+                *(row.uuid, row.state, row.owner),
+            ),
+        )
+        if done.rowcount != 1:
+            raise exception.LedgerError(
+                path=self.path,
+                reason=f"namespace {row.name} ({row.uuid}) is no longer {row.state} as it was read",
+                remedy="Try again.",
+            )
+        return move_id
+
+    def begin_wipe(self, uuid: str, wiped: int) -> bool:
+        """Note that a wipe overwrites a dirty namespace from byte `wiped` on. A transaction of its own.
+
+        :returns: False when it is no longer dirty, or its progress is another: then nothing may be overwritten
+        """
+        with self.transaction():
+            done = self._execute(
+                "UPDATE namespace SET begun = 1, reason = NULL WHERE uuid = ? AND state = 'dirty' AND wiped = ?",
+                (uuid, wiped),
+            )
+            return done.rowcount == 1
+
+    def progress(self, uuid: str, wiped: int) -> None:
+        """Note that the first `wiped` bytes of a dirty namespace are durably zero. A transaction of its own."""
+        with self.transaction():
+            self._execute("UPDATE namespace SET wiped = ? WHERE uuid = ? AND state = 'dirty'", (wiped, uuid))
+
+    def explain(self, uuid: str, reason: str) -> None:
+        """Note why a dirty namespace could not be wiped yet. A transaction of its own."""
+        with self.transaction():
+            self._execute("UPDATE namespace SET reason = ? WHERE uuid = ? AND state = 'dirty'", (reason, uuid))
+
+    def _note(self, uuid: str, name: str | None, *, before: str | None, after: str, owner: str | None, why: str) -> int:
+        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+        done = self._execute(
+            "INSERT INTO history (at, uuid, name, from_state, to_state, owner, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (at, uuid, name, before, after, owner, why),
+        )
+        assert done.lastrowid is not None  # noqa: S101  an INSERT into a rowid table has one
+        return done.lastrowid
+
+    def _select(self, rest: str, *values: object) -> list[Row]:
+        with self._lock:
+            found = self._execute(f"SELECT {_ROW_COLUMNS} FROM namespace {rest}", values).fetchall()  # noqa: S608
+        try:
+            return [_row(line) for line in found]
+        except ValueError as error:
+            raise exception.LedgerCorrupt(path=self.path, reason=str(error), remedy=_CORRUPT_REMEDY) from error
+
+    def _make_private(self) -> None:
+        """The file is made here, not by SQLite, so that nobody else can ever open it; -wal and -shm copy its mode."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                if os.fstat(descriptor).st_mode & 0o077:
+                    os.fchmod(descriptor, 0o600)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise exception.LedgerError(
+                path=self.path, reason=error.strerror or str(error), remedy=_PERMISSION_REMEDY
+            ) from error
+
+    def _prepare(self) -> None:
+        version = self._version()
+        if version > len(MIGRATIONS):
+            raise exception.LedgerVersion(
+                path=self.path,
+                reason=f"it has version {version}; this program knows versions up to {len(MIGRATIONS)}",
+                remedy="Use the newer vpmem_driver that wrote it.",
+            )
+        self._execute("PRAGMA journal_mode = WAL")
+        self._execute("PRAGMA synchronous = FULL")
+        if version < len(MIGRATIONS):
+            self._migrate()
+
+    def _version(self) -> int:
+        """The number of migrations that were run. Refuses a database that is not a ledger, whatever its version."""
+        # One statement, so that all three are of one moment: another process may be making the ledger right now.
+        version, application, tables = self._execute(
+            "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
+            "FROM pragma_user_version, pragma_application_id"
+        ).fetchone()
+        if application != APPLICATION_ID and (version, application, tables) != (0, 0, 0):
+            raise exception.LedgerCorrupt(
+                path=self.path, reason="it is a database, but not a ledger", remedy=_CORRUPT_REMEDY
+            )
+        return int(version)
+
+    def _migrate(self) -> None:
+        """Run what is missing, all in one commit. Another process may have been faster: look again under the lock."""
+        with self.transaction():
+            for number, script in list(enumerate(MIGRATIONS, start=1))[self._version() :]:
+                for statement in script.split(";\n"):
+                    self._execute(statement)
+                self._execute(f"PRAGMA user_version = {number}")
+            self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def _execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(statement, values)
+        except sqlite3.Error as error:
+            raise self._error(error) from error
+
+    def _error(self, error: sqlite3.Error) -> exception.LedgerError:
+        """What SQLite says, as an error that tells what to do."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary result code
+        kind = exception.LedgerError
+        remedy = _REMEDIES.get(code, _PERMISSION_REMEDY)
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            kind, remedy = exception.LedgerCorrupt, _CORRUPT_REMEDY
+        return kind(path=self.path, reason=str(error), remedy=remedy)
