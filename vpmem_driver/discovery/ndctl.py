@@ -1,0 +1,262 @@
+"""Namespaces as ``ndctl list`` prints them.
+
+What it prints, and when, is from ndctl 76.1 and 81: ndctl/list.c (the outline), ndctl/json.c (a namespace) and
+daxctl/json.c (its dax region and devices).
+"""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from vpmem_driver import exception, model
+from vpmem_driver.discovery import base
+
+LOG = logging.getLogger(__name__)
+
+#: A flat list of all namespaces, disabled ones too. One --verbose adds the dax regions with their devices, the NUMA and
+#: the target nodes; a second one would put regions and buses around it. It implies --namespaces, but not where
+#: NDCTL_LIST_LINT is set.
+COMMAND = ("ndctl", "list", "--namespaces", "--idle", "--verbose")
+TIMEOUT = 60.0  # seconds
+
+_OTHERWISE = "set [vpmem] discovery = sysfs."
+_BY_HAND = f"Run '{' '.join(COMMAND)}' by hand and look at the kernel log, or {_OTHERWISE}"
+_HUMAN = re.compile(r'"(?:size|align)"\s*:\s*"')
+
+
+class _Device(msgspec.Struct, frozen=True, gc=False):
+    chardev: str
+    size: int = 0
+    target_node: int = -1
+    align: int = 0
+    mode: str = ""
+    state: str = ""
+
+
+class _DaxRegion(msgspec.Struct, frozen=True, gc=False):
+    align: int = 0
+    devices: tuple[_Device, ...] = ()
+
+
+class _Item(msgspec.Struct, frozen=True, gc=False):
+    """A namespace, or what ndctl puts around namespaces: a region, a bus, the platform."""
+
+    dev: str = ""
+    mode: str = "unknown"
+    state: str = ""
+    size: int = 0
+    uuid: str | None = None
+    name: str | None = None
+    align: int = 0
+    numa_node: int = -1
+    target_node: int = -1
+    chardev: str | None = None
+    daxregion: _DaxRegion | None = None
+    buses: tuple["_Item", ...] | None = None
+    regions: tuple["_Item", ...] | None = None
+    namespaces: tuple["_Item", ...] | None = None
+    dimms: tuple["_Item", ...] | None = None
+
+
+class _Row(msgspec.Struct, frozen=True, gc=False):
+    """What becomes a :class:`model.Namespace`: to fill frozen dataclasses from these in C takes half the time."""
+
+    uuid: str | None
+    name: str | None
+    size: int
+    align: int
+    numa_node: int | None
+    mode: str
+    device: str | None
+    unusable: str | None
+    pmem: bool = True
+
+
+_DECODER: msgspec.json.Decoder[list[_Item] | _Item] = msgspec.json.Decoder(list[_Item] | _Item)
+_NO_DEVICE = _Device("")
+
+NodeOf = Callable[[str], int | None]
+
+
+class NdctlDiscovery(base.Discovery):
+    """Asks the ndctl program.
+
+    :param run: gives the JSON text of an ``ndctl list`` that was run elsewhere, in place of running it here. Without
+        ``--verbose`` or ``--device-dax`` that does not tell which devices are in mode system-ram.
+    :param sysfs_root: where the NUMA node of a namespace is read when ndctl does not tell it
+    :param timeout: seconds until a run is given up
+    """
+
+    name = "ndctl"
+
+    def __init__(
+        self, run: Callable[[], str] | None = None, *, sysfs_root: str = "/sys", timeout: float = TIMEOUT
+    ) -> None:
+        self._run = run
+        self._sysfs_root = sysfs_root
+        self._timeout = timeout
+
+    def namespaces(self) -> tuple[model.Namespace, ...]:
+        """See :meth:`base.Discovery.namespaces`."""
+        return parse(_handed_in(self._run) if self._run else _ndctl(self._timeout), self._node_of())
+
+    def options(self) -> dict[str, str]:
+        """None: another one runs ndctl itself."""
+        return {}
+
+    def _node_of(self) -> NodeOf:
+        """Reads once per region: the kernel gives a namespace the node of its region (drivers/nvdimm/bus.c)."""
+        known: dict[str, int | None] = {}
+
+        def node_of(dev: str) -> int | None:
+            region = dev.partition(".")[0]
+            if region not in known:
+                known[region] = base.read_node(f"{self._sysfs_root}/bus/nd/devices/{dev}/numa_node")
+            return known[region]
+
+        return node_of
+
+
+def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ...]:
+    """The namespaces in what ``ndctl list`` printed, with any of its options but ``--human``.
+
+    That is a flat array, one object, or arrays below regions, buses or the platform. Nothing at all, or blanks, is what
+    it prints when there is nothing to list. Empty slots, with neither size nor uuid, are left out. `align` is that of
+    the dax device, which the kernel maps it by, or else that of its dax region, of the namespace, DEFAULT_ALIGN.
+
+    :param node_of: called with ``namespace0.0`` when the text does not tell its NUMA node; when that does not know
+        either it is the target node
+    :returns: see :func:`base.mark_shared_identities`
+    :raises DiscoveryFailed: it is not JSON, not all of it, or not what ndctl prints
+    """
+    if not text or text.isspace():
+        return ()
+    rows = [row for row in _rows(_decode(text), -1, node_of) if row.size or row.uuid]
+    return base.mark_shared_identities(msgspec.convert(rows, tuple[model.Namespace, ...], from_attributes=True))
+
+
+def _handed_in(run: Callable[[], str]) -> str:
+    try:
+        return run()
+    except Exception as exc:
+        LOG.debug("the ndctl list that was handed in failed: %s", exc)
+        raise _failed(f"the run of ndctl list failed ({type(exc).__name__})", _BY_HAND) from exc
+
+
+def _ndctl(timeout: float) -> str:
+    try:
+        done = subprocess.run(
+            COMMAND,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=True,
+            timeout=timeout,
+            env={**os.environ, "LC_ALL": "C"},
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise _explained(exc) from exc
+    LOG.debug("ndctl list printed %d bytes, and on stderr: %s", len(done.stdout), done.stderr)
+    # A name can be any bytes; one that is not UTF-8 must not hide the other namespaces.
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _explained(exc: Exception) -> exception.DiscoveryFailed:
+    match exc:
+        case FileNotFoundError():
+            return _failed("the ndctl program was not found", "Install the package ndctl, or " + _OTHERWISE)
+        case PermissionError():
+            return _failed("the ndctl program may not be run by this user", "Run this as root, or " + _OTHERWISE)
+        case OSError():
+            return _failed(f"the ndctl program cannot be run: {exc.strerror}", _BY_HAND)
+        case subprocess.TimeoutExpired():
+            return _failed(f"ndctl list did not end within {exc.timeout:g} seconds", _BY_HAND)
+        case subprocess.CalledProcessError():
+            return _failed(_exit(exc.returncode, exc.stderr), _BY_HAND)
+    return _failed(f"ndctl list failed ({type(exc).__name__})", _BY_HAND)
+
+
+def _exit(returncode: int, stderr: bytes) -> str:
+    if returncode < 0:
+        return f"ndctl list was killed by signal {-returncode} ({signal.strsignal(-returncode)})"
+    lines = stderr.decode("utf-8", "replace").strip().splitlines()
+    said = f": {lines[0].strip().rstrip('.')[:200]}" if lines else ""
+    return f"ndctl list ended with exit code {returncode}{said}"
+
+
+def _failed(reason: str, remedy: str) -> exception.DiscoveryFailed:
+    return exception.DiscoveryFailed(source=NdctlDiscovery.name, reason=reason, remedy=remedy)
+
+
+def _decode(text: str) -> Sequence[_Item]:
+    try:
+        decoded = _DECODER.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+        LOG.debug("ndctl list printed: %s", text)
+        if _HUMAN.search(text):
+            raise _failed("it printed sizes for people, not as numbers", "Leave out its option --human (-u).") from exc
+        raise _failed("what it printed is not JSON, not all of it, or not a list of namespaces", _BY_HAND) from exc
+    return decoded if isinstance(decoded, list) else (decoded,)
+
+
+def _rows(items: Sequence[_Item], region_node: int, node_of: NodeOf | None) -> Iterator[_Row]:
+    """Every namespace in `items`, which are in a region of that NUMA node (-1: not told)."""
+    for item in items:
+        if item.dev.startswith("namespace"):
+            yield _row(item, region_node, node_of)
+            continue
+        inner = [part for part in (item.buses, item.regions, item.namespaces) if part is not None]
+        if not inner and not item.dev and item.dimms is None:
+            raise _failed("what it printed is JSON, but no list of namespaces", _BY_HAND)
+        for part in inner:
+            yield from _rows(part, item.numa_node, node_of)
+
+
+def _row(item: _Item, region_node: int, node_of: NodeOf | None) -> _Row:
+    region = item.daxregion
+    devices = region.devices if region is not None else _only(item)
+    if len(devices) != 1:
+        devices = tuple(device for device in devices if device.size)  # the others are slots that daxctl may fill
+    device = devices[0] if len(devices) == 1 else _NO_DEVICE
+    mode = item.mode if device.mode != "system-ram" else device.mode
+    uuid = base.canonical_uuid(item.uuid)
+    size = device.size or item.size
+    node = item.numa_node
+    return _Row(
+        uuid,
+        item.name,
+        size,
+        device.align or (region.align if region is not None else 0) or item.align or base.DEFAULT_ALIGN,
+        node if node >= 0 else _node(item, device, region_node, node_of),
+        mode,
+        "/dev/" + device.chardev if device.chardev else None,
+        base.why_unusable(
+            item.dev,
+            enabled=item.state != "disabled",
+            mode=mode,
+            devices=len(devices),
+            device=device.chardev,
+            device_enabled=device.state != "disabled",
+            name=item.name,
+            uuid=uuid,
+            size=size,
+        ),
+    )
+
+
+def _only(item: _Item) -> tuple[_Device, ...]:
+    """Without --verbose and --device-dax it tells a name, of the first device where there are several."""
+    return (_Device(item.chardev, item.size),) if item.chardev else ()
+
+
+def _node(item: _Item, device: _Device, region_node: int, node_of: NodeOf | None) -> int | None:
+    if region_node >= 0:
+        return region_node
+    node = node_of(item.dev) if node_of else None
+    if node is None:
+        node = max(item.target_node, device.target_node)
+    return node if node >= 0 else None
