@@ -1,0 +1,200 @@
+"""One ``<memory model='nvdimm'>``: its fields, its XML, and the one that a namespace needs."""
+
+import dataclasses
+import math
+import operator
+import typing
+from collections.abc import Callable
+
+from lxml import etree
+
+from vpmem_driver import exception, model
+from vpmem_driver.guestxml.values import (
+    KIB,
+    MIB,
+    PARSER,
+    Read,
+    invalid,
+    parse_integer,
+    parse_size,
+    read,
+    read_access,
+    read_text,
+    unreadable,
+    up,
+    write_path,
+    write_size,
+)
+
+#: libvirt rounds the size of a memory device UP to this, on x86 and aarch64 alike
+#: (qemuDomainGetMemoryModuleSizeAlignment in qemu_domain.c). On ppc64 it rounds a nvdimm DOWN, to 256 MiB and the label
+#: (qemuDomainNVDimmAlignSizePseries), which cannot go past the end of a device either.
+GRANULE = 2 * MIB
+#: What Nova's in-tree vPMEM gives a label (LibvirtConfigGuestVPMEM in nova/virt/libvirt/config.py, Nova 31-34). The
+#: label lies at the end of a device, so a guest finds its own only as long as this and the size stay as they were.
+LABEL_SIZE = 2 * MIB
+#: The least that libvirt (virDomainMemoryTargetDefParseXML) and QEMU (MIN_NAMESPACE_LABEL_SIZE) take for a label.
+MIN_LABEL_SIZE = 128 * KIB
+
+PAGE = 4096
+
+
+class _Kind(typing.NamedTuple):
+    """How a kind of value is written and read.
+
+    :ivar template: takes what ``write`` returns; ``read`` gets text and unit, and raises ValueError
+    """
+
+    template: str
+    write: Callable[[typing.Any], object]
+    read: Read[object]
+
+
+_PATH = _Kind("<{tag}>%s</{tag}>", write_path, read_text)
+_NUMBER = _Kind("<{tag}>%s</{tag}>", int, parse_integer)
+_SIZE = _Kind('<{tag} unit="KiB">%s</{tag}>', write_size, parse_size)
+_FLAG = _Kind("<{tag}/>%s", lambda _: "", lambda _text, _unit: True)
+_ACCESS = _Kind(' {tag}="%s"', str, read_access)
+
+
+class _Place(typing.NamedTuple):
+    """Where a field stands in ``<memory>``: its path, split, and what comes of it and of the field's kind.
+
+    :ivar part: the child of ``<memory>``, or ``@`` for its attributes
+    """
+
+    path: str
+    part: str
+    tag: str
+    template: str
+    write: Callable[[typing.Any], object]
+    read: Read[object]
+
+
+def _at(path: str, kind: _Kind) -> dict[str, _Place]:
+    part, *outer, tag = path.split("/")
+    head, tail = "".join(f"<{name}>" for name in outer), "".join(f"</{name}>" for name in reversed(outer))
+    template = head + kind.template.format(tag=tag) + tail
+    return {"place": _Place(path, part, tag, template, kind.write, kind.read)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryDevice:
+    """One ``<memory model='nvdimm'>``. A field's declaration serves writing and reading both; they are in XML's order.
+
+    What libvirt adds to a device, ``<alias>`` and ``<address>``, is not in here; the functions below leave it alone.
+
+    :ivar access: shared, without which stores do not reach the device, or private
+    :ivar path: device node or file on the host
+    :ivar align: bytes, what QEMU aligns its mapping to; None: the page size
+    :ivar pmem: whether QEMU may count on stores to be durable without msync
+    :ivar size: bytes of the device that are mapped, label included
+    :ivar node: guest NUMA cell
+    :ivar label_size: bytes at the end that hold the guest's namespace labels; None: no label area
+    """
+
+    access: typing.Literal["shared", "private"] | None = dataclasses.field(
+        default=None, metadata=_at("@/access", _ACCESS)
+    )
+    path: str = dataclasses.field(metadata=_at("source/path", _PATH))
+    align: int | None = dataclasses.field(default=None, metadata=_at("source/alignsize", _SIZE))
+    pmem: bool = dataclasses.field(default=False, metadata=_at("source/pmem", _FLAG))
+    size: int = dataclasses.field(metadata=_at("target/size", _SIZE))
+    node: int | None = dataclasses.field(default=None, metadata=_at("target/node", _NUMBER))
+    label_size: int | None = dataclasses.field(default=None, metadata=_at("target/label/size", _SIZE))
+    readonly: bool = dataclasses.field(default=False, metadata=_at("target/readonly", _FLAG))
+
+    @property
+    def guest_size(self) -> int:
+        """Bytes that the guest sees: what the label leaves, rounded down to the alignment.
+
+        So says nvdimm_prepare_memory_region in QEMU's hw/mem/nvdimm.c: a device that is aligned to 1 GiB and has a
+        label of 2 MiB loses a whole GiB.
+        """
+        align = max(self.align or 0, PAGE)
+        return max(self.size - (self.label_size or 0), 0) // align * align
+
+    def to_xml(self) -> str:
+        """The element as text, without white space, as virDomainAttachDevice takes it.
+
+        :raises InvalidRequest: a size that is no whole number of KiB, or a path that XML cannot hold
+        """
+        texts = [
+            "" if value is None or value is False else template % write(value)
+            for value, (template, write) in zip(_VALUES(self), _WRITERS, strict=True)
+        ]
+        return _TEMPLATE % (*texts,)
+
+    def to_element(self) -> etree._Element:
+        """The same as an lxml element that belongs to no document.
+
+        :raises InvalidRequest: see :meth:`to_xml`
+        """
+        return etree.fromstring(self.to_xml(), PARSER)
+
+    @classmethod
+    def from_element(cls, element: etree._Element) -> "MemoryDevice":
+        """Read a ``<memory model='nvdimm'>``.
+
+        :raises InvalidDomainXML: another model, no path, no size, or a value that cannot be read
+        """
+        if element.get("model") != "nvdimm":
+            raise unreadable(element, f"model '{element.get('model')}' is not 'nvdimm'")
+        values: dict[str, typing.Any] = {}
+        for name, place in zip(_NAMES, _PLACES, strict=True):
+            if place.part == "@":
+                if place.tag in element.attrib:
+                    values[name] = read(element, place.read, place.tag)
+            elif (found := element.find(place.path)) is not None:
+                values[name] = read(found, place.read)
+            elif name in {"path", "size"}:
+                raise unreadable(element, f"it has no <{place.path}>")
+        return cls(**values)
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(MemoryDevice))
+_PLACES = tuple(typing.cast("_Place", field.metadata["place"]) for field in dataclasses.fields(MemoryDevice))
+_VALUES = operator.attrgetter(*_NAMES)
+_WRITERS = tuple((place.template, place.write) for place in _PLACES)
+_HOLES = ["%s" * sum(place.part == part for place in _PLACES) for part in ("@", "source", "target")]
+_TEMPLATE = '<memory model="nvdimm"{}><source>{}</source><target>{}</target></memory>'.format(*_HOLES)
+
+
+def least_size(align: int, label_size: int = LABEL_SIZE) -> int:
+    """The fewest bytes of a namespace of that alignment that leave the guest anything beside the label."""
+    return up(label_size + max(align, PAGE), math.lcm(align or 1, GRANULE))
+
+
+def device_for(grant: model.Grant, *, node: int, label_size: int = LABEL_SIZE) -> MemoryDevice:
+    """The device for a namespace, on a guest cell.
+
+    Its size is rounded down to the namespace's alignment, which a device-dax mapping must be a multiple of (check_vma
+    in Linux, drivers/dax/device.c), and to :data:`GRANULE`. libvirt would round up, and QEMU then not start: "backing
+    store size 0x… does not match 'size' option 0x…".
+
+    :param label_size: bytes; 0 for no label area
+    :raises NamespaceMissing: it has no device now
+    :raises NamespaceBusy: it is not wiped yet
+    :raises InvalidRequest: the label is too small, or the namespace is, for label and one unit of alignment
+    """
+    if grant.device is None:
+        raise exception.NamespaceMissing(namespace=grant.name)
+    if not grant.ready:
+        raise exception.NamespaceBusy(namespace=grant.name)
+    if 0 < label_size < MIN_LABEL_SIZE:
+        raise invalid("label size", label_size, f"it is less than {MIN_LABEL_SIZE} bytes", "Make it larger, or 0.")
+    unit = math.lcm(grant.align or 1, GRANULE)
+    device = MemoryDevice(
+        access="shared",
+        path=grant.device,
+        align=grant.align or None,
+        pmem=grant.pmem,
+        size=grant.size // unit * unit,
+        node=node,
+        label_size=label_size or None,
+    )
+    if not device.guest_size:
+        reason = f"{grant.size} bytes are too few for a label of {label_size} and an alignment of {grant.align}"
+        remedy = f"Make it {least_size(grant.align, label_size)} bytes or more, or align it to less."
+        raise invalid("namespace", grant.name, reason, remedy)
+    return device

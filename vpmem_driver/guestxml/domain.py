@@ -1,0 +1,393 @@
+"""Whole domains: adding, removing and re-pointing memory devices, and what these need around them."""
+
+import html
+import re
+import typing
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from lxml import etree
+
+from vpmem_driver import exception, model
+from vpmem_driver.guestxml.device import GRANULE, LABEL_SIZE, MemoryDevice, device_for
+from vpmem_driver.guestxml.values import (
+    DUMP,
+    KIB,
+    MIB,
+    PARSER,
+    checked_path,
+    child,
+    invalid,
+    parse_integer,
+    parse_nodeset,
+    parse_size,
+    read,
+    read_text,
+    unreadable,
+    up,
+)
+
+CELL_GRANULE = 1 * MIB  # qemuDomainGetMemorySizeAlignment
+PPC64_GRANULE = 256 * MIB  # there, of cells and devices both
+
+# Comments, processing instructions and white space are all that may stand before a root element or a doctype.
+PROLOG = re.compile(r"(?:[\s\ufeff]|<\?.*?\?>|<!--.*?-->)*+", re.DOTALL)
+_DECLARATION = re.compile(r"\A\ufeff?<\?xml\s.*?\?>\s*", re.DOTALL)
+
+
+def devices(domain_xml: str) -> tuple[MemoryDevice, ...]:
+    """All nvdimm devices of a domain, in document order.
+
+    :raises InvalidDomainXML: the text is no domain, or a device cannot be read
+    """
+    return tuple(MemoryDevice.from_element(element) for element in _nvdimms(_parse(domain_xml)))
+
+
+def guest_node(domain: etree._Element, host_node: int | None) -> int:
+    """The guest cell that ``<numatune>`` pins to a host node; 0 when none is, or when the node is not known.
+
+    Of several, the cell that may use the fewest nodes, then the lowest.
+
+    :param domain: a ``<domain>`` element
+    :raises InvalidDomainXML: a ``<memnode>`` that cannot be read
+    """
+    pinned = []
+    for memnode in domain.iterfind("numatune/memnode"):
+        nodes = read(memnode, parse_nodeset, "nodeset")
+        if host_node in nodes:
+            pinned.append((len(nodes), read(memnode, parse_integer, "cellid")))
+    return min(pinned)[1] if pinned else 0
+
+
+def check(domain_xml: str) -> None:
+    """Whether :func:`add` can give this domain devices at all; to be asked before any are claimed for it.
+
+    :raises InvalidDomainXML: see :func:`add`
+    """
+    domain = _parse(domain_xml)
+    _require_numa_and_acpi(domain)
+    child(domain, "devices")
+    guest_node(domain, None)
+    _Memory.of(domain)
+    if (maximum := domain.find("maxMemory")) is not None:
+        _covered(maximum)
+
+
+def add(domain_xml: str, grants: Sequence[model.Grant], *, label_size: int = LABEL_SIZE) -> str:
+    """The domain with a device for each grant, in that order, behind the memory devices that it has.
+
+    ``<maxMemory>`` is made or raised to cover the domain's cells, its memory devices of whatever model and the new
+    ones, with a slot for each; what is larger stays. ``<memory>`` becomes the sum of cells and devices, as libvirt's
+    QEMU driver makes it (virDomainDefPostParseMemory), since other drivers believe it; ``<currentMemory>`` stays.
+
+    :raises InvalidDomainXML: no domain, or one without guest NUMA cells, which libvirt refuses, or without ACPI, which
+        QEMU refuses at start. Neither is added unasked: both change the hardware that the guest knows
+    :raises DomainRefused: the domain has a device with that path already, which libvirt would not mind
+    :raises NamespaceMissing, InvalidRequest: see :func:`device_for`
+    """
+    domain = _parse(domain_xml)
+    if not grants:
+        return domain_xml
+    _require_numa_and_acpi(domain)
+    added = [device_for(grant, node=guest_node(domain, grant.numa_node), label_size=label_size) for grant in grants]
+    for device in added:
+        _append(domain, device.to_element())
+    _refuse_shared(domain, added)
+    memory = _Memory.of(domain)
+    _set_size(domain.find("memory"), memory.total)
+    _cover(domain, memory)
+    return _print(domain, domain_xml)
+
+
+def remove(domain_xml: str, paths: Collection[str]) -> str:
+    """The domain without the nvdimm devices that have these source paths.
+
+    A ``<maxMemory>`` with room to spare, in bytes or in slots, is the operator's and stays. One that fits exactly has
+    no room to lose: it goes on fitting, and goes when the last memory device does. So what :func:`add` made is undone.
+    ``<memory>`` shrinks; ``<currentMemory>`` stays, as libvirt caps it itself.
+
+    :raises InvalidDomainXML: no domain
+    :raises DomainRefused: it has no nvdimm device with one of the paths; then none is removed
+    """
+    domain = _parse(domain_xml)
+    if not paths:
+        return domain_xml
+    before = _Memory.of(domain)
+    for element in [element for path in sorted(set(paths)) for element in _nvdimms(domain, path)]:
+        _take_out(element)
+    after = _Memory.of(domain, before.cells)
+    _set_size(domain.find("memory"), after.total)
+    maximum = domain.find("maxMemory")
+    if maximum is not None and _covered(maximum) == (before.maximum, before.slots):
+        if after.slots:
+            _set_size(maximum, after.maximum)
+            maximum.set("slots", str(after.slots))
+        else:
+            _take_out(maximum)
+    return _print(domain, domain_xml)
+
+
+def rewrite(domain_xml: str, replacement: Mapping[str, MemoryDevice]) -> str:
+    """The domain as a migration's destination has it: nvdimm devices on other paths, and the same to the guest.
+
+    Only paths change. Size, alignment and pmem must be equal: libvirt compares these and the label
+    (virDomainMemoryDefCheckABIStability) and refuses a migration where they differ, and the next cold start makes them
+    anew from the destination's namespace. Cell, label, alias and address stay, whatever the replacement says.
+
+    :param replacement: by the source path in the document, the device on the destination
+    :raises InvalidDomainXML: no domain, or a device that cannot be read
+    :raises InvalidRequest: size, alignment or pmem differ
+    :raises DomainRefused: there is no nvdimm device with a path, or two devices would share one
+    """
+    domain = _parse(domain_xml)
+    if not replacement:
+        return domain_xml
+    found = [(element, device) for path, device in replacement.items() for element in _nvdimms(domain, path)]
+    for element, device in found:  # all are found before the first is changed: one's new path may be another's old one
+        _require_same(MemoryDevice.from_element(element), device)
+        child(element, "source/path").text = checked_path(device.path)
+    _refuse_shared(domain, replacement.values())
+    return _print(domain, domain_xml)
+
+
+def new_domain(
+    *,
+    name: str,
+    uuid: str,
+    domain_type: str,
+    memory: int,
+    vcpus: int,
+    host_nodes: Sequence[int],
+    grants: Sequence[model.Grant],
+    label_size: int = LABEL_SIZE,
+) -> str:
+    """A small domain that libvirt defines and starts as it is, without disk or network; x86_64, q35.
+
+    :param domain_type: test, qemu or kvm
+    :param memory: bytes, a whole number of MiB, without the devices; split over the cells
+    :param host_nodes: one guest cell is made for each and pinned to it; empty: one cell, not pinned
+    :raises InvalidRequest: memory or vcpus cannot be split that way
+    :raises NamespaceMissing, DomainRefused: see :func:`add`
+    """
+    cells = max(len(host_nodes), 1)
+    if memory % MIB or memory < cells * MIB:
+        raise invalid("memory", memory, f"it is no whole number of MiB, or too little for {cells} cells", "Mend that.")
+    if vcpus < cells:
+        raise invalid("vcpus", vcpus, f"there are {cells} guest cells", "Give each cell one or more.")
+    pins = [_NEW_MEMNODE.format(cell=cell, node=node) for cell, node in enumerate(host_nodes)]
+    domain = _NEW_DOMAIN.format(
+        domain_type=html.escape(domain_type),
+        name=html.escape(name, quote=False),
+        uuid=html.escape(uuid, quote=False),
+        memory=memory // KIB,
+        vcpus=vcpus,
+        numatune=f"  <numatune>\n{''.join(pins)}  </numatune>\n" if pins else "",
+        cells="".join(_new_cells(memory // MIB, vcpus, cells)),
+    )
+    return add(domain, grants, label_size=label_size)
+
+
+_NEW_DOMAIN = """\
+<domain type="{domain_type}">
+  <name>{name}</name>
+  <uuid>{uuid}</uuid>
+  <memory unit="KiB">{memory}</memory>
+  <currentMemory unit="KiB">{memory}</currentMemory>
+  <vcpu>{vcpus}</vcpu>
+{numatune}  <os>
+    <type arch="x86_64" machine="q35">hvm</type>
+  </os>
+  <features>
+    <acpi/>
+  </features>
+  <cpu>
+    <numa>
+{cells}    </numa>
+  </cpu>
+  <devices>
+    <console type="pty"/>
+  </devices>
+</domain>
+"""
+
+
+_NEW_MEMNODE = '    <memnode cellid="{cell}" mode="strict" nodeset="{node}"/>\n'
+
+
+def _new_cells(memory_mib: int, vcpus: int, cells: int) -> Iterator[str]:
+    for cell in range(cells):
+        first, end = vcpus * cell // cells, vcpus * (cell + 1) // cells
+        size = memory_mib * (cell + 1) // cells - memory_mib * cell // cells
+        cpus = f"{first}-{end - 1}" if end - first > 1 else f"{first}"
+        yield f'      <cell id="{cell}" cpus="{cpus}" memory="{size * MIB // KIB}" unit="KiB"/>\n'
+
+
+def _prolog(domain_xml: str) -> str:
+    match = PROLOG.match(domain_xml)
+    return match[0] if match else ""
+
+
+def _parse(domain_xml: str) -> etree._Element:
+    if domain_xml.startswith("<!DOCTYPE", len(_prolog(domain_xml))):
+        raise exception.InvalidDomainXML(
+            reason="it has a document type, which can pull in other files", remedy="Take the <!DOCTYPE …> out."
+        )
+    try:
+        domain = etree.fromstring(domain_xml.encode(), PARSER)
+    except (etree.XMLSyntaxError, UnicodeEncodeError) as error:
+        raise exception.InvalidDomainXML(reason=f"it is not XML: {error}", remedy=DUMP) from error
+    if domain.tag != "domain":
+        raise exception.InvalidDomainXML(reason=f"its root is <{domain.tag!s}>, not <domain>", remedy=DUMP)
+    return domain
+
+
+def _print(domain: etree._Element, original: str) -> str:
+    head = _DECLARATION.sub("", _prolog(original), count=1)
+    nodes = [domain, *domain.itersiblings()]
+    end = original[len(original.rstrip()) :]
+    return head + "\n".join(etree.tostring(node, encoding="unicode", with_tail=False) for node in nodes) + end
+
+
+def _nvdimms(domain: etree._Element, path: str | None = None) -> list[etree._Element]:
+    """The nvdimm devices, or those with a source path, of which there must be one."""
+    found = {element: _path(element) for element in domain.iterfind("devices/memory[@model='nvdimm']")}
+    if path is None:
+        return list(found)
+    if path not in found.values():
+        known = ", ".join(str(other) for other in found.values()) or "none"
+        raise _refused(domain, f"it has no nvdimm device on {path}", f"Nothing was changed; it has: {known}.")
+    return [element for element, other in found.items() if other == path]
+
+
+def _path(device: etree._Element) -> str | None:
+    element = device.find("source/path")
+    return None if element is None else read(element, read_text)
+
+
+def _refused(domain: etree._Element, reason: str, remedy: str) -> exception.DomainRefused:
+    return exception.DomainRefused(domain=domain.findtext("name", "(unnamed)"), reason=reason, remedy=remedy)
+
+
+def _refuse_shared(domain: etree._Element, changed: Iterable[MemoryDevice]) -> None:
+    paths = [_path(element) for element in domain.iterfind("devices/memory")]
+    for device in changed:
+        if paths.count(device.path) > 1:
+            reason = f"another of its memory devices is on {device.path} already"
+            raise _refused(domain, reason, "Nothing was changed; remove the other one first.")
+
+
+def _require_same(device: MemoryDevice, replacement: MemoryDevice) -> None:
+    for name in ("size", "align", "pmem"):
+        old, new = getattr(device, name), getattr(replacement, name)
+        if old != new:
+            reason = f"its {name} is {new}, and that of {device.path}, which the guest has, is {old}"
+            raise invalid("device", replacement.path, reason, "A guest can only move to a namespace like its own.")
+
+
+def _require_numa_and_acpi(domain: etree._Element) -> None:
+    if domain.find("cpu/numa/cell") is None:
+        vcpu, memory = domain.find("vcpu"), domain.find("memory")
+        last = 0 if vcpu is None else read(vcpu, parse_integer) - 1
+        size = "…" if memory is None else read(memory, parse_size) // KIB
+        cell = f"<cell id='0' cpus='0-{last}' memory='{size}' unit='KiB'/>"
+        raise exception.InvalidDomainXML(
+            reason="it has no guest NUMA cell, which memory devices need",
+            remedy=f"Add <cpu><numa>{cell}</numa></cpu>, or several cells.",
+        )
+    if domain.find("features/acpi") is None and not _is_ppc64(domain):
+        raise exception.InvalidDomainXML(
+            reason="it has no ACPI, by which a guest finds its nvdimm", remedy="Add <features><acpi/></features>."
+        )
+
+
+def _is_ppc64(domain: etree._Element) -> bool:
+    os_type = domain.find("os/type")
+    return os_type is not None and (os_type.get("arch") or "").startswith("ppc64")
+
+
+_DIMM_ADDRESS = "devices/memory/address[@type='dimm']"
+
+
+class _Memory(typing.NamedTuple):
+    """What a domain has of memory, as its elements state it.
+
+    :ivar total: bytes, what ``<memory>`` should say
+    :ivar maximum: bytes, the least ``<maxMemory>``, after libvirt's rounding of cells and devices
+    :ivar slots: the least count of memory slots: one for each device, and up to the highest that is taken
+    """
+
+    cells: Sequence[int]
+    total: int
+    maximum: int
+    slots: int
+
+    @classmethod
+    def of(cls, domain: etree._Element, cells: Sequence[int] | None = None) -> "_Memory":
+        sizes = [read(child(element, "target/size"), parse_size) for element in domain.iterfind("devices/memory")]
+        if cells is None:
+            cells = [read(cell, parse_size, "memory") for cell in domain.iterfind("cpu/numa/cell")]
+        if not cells:  # then <memory> is the only one to tell, and it has the devices in it
+            cells = [max(read(child(domain, "memory"), parse_size) - sum(sizes), 0)]
+        granules = (PPC64_GRANULE, PPC64_GRANULE) if _is_ppc64(domain) else (CELL_GRANULE, GRANULE)
+        maximum = sum(up(size, granules[0]) for size in cells) + sum(up(size, granules[1]) for size in sizes)
+        taken = [read(address, parse_integer, "slot") + 1 for address in domain.iterfind(_DIMM_ADDRESS)]
+        return cls(cells, sum(cells) + sum(sizes), maximum, max([len(sizes), *taken]))
+
+
+def _covered(maximum: etree._Element) -> tuple[int, int]:
+    return read(maximum, parse_size), read(maximum, parse_integer, "slots")
+
+
+def _cover(domain: etree._Element, memory: _Memory) -> None:
+    maximum = domain.find("maxMemory")
+    if maximum is None:
+        maximum = etree.Element("maxMemory", slots="0", unit="KiB")
+        maximum.text = "0"
+        before = domain.find("memory")
+        _insert(domain, domain.index(child(domain, "cpu") if before is None else before), maximum)
+    size, slots = _covered(maximum)
+    _set_size(maximum, max(size, memory.maximum))
+    maximum.set("slots", str(max(slots, memory.slots)))
+
+
+def _set_size(element: etree._Element | None, size: int) -> None:
+    """Leaves an element alone that says so already, in whatever unit."""
+    if element is not None and read(element, parse_size) != size:
+        element.text = str(size // KIB)
+        element.set("unit", "KiB")
+
+
+def _append(domain: etree._Element, device: etree._Element) -> None:
+    others = domain.findall("devices/memory")
+    parent = others[-1].getparent() if others else domain.find("devices")
+    if parent is None:
+        raise unreadable(domain, "it has no <devices>")
+    _insert(parent, parent.index(others[-1]) + 1 if others else len(parent), device)
+
+
+def _insert(parent: etree._Element, index: int, element: etree._Element) -> None:
+    """Put it on a line of its own where the document has lines."""
+    first, before = parent.text, parent[index - 1].tail if index else parent.text
+    parent.insert(index, element)
+    if _is_blank(before):
+        element.tail = before
+        if index and index == len(parent) - 1:  # what was before is the closing tag's indentation
+            parent[index - 1].tail = first
+    if first and _is_blank(first) and "\n" in first:
+        depth = sum(1 for _ in element.iterancestors())
+        indent = first.rpartition("\n")[2]
+        etree.indent(element, indent[: len(indent) // depth], level=depth)
+
+
+def _take_out(element: etree._Element) -> None:
+    """The inverse of :func:`_insert`."""
+    previous, tail = element.getprevious(), element.tail
+    if (parent := element.getparent()) is not None:
+        parent.remove(element)
+        if previous is None:
+            parent.text = tail if _is_blank(parent.text) else parent.text
+        elif _is_blank(previous.tail):
+            previous.tail = tail
+
+
+def _is_blank(text: str | None) -> bool:
+    return not text or not text.strip()

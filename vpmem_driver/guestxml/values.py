@@ -1,0 +1,160 @@
+"""Values of domain XML as text, and back: sizes with libvirt's units, nodesets, paths; and elements that hold them."""
+
+import html
+import re
+import typing
+from collections.abc import Callable
+
+from lxml import etree
+
+from vpmem_driver import exception
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+_CPUMASK_LEN = 16384  # VIR_DOMAIN_CPUMASK_LEN in conf/domain_conf.h: the end of a nodeset
+DUMP = "'virsh dumpxml --inactive DOMAIN' prints what is wanted."
+
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_INTEGER = re.compile(r"\s*\+?(\d{1,20})\s*", re.ASCII)
+_UNIT = re.compile(r"b|bytes?|(?P<power>[kmgtpe])(?P<base>b|ib)?", re.ASCII | re.IGNORECASE)
+_NODES = re.compile(r"\s*(?P<drop>\^)?(?P<first>\d{1,5})\s*(?:-\s*(?P<last>\d{1,5})\s*)?", re.ASCII)
+
+# Text is handed over encoded, so the encoding is ours and what a declaration says does not count.
+PARSER = etree.XMLParser(
+    encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False, strip_cdata=False
+)
+
+T = typing.TypeVar("T")
+Read = Callable[[str, str | None], T]
+
+
+def parse_size(text: str, unit: str | None = None) -> int:
+    """Bytes of a size in domain XML, rounded up to KiB, which is what libvirt keeps (virDomainParseMemory).
+
+    :param unit: any suffix of libvirt's virScaleInteger, in any case: b, byte, bytes; k or KiB (1024), KB (1000), and
+        so on with M, G, T, P, E; none is KiB
+    :raises ValueError: not a number, not a unit, or more than libvirt can hold
+    """
+    match = _UNIT.fullmatch(unit or "KiB")
+    if match is None:
+        raise ValueError(f"'{unit}' is not a unit")
+    size = parse_integer(text)
+    if match["power"]:
+        base = 1000 if (match["base"] or "").lower() == "b" else 1024
+        size *= base ** ("kmgtpe".index(match["power"].lower()) + 1)
+    if size >= 1 << 63:
+        raise ValueError(f"{text} {unit or 'KiB'} is more than libvirt takes")
+    return up(size, KIB)
+
+
+def parse_integer(text: str, _unit: str | None = None) -> int:
+    """A non-negative integer of domain XML.
+
+    :raises ValueError: it is none
+    """
+    if match := _INTEGER.fullmatch(text):
+        return int(match[1])
+    raise ValueError(f"'{text}' is not a whole number")
+
+
+def parse_nodeset(text: str, _unit: str | None = None) -> frozenset[int]:
+    """The numbers in a libvirt nodeset such as ``0-3,^2,5`` (virBitmapParse): a ``^N`` takes out what came before it.
+
+    :raises ValueError: bad syntax, a number above 16383, or nothing in it
+    """
+    nodes: set[int] = set()
+    for part in text.strip().removesuffix(",").split(","):
+        match = _NODES.fullmatch(part)
+        first, last = (int(match["first"]), int(match["last"] or match["first"])) if match else (1, 0)
+        if match is None or last < first or last >= _CPUMASK_LEN or (match["drop"] and match["last"]):
+            raise ValueError(f"'{text}' is not a nodeset")
+        if match["drop"]:
+            nodes.discard(first)
+        else:
+            nodes.update(range(first, last + 1))
+    if not nodes:
+        raise ValueError(f"'{text}' has no node")
+    return frozenset(nodes)
+
+
+def up(size: int, granule: int) -> int:
+    """Round `size` up to a multiple of `granule`."""
+    return -(-size // granule) * granule
+
+
+def read_text(text: str, _unit: str | None) -> str:
+    """Take any text."""
+    return text
+
+
+def read_access(text: str, _unit: str | None) -> str:
+    """Take shared or private.
+
+    :raises ValueError: it is neither
+    """
+    if text not in {"shared", "private"}:
+        raise ValueError(f"'{text}' is neither 'shared' nor 'private'")
+    return text
+
+
+def write_size(size: int) -> int:
+    """Bytes as KiB.
+
+    :raises InvalidRequest: they are no whole number of KiB
+    """
+    if size % KIB or size < 0:
+        raise invalid("size", size, "it is not a whole number of KiB", "libvirt keeps none smaller.")
+    return size // KIB
+
+
+def checked_path(path: str) -> str:
+    """The path itself.
+
+    :raises InvalidRequest: it is not absolute, or XML cannot hold it
+    """
+    if not path.startswith("/") or _UNWRITABLE.search(path):
+        shown = path.encode("unicode_escape").decode()
+        raise invalid("device path", shown, "it is not absolute, or XML cannot hold it", "Give an absolute path.")
+    return path
+
+
+def write_path(path: str) -> str:
+    """A path as XML text.
+
+    :raises InvalidRequest: see :func:`checked_path`
+    """
+    return html.escape(checked_path(path), quote=False)
+
+
+def invalid(what: str, value: object, reason: str, remedy: str) -> exception.InvalidRequest:
+    """An error in a value, to be raised."""
+    return exception.InvalidRequest(what=what, value=value, reason=reason, remedy=remedy)
+
+
+def read(element: etree._Element, read: Read[T], attribute: str | None = None) -> T:
+    """Read an element's text, or an attribute; the unit of either is in ``unit``."""
+    try:
+        if attribute is None and len(element):
+            raise ValueError("it holds more than text")
+        return read((element.get(attribute) if attribute else element.text) or "", element.get("unit"))
+    except ValueError as error:
+        raise unreadable(element, f"{attribute}: {error}" if attribute else str(error)) from error
+
+
+def unreadable(element: etree._Element, problem: str) -> exception.InvalidDomainXML:
+    """An error in an element, to be raised."""
+    line = f"line {element.sourceline}, " if element.sourceline else ""
+    return exception.InvalidDomainXML(reason=f"{line}<{element.tag!s}>: {problem}", remedy=DUMP)
+
+
+def child(element: etree._Element, path: str) -> etree._Element:
+    """The element at `path`.
+
+    :raises InvalidDomainXML: there is none
+    """
+    found = element.find(path)
+    if found is None:
+        raise unreadable(element, f"it has no <{path}>")
+    return found
