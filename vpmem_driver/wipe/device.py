@@ -1,0 +1,167 @@
+"""The device or file of a namespace: found by uuid, opened, locked, and mapped a part at a time."""
+
+import errno
+import fcntl
+import mmap
+import os
+import stat
+
+from vpmem_driver import exception, model
+from vpmem_driver.discovery import base
+from vpmem_driver.wipe.protocol import Kind
+
+#: How much is mapped at a time. Mapping device-dax takes multiples of its alignment, which is at most 1 GiB.
+REGION = 1 << 30
+#: The same where a page cache is in between: small, since mapping reads it in, and nobody is heeded meanwhile.
+CACHED_REGION = 64 << 20
+
+#: <asm-generic/mman-common.h>, Linux 4.15. The mmap module of Python 3.11 to 3.13 has neither.
+_MAP_SHARED_VALIDATE, _MAP_SYNC = 0x03, 0x080000
+_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+class Failed(Exception):
+    """The wipe cannot be done, or went wrong."""
+
+    def __init__(self, kind: Kind, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+class Device:
+    """What is wiped: open for writing, locked against other wipes, and known to be the namespace's."""
+
+    def __init__(self, fd: int, size: int, align: int) -> None:
+        self.fd = fd
+        self.size = size
+        self._regular = stat.S_ISREG(os.fstat(fd).st_mode)
+        #: whether a page cache is between the mapping and the medium
+        self.cached = self._regular and not self._maps_synchronously()
+        self.region = CACHED_REGION if self.cached else max(REGION, align)
+
+    @classmethod
+    def open(cls, source: base.Discovery, uuid: str, size: int) -> "Device":
+        """Open and lock the namespace of that uuid. The lock lasts until the process ends.
+
+        :raises Failed: it is not there, not `size` bytes long, not what discovery says, locked, or not ours to open
+        :raises DiscoveryFailed: discovery failed
+        """
+        fd = _open(_find(source, uuid))
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Failed(Kind.BUSY, "another process is wiping it") from error
+            # Once more, now that it is locked: between looking it up and opening it the path may have changed hands.
+            namespace = _find(source, uuid)
+            _check(fd, namespace, size)
+            return cls(fd, size, namespace.align)
+        except BaseException:
+            os.close(fd)
+            raise
+
+    def map(self, offset: int, length: int, protection: int) -> mmap.mmap:
+        """A part of it. `offset` is a multiple of ``region``, and so is `length`, but for the last one.
+
+        :raises Failed: it has become shorter
+        :raises OSError: it cannot be mapped
+        """
+        flags = mmap.MAP_SHARED
+        if self.cached and protection & mmap.PROT_WRITE:
+            flags |= mmap.MAP_POPULATE  # many page faults at once: a third of the time on tmpfs
+        elif self._regular and not self.cached:
+            flags = _MAP_SHARED_VALIDATE | _MAP_SYNC
+        try:
+            memory = mmap.mmap(self.fd, length, flags=flags, prot=protection, offset=offset)
+        except ValueError as error:
+            raise Failed(Kind.MISSING, "it has become shorter") from error
+        memory.madvise(mmap.MADV_DONTDUMP)
+        return memory
+
+    def settle(self) -> None:
+        """Make durable what was stored. :raises OSError: it cannot be."""
+        if self.cached:
+            os.fdatasync(self.fd)
+
+    def allocate(self) -> None:
+        """Make sure that a file has all its blocks: a store to a hole in it is SIGBUS when the filesystem is full.
+
+        :raises OSError: it is full
+        """
+        if self._regular and os.fstat(self.fd).st_blocks * 512 < self.size:
+            os.posix_fallocate(self.fd, 0, self.size)
+
+    def forget(self) -> None:
+        """Have the page cache drop it, so that it is read back from the medium."""
+        if self.cached:
+            os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def _maps_synchronously(self) -> bool:
+        # MAP_SYNC is refused unless the file is on DAX, and keeps its metadata durable: then stores are all it takes.
+        flags = _MAP_SHARED_VALIDATE | _MAP_SYNC
+        try:
+            mmap.mmap(self.fd, min(mmap.PAGESIZE, self.size), flags=flags, prot=mmap.PROT_READ).close()
+        except OSError:
+            return False
+        return True
+
+
+def dax_size(number: int, sys: str = "/sys") -> int:
+    """The size in bytes of the device-dax of a device number, which stat(2) does not tell.
+
+    Source: drivers/dax/bus.c, Linux 6.1; libpmem2 of PMDK 2.1 asks for it the same way.
+
+    :raises Failed: it is not a device-dax
+    """
+    node = f"{sys}/dev/char/{os.major(number)}:{os.minor(number)}"
+    try:
+        if os.path.basename(os.readlink(f"{node}/subsystem")) != "dax":
+            raise Failed(Kind.HOST, "its device is not a device-dax")
+        with open(f"{node}/size", encoding="ascii") as size:
+            return int(size.read())
+    except (OSError, ValueError) as error:
+        raise Failed(Kind.HOST, f"its device is not a device-dax: {error}") from error
+
+
+def _find(source: base.Discovery, uuid: str) -> model.Namespace:
+    try:
+        return source.find(uuid)
+    except exception.NamespaceMissing as error:
+        raise Failed(Kind.MISSING, "discovery does not find it") from error
+
+
+def _open(namespace: model.Namespace) -> int:
+    if namespace.device is None:
+        raise Failed(Kind.MISSING, "it has no device")
+    try:
+        return os.open(namespace.device, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError as error:
+        raise Failed(Kind.MISSING, f"there is no {namespace.device}") from error
+    except OSError as error:
+        remedy = "; run this as a user who may write to it, such as root" if error.errno in _NOT_OURS else ""
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise Failed(Kind.HOST, f"{namespace.device} cannot be opened: {reason}{remedy}") from error
+
+
+def _check(fd: int, namespace: model.Namespace, size: int) -> None:
+    """Make sure that `fd` is what discovery says the namespace is. :raises Failed: it is not."""
+    status = os.fstat(fd)
+    try:
+        there = os.lstat(namespace.device or "")
+    except OSError as error:
+        raise Failed(Kind.MISSING, f"{namespace.device} is gone") from error
+    if stat.S_ISREG(status.st_mode):
+        length = status.st_size
+    elif stat.S_ISCHR(status.st_mode):
+        length = dax_size(status.st_rdev)
+    else:
+        raise Failed(Kind.HOST, f"{namespace.device} is neither a device-dax nor a file")
+    if (there.st_mode, there.st_dev, there.st_ino, there.st_rdev) != (
+        status.st_mode,
+        status.st_dev,
+        status.st_ino,
+        status.st_rdev,
+    ):
+        raise Failed(Kind.MISSING, f"{namespace.device} was replaced while it was being opened")
+    if not length == namespace.size == size:
+        raise Failed(Kind.MISSING, f"its size is {length} bytes, {namespace.size} to discovery, and was {size}")

@@ -1,0 +1,226 @@
+"""Wipes namespaces, each in a child process (:mod:`.child`) that can die of bad media alone.
+
+The engine decides nothing about namespaces: a watcher says whether a wipe may start, and hears how each one goes.
+"""
+
+import collections
+import contextlib
+import functools
+import os
+import selectors
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from vpmem_driver.discovery import base
+from vpmem_driver.wipe import protocol
+from vpmem_driver.wipe.job import Job, Outcome, Result, Watcher
+from vpmem_driver.wipe.process import Child, Nonsense
+from vpmem_driver.wipe.protocol import Kind
+
+#: How often the event that asks to stop is looked at.
+STOP_SECONDS = 0.1
+
+_READ_BYTES = 1 << 16
+_OUTCOMES = {
+    Kind.BUSY: Outcome.BUSY,
+    Kind.IN_USE: Outcome.IN_USE,
+    Kind.MISSING: Outcome.HOST,
+    Kind.HOST: Outcome.HOST,
+    Kind.MEDIA: Outcome.MEDIA,
+}
+
+
+class Engine:
+    """Wipes namespaces of one discovery. It keeps nothing between two runs, which may also overlap."""
+
+    def __init__(
+        self,
+        discovery: base.Discovery,
+        *,
+        parallel: int,
+        threads: int,
+        rate: int,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """Prepare to wipe, and start nothing yet.
+
+        :param parallel: how many namespaces at a time
+        :param threads: for each of them; 0 is up to 4, by CPUs
+        :param rate: most bytes per second, for each of them; 0 is no limit
+        :param command: what to start as child, in place of :mod:`.child`
+        """
+        self._discovery = discovery
+        self._parallel = parallel
+        self._threads = threads
+        self._rate = rate
+        # -P: what lies in the working directory is nobody's module.
+        self._command = command or (sys.executable, "-P", "-m", "vpmem_driver.wipe.child")
+
+    def run(self, jobs: Iterable[Job], watcher: Watcher, stop: threading.Event | None = None) -> dict[str, Result]:
+        """Wipe all, return when all are over. The failure of one does not keep the others from being wiped.
+
+        The calling thread has to live until this returns: the children end with it.
+
+        :param stop: when it is set, wipes that have begun are stopped, with their progress told, and no more begin
+        :returns: outcome and reason by uuid, for every job. The reason is empty when it is wiped, and when it was
+            stopped by `stop` or not let start by the watcher
+        :raises ValueError: two jobs are for one namespace
+        :raises Exception: what the watcher raised first; that job's child was killed, all others are over
+        """
+        return _Run(self._start, self._parallel, list(jobs), watcher, stop).run()
+
+    def _start(self, job: Job) -> Child:
+        task = protocol.Task(
+            uuid=job.uuid,
+            discovery=self._discovery.name,
+            options=self._discovery.options(),
+            start=job.start,
+            threads=self._threads,
+            rate=self._rate,
+            size=job.size,
+        )
+        return Child(job, self._command, protocol.encode(task))
+
+
+class _Run:
+    """One run of an engine: a loop over what the children say. No other thread has a part in it."""
+
+    def __init__(
+        self,
+        start: Callable[[Job], Child],
+        parallel: int,
+        jobs: Sequence[Job],
+        watcher: Watcher,
+        stop: threading.Event | None,
+    ) -> None:
+        if len({job.uuid for job in jobs}) != len(jobs):
+            raise ValueError("two jobs for one namespace")
+        self._start_child = start
+        self._parallel = parallel
+        self._pending = collections.deque(jobs)
+        self._watcher = watcher
+        self._stop = stop
+        self._children: list[Child] = []
+        self._selector = selectors.DefaultSelector()
+        self._results: dict[str, Result] = {}
+        self._errors: list[Exception] = []
+
+    def run(self) -> dict[str, Result]:
+        """See :meth:`Engine.run`."""
+        try:
+            while self._pending or self._children:
+                if self._stop is not None and self._stop.is_set():
+                    self._stop_all()
+                self._start_some()
+                for key, _ in self._selector.select(self._timeout()):
+                    key.data()
+                for child in [child for child in self._children if not child.urge()]:
+                    self._ended(child)
+        finally:
+            # Children are left only when an exception goes through, such as KeyboardInterrupt.
+            for child in self._children:
+                child.stopped = True
+                child.close()
+            for child in self._children:
+                child.reap()
+            self._selector.close()
+        if self._errors:
+            for error in self._errors[1:]:
+                self._errors[0].add_note(f"and then: {error!r}")
+            raise self._errors[0]
+        return self._results
+
+    def _stop_all(self) -> None:
+        for child in self._children:
+            child.stopped = True
+            child.close()
+        while self._pending:
+            self._finish(self._pending.popleft(), None, Outcome.STOPPED, "")
+
+    def _start_some(self) -> None:
+        while self._pending and len(self._children) < self._parallel:
+            job = self._pending.popleft()
+            try:
+                child = self._start_child(job)
+            except OSError as error:
+                self._finish(job, None, Outcome.HOST, f"its process cannot be started: {error}")
+                continue
+            self._children.append(child)
+            self._selector.register(child.stdout, selectors.EVENT_READ, functools.partial(self._hear, child))
+            self._selector.register(child.stderr, selectors.EVENT_READ, functools.partial(self._hear_errors, child))
+
+    def _timeout(self) -> float | None:
+        """How long to wait for the children to say something, in seconds; None is for ever."""
+        if not self._children:
+            return 0.0
+        waits = [child.deadline - time.monotonic() for child in self._children if child.deadline is not None]
+        if self._stop is not None:
+            waits.append(STOP_SECONDS)
+        return max(0.0, min(waits)) if waits else None
+
+    def _hear_errors(self, child: Child) -> None:
+        if child in self._children and not child.note_errors():
+            self._selector.unregister(child.stderr)
+
+    def _hear(self, child: Child) -> None:
+        piece = os.read(child.stdout.fileno(), _READ_BYTES)
+        if not piece:
+            self._ended(child)
+            return
+        try:
+            for event in child.events(piece):
+                self._handle(child, event)
+        except Nonsense:
+            if not child.over:
+                child.kill()
+                self._finish(child.job, child, Outcome.HOST, "its process said what cannot be understood")
+
+    def _handle(self, child: Child, event: protocol.Event) -> None:
+        job = child.job
+        match event:
+            case _ if child.over:
+                pass
+            case protocol.Progress(phase=phase, bytes=done):
+                self._tell(child, self._watcher.progress, job, phase, done)
+            case protocol.Failure(kind=kind, reason=reason):
+                self._finish(job, child, _OUTCOMES[kind], reason)
+            case _ if child.stopped:
+                # Too late: the lock is given up with stdin, and without it nobody may be told that all is zero.
+                pass
+            case protocol.Ready():
+                if self._tell(child, self._watcher.may_start, job):
+                    child.go()
+                elif not child.over:
+                    self._finish(job, child, Outcome.STOPPED, "")
+            case protocol.Wiped():
+                self._finish(job, child, Outcome.WIPED, "")
+
+    def _ended(self, child: Child) -> None:
+        self._children.remove(child)
+        for stream in (child.stdout, child.stderr):
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(stream)
+        child.reap()
+        if not child.over:
+            self._finish(child.job, child, *child.verdict())
+
+    def _finish(self, job: Job, child: Child | None, outcome: Outcome, reason: str) -> None:
+        """Make the outcome known, and only then let go of the lock."""
+        self._results[job.uuid] = (outcome, reason)
+        if child is not None:
+            child.over = True
+        self._tell(child, self._watcher.finished, job, outcome, reason)
+        if child is not None:
+            child.close()
+
+    def _tell(self, child: Child | None, call: Callable[..., bool | None], *values: object) -> bool | None:
+        """Call the watcher. What it raises ends that child at once, and the run when the others are over."""
+        try:
+            return call(*values)
+        except Exception as error:  # noqa: BLE001 raised at the end of the run
+            self._errors.append(error)
+            if child is not None:
+                child.kill()
+            return None

@@ -1,0 +1,166 @@
+"""One child process as its parent sees it. What it says is believed only as far as the protocol allows it."""
+
+import collections
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import IO, cast
+
+import msgspec
+
+from vpmem_driver.wipe import protocol
+from vpmem_driver.wipe.job import Job, Outcome, Result
+from vpmem_driver.wipe.protocol import Kind
+
+LOG = logging.getLogger(__name__)
+
+#: How long a child may take to end after its stdin is closed, and then after each of these signals.
+GRACE_SECONDS = 5.0
+_SIGNALS = (signal.SIGTERM, signal.SIGKILL)
+
+_READ_BYTES = 1 << 12
+_STDERR_PIECES = 16
+#: All that a child is given of the environment: what an interpreter needs, and ndctl to be found.
+_ENVIRONMENT = ("HOME", "LD_LIBRARY_PATH", "PATH")
+_KILLED_BY_OTHERS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
+
+
+class Nonsense(Exception):
+    """A child said what the protocol does not allow."""
+
+
+class Child:
+    """One child process, and how far the protocol with it is."""
+
+    def __init__(self, job: Job, command: Sequence[str], task: bytes) -> None:
+        """Start it. :raises OSError: it cannot be started."""
+        self.job = job
+        self.over = False  # its outcome is known, or nobody wants to know it any more
+        self.stopped = False
+        self.deadline: float | None = None
+        self._signals = list(_SIGNALS)
+        self._ready = self._begun = False
+        self._done: dict[protocol.Phase, int] = {"zero": job.start, "verify": 0}
+        self._received = b""
+        self._errors: collections.deque[bytes] = collections.deque(maxlen=_STDERR_PIECES)
+        # A process group of its own: Ctrl-C is the parent's affair. Fixed arguments; the task goes through stdin.
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=_environment(),
+            process_group=0,
+        )
+        self.stdout, self.stderr = cast("IO[bytes]", self.process.stdout), cast("IO[bytes]", self.process.stderr)
+        self._stdin = cast("IO[bytes]", self.process.stdin)
+        self._say(task)
+
+    def _say(self, line: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died: its stdout tells
+            self._stdin.write(line)
+
+    def go(self) -> None:
+        """Have it overwrite the first byte."""
+        self._begun = True
+        self._say(protocol.GO + b"\n")
+
+    def close(self) -> None:
+        """Ask it to end. :meth:`urge` makes sure that it does."""
+        self._stdin.close()
+        if self.deadline is None:
+            self.deadline = time.monotonic() + GRACE_SECONDS
+
+    def kill(self) -> None:
+        """Have it write nothing more. Its outcome is nobody's any more."""
+        self.over = True
+        self.process.kill()
+        self.close()
+
+    def urge(self) -> bool:
+        """Send the next signal when its time has come. :returns: whether there is still hope that it ends."""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            if not self._signals:
+                return False
+            self.process.send_signal(self._signals.pop(0))
+            self.deadline = time.monotonic() + GRACE_SECONDS
+        return True
+
+    def note_errors(self) -> bool:
+        """Read a piece of its stderr, and keep it for the log. :returns: whether there may be more."""
+        piece = os.read(self.stderr.fileno(), _READ_BYTES)
+        self._errors.append(piece)
+        return bool(piece)
+
+    def events(self, piece: bytes) -> Iterator[protocol.Event]:
+        """What it says, each as the protocol allows it when its turn comes. :raises Nonsense: it does not."""
+        *lines, self._received = (self._received + piece).split(b"\n")
+        if len(self._received) > protocol.LINE_BYTES:
+            raise Nonsense
+        for line in lines:
+            try:
+                event = protocol.decode_event(line)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                raise Nonsense from error
+            if not self._allows(event):
+                raise Nonsense
+            yield event
+
+    def _allows(self, event: protocol.Event) -> bool:
+        size = self.job.size
+        match event:
+            case protocol.Ready():
+                first, self._ready = not self._ready, True
+                return first
+            case protocol.Progress(phase=phase, bytes=done):
+                before, self._done[phase] = self._done[phase], done
+                return self._begun and before <= done <= size
+            case protocol.Wiped():
+                return self._begun and self._done == {"zero": size, "verify": size}
+            case protocol.Failure(kind=kind):
+                return self._begun or kind is not Kind.MEDIA
+
+    def reap(self) -> None:
+        """Wait for its end, which its closed stdout has announced; log what it said on stderr."""
+        self.close()
+        try:
+            self.process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(GRACE_SECONDS)
+        os.set_blocking(self.stderr.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            self.note_errors()
+        if any(self._errors):
+            LOG.debug("Wiping %s: %s", self.job.name, b"".join(self._errors).decode(errors="replace"))
+        self.stdout.close()
+        self.stderr.close()
+
+    def verdict(self) -> Result:
+        """What its end means, when it did not say."""
+        status = self.process.returncode
+        if status == -signal.SIGBUS and self._begun:
+            phase: protocol.Phase = "zero" if self._done["zero"] < self.job.size else "verify"
+            doing = "zeroing" if phase == "zero" else "reading back"
+            return Outcome.MEDIA, f"memory error (SIGBUS) while {doing}, after byte {self._done[phase]}"
+        if self.stopped:
+            return Outcome.STOPPED, ""
+        if status is None:
+            return Outcome.HOST, f"its process {self.process.pid} does not end, not even by SIGKILL"
+        if -status in _KILLED_BY_OTHERS:
+            return Outcome.STOPPED, f"its process was killed by {signal.Signals(-status).name}"
+        how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+        return Outcome.HOST, f"its process {how}; what it said is in the log at level debug"
+
+
+def _environment() -> dict[str, str]:
+    """What a child gets: our modules, from where we have them, and nothing that is none of its business."""
+    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    return kept | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}

@@ -1,0 +1,86 @@
+"""What an engine and its child processes say to each other: JSON, one object a line.
+
+The parent writes a :class:`Task` to the child's stdin, and ``go`` when the child is ready. The child writes events to
+its stdout. Both ends decode by type, so that neither acts on what it does not understand.
+"""
+
+import enum
+from typing import Annotated, Literal
+
+import msgspec
+
+GO = b"go"
+#: Longer lines are no part of the protocol.
+LINE_BYTES = 1 << 16
+
+Phase = Literal["zero", "verify"]
+Bytes = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Kind(enum.StrEnum):
+    """Why a wipe failed.
+
+    :cvar BUSY: another process holds the lock
+    :cvar IN_USE: a process has it mapped or open; the reason is that process
+    :cvar MISSING: discovery does not find it, or not as it was
+    :cvar HOST: the host does not let us; the medium is not to blame
+    :cvar MEDIA: zeros did not take
+    """
+
+    BUSY = "busy"
+    IN_USE = "in_use"
+    MISSING = "missing"
+    HOST = "host"
+    MEDIA = "media"
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to wipe, and how. No path: the child looks the device up by uuid.
+
+    :ivar discovery: name of the Discovery that finds it; `options` make it
+    :ivar start: bytes from the start that an earlier wipe left zero and durable
+    :ivar threads: 0 leaves it to the child
+    :ivar rate: most bytes per second, for each of the two phases; 0 is no limit
+    :ivar size: bytes that the device must have
+    """
+
+    uuid: str
+    discovery: str
+    options: dict[str, str]
+    start: Bytes
+    threads: Bytes
+    rate: Bytes
+    size: Bytes
+
+
+class Ready(msgspec.Struct, frozen=True, tag_field="event", tag="ready"):
+    """The device is locked, and nobody else has it mapped. Nothing is written before ``go``."""
+
+
+class Progress(msgspec.Struct, frozen=True, tag_field="event", tag="progress"):
+    """In phase zero, so many bytes from the start are durably zero; in phase verify, so many were read back."""
+
+    phase: Phase
+    bytes: Bytes
+
+
+class Wiped(msgspec.Struct, frozen=True, tag_field="event", tag="wiped"):
+    """Every byte of the device was read back and is zero. It stays locked until stdin is closed."""
+
+
+class Failure(msgspec.Struct, frozen=True, tag_field="event", tag="failed"):
+    """The wipe cannot be done, or went wrong. What was locked stays locked until stdin is closed."""
+
+    kind: Kind
+    reason: str
+
+
+Event = Ready | Progress | Wiped | Failure
+
+decode_task = msgspec.json.Decoder(Task).decode
+decode_event = msgspec.json.Decoder(Event).decode
+
+
+def encode(message: Task | Event) -> bytes:
+    """One line."""
+    return msgspec.json.encode(message) + b"\n"
