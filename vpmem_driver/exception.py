@@ -15,6 +15,7 @@
     │   ├── NotOwner                    the ledger does not hold that namespace for that owner
     │   ├── NamespaceClaimed            only its owner may change it
     │   ├── NamespaceInUse              a guest or a process has it mapped
+    │   ├── NamespaceBusy               it has to be wiped first
     │   └── DomainRefused               the domain cannot be changed this way
     ├── HostError                   the host's fault: nothing was changed
     │   ├── DiscoveryFailed             namespaces could not be listed
@@ -94,6 +95,10 @@ class NamespaceClaimed(Refused):
 
 class NamespaceInUse(Refused):
     msg_fmt = "Namespace %(namespace)s is in use by %(user)s. Stop that first; nothing was overwritten."
+
+
+class NamespaceBusy(Refused):
+    msg_fmt = "Namespace %(namespace)s is reserved, but not wiped yet. 'vpmem wipe' finishes that."
 
 
 class DomainRefused(Refused):

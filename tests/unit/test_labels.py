@@ -9,7 +9,12 @@ def test_labels_and_namespaces_keep_their_order():
     config = labels.parse(["4GB:ns0|ns1", "SMALL: ns2 | ns3 "])
     assert config.labels == ("4GB", "SMALL")
     assert config.resource_classes == ("CUSTOM_PMEM_NAMESPACE_4GB", "CUSTOM_PMEM_NAMESPACE_SMALL")
-    assert [(entry.label, entry.namespace) for entry in config.entries] == [(0, "ns0"), (0, "ns1"), (1, "ns2"), (1, "ns3")]
+    assert [(entry.label, entry.namespace) for entry in config.entries] == [
+        (0, "ns0"),
+        (0, "ns1"),
+        (1, "ns2"),
+        (1, "ns3"),
+    ]
 
 
 def test_a_label_may_stand_in_two_entries():

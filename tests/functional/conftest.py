@@ -1,0 +1,96 @@
+"""A host whose namespaces are files: real discovery, real ledger, real wipes in child processes."""
+
+import os
+import pathlib
+import uuid
+
+import pytest
+from oslo_config import cfg
+
+from vpmem_driver import conf
+from vpmem_driver.pool import Pool
+
+MIB = 1024 * 1024
+
+
+def fill(path: pathlib.Path) -> bytes:
+    """Write bytes of its own over all of a namespace, as a guest would; returns them."""
+    pattern = os.urandom(4096) * (path.stat().st_size // 4096)
+    with path.open("r+b") as file:
+        file.write(pattern)
+    return pattern
+
+
+def is_zero(path: pathlib.Path) -> bool:
+    return not any(path.read_bytes())
+
+
+class Host:
+    """A directory of namespaces and a state directory, with any number of pools on them."""
+
+    def __init__(self, root: pathlib.Path) -> None:
+        self.directory = root / "pmem"
+        self.state_path = root / "state"
+        self.directory.mkdir()
+        self.options: dict[str, object] = {"wipe_threads": 1}
+        self.pmem_namespaces = ["LARGE:large0|large1", "SMALL:small0|small1|small2"]
+        self._pools: list[Pool] = []
+
+    def make(self, name: str, *, node: int | None = None, size: int = 4 * MIB, full: bool = True) -> pathlib.Path:
+        """A preallocated file, full of somebody's bytes."""
+        parent = self.directory if node is None else self.directory / f"node{node}"
+        parent.mkdir(exist_ok=True)
+        path = parent / name
+        with path.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)  # else processes that may not be looked at could have it mapped
+            os.posix_fallocate(file.fileno(), 0, size)
+        if full:
+            fill(path)
+        return path
+
+    def conf(self) -> cfg.ConfigOpts:
+        options = cfg.ConfigOpts()
+        conf.register_opts(options)
+        options([], default_config_files=[])
+        options.set_override("pmem_namespaces", self.pmem_namespaces, group="libvirt")
+        values = {"discovery": "directory", "directory": str(self.directory), "state_path": str(self.state_path)}
+        for name, value in (values | self.options).items():
+            options.set_override(name, value, group="vpmem")
+        return options
+
+    def config_file(self) -> pathlib.Path:
+        """The same options, for the command line."""
+        lines = ["[libvirt]", f"pmem_namespaces = {','.join(self.pmem_namespaces)}", "[vpmem]"]
+        values = {"discovery": "directory", "directory": self.directory, "state_path": self.state_path}
+        lines += [f"{name} = {value}" for name, value in (values | self.options).items()]
+        path = self.directory.parent / "vpmem.conf"
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    def pool(self) -> Pool:
+        """Another pool, as another process would open it."""
+        self._pools.append(Pool.from_conf(self.conf()))
+        return self._pools[-1]
+
+    def path(self, name: str) -> pathlib.Path:
+        (found,) = self.directory.rglob(name)
+        return found
+
+    def close(self) -> None:
+        for pool in self._pools:
+            pool.close()
+
+
+def new_owner() -> str:
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def host(tmp_path):
+    made = Host(tmp_path)
+    for number in range(2):
+        made.make(f"large{number}", node=number, size=8 * MIB)
+    for number in range(3):
+        made.make(f"small{number}", node=number % 2, size=4 * MIB)
+    yield made
+    made.close()

@@ -1,0 +1,386 @@
+"""One test at least for each invariant of the design, named after it; each fails when the rule is broken."""
+
+import os
+import sqlite3
+import threading
+
+import pytest
+
+from tests.functional.conftest import fill, is_zero, new_owner
+from vpmem_driver import discovery, exception, labels, ledger, pool, wiping
+from vpmem_driver.domains import Domains
+from vpmem_driver.model import State
+from vpmem_driver.wipe import Engine, Outcome
+
+
+def state_of(some_pool, name):
+    (record,) = [record for record in some_pool.records() if record.name == name]
+    return record.state
+
+
+def uuid_of(some_pool, name):
+    return some_pool.find(name)
+
+
+def wipe_all(some_pool):
+    wiping.raise_for(some_pool.wipe([record.uuid for record in some_pool.records()]))
+
+
+class HookedDomains(Domains):
+    """Runs `hook` at the last question before the first byte is overwritten."""
+
+    def __init__(self, hook):
+        super().__init__(None)
+        self.hook = hook
+
+    def user_of(self, device, *, defined=False):
+        return self.hook(device)
+
+
+def pool_with(host, hook):
+    conf = host.conf()
+    source = discovery.from_conf(conf)
+    records = ledger.Ledger(conf.vpmem.state_path)
+    engine = Engine(source, parallel=1, threads=1, rate=0)
+    return pool.Pool(
+        labels.parse(conf.libvirt.pmem_namespaces),
+        source,
+        records,
+        wiping.Wiper(records, engine, source.find, HookedDomains(hook)),
+    )
+
+
+class TestInvariant1:
+    """A namespace has at most one owner."""
+
+    def test_invariant_1_a_claim_takes_what_nobody_holds(self, host):
+        first, second = host.pool(), host.pool()
+        grants = [first.claim(new_owner(), ["SMALL"]), second.claim(new_owner(), ["SMALL"])]
+        grants.append(first.claim(new_owner(), ["SMALL"]))
+        assert len({grant.uuid for (grant,) in grants}) == 3
+        with pytest.raises(exception.InsufficientNamespaces):
+            second.claim(new_owner(), ["SMALL"])
+
+    def test_invariant_1_what_one_holds_no_other_adopts(self, host):
+        owner = new_owner()
+        (grant,) = host.pool().claim(owner, ["SMALL"])
+        with pytest.raises(exception.NotOwner, match=owner):
+            host.pool().adopt(new_owner(), [grant.uuid])
+        assert host.pool().ledger.row(grant.uuid).owner == owner
+
+    def test_invariant_1_the_ledger_refuses_a_second_owner_whatever_the_table_says(self, host):
+        one, other = host.pool(), host.pool()
+        row = one.ledger.row(uuid_of(one, "small0"))
+        with one.ledger.transaction():
+            one.ledger.move(row, State.CLAIMED, "x", owner=new_owner(), position=0)
+        with pytest.raises(exception.LedgerError), other.ledger.transaction():
+            other.ledger.move(row, State.CLAIMED, "x", owner=new_owner(), position=0)
+
+
+class TestInvariant2:
+    """Nothing but the owner's guest changes the bytes of a claimed namespace: no wipe, whatever the caller says."""
+
+    def test_invariant_2_a_wipe_by_name_is_refused(self, host):
+        owner = new_owner()
+        (grant,) = host.pool().claim(owner, ["LARGE"])
+        pattern = fill(host.path(grant.name))
+        with pytest.raises(exception.NamespaceClaimed, match=f"{grant.name} belongs to {owner}"):
+            host.pool().wipe([grant.uuid])
+        assert host.path(grant.name).read_bytes() == pattern
+
+    def test_invariant_2_a_wipe_of_everything_passes_it_by(self, host):
+        (grant,) = host.pool().claim(new_owner(), ["LARGE"])
+        pattern = fill(host.path(grant.name))
+        assert host.pool().wipe() == []
+        assert host.path(grant.name).read_bytes() == pattern
+
+    def test_invariant_2_the_wiper_itself_leaves_it_alone(self, host):
+        some_pool = host.pool()
+        (grant,) = some_pool.claim(new_owner(), ["LARGE"])
+        pattern = fill(host.path(grant.name))
+        some_pool._wiper.wipe([grant.uuid])
+        assert host.path(grant.name).read_bytes() == pattern
+        assert some_pool.ledger.row(grant.uuid).state is State.CLAIMED
+
+    def test_invariant_2_claimed_between_the_decision_and_the_first_byte(self, host):
+        owner = new_owner()
+        (grant,) = host.pool().claim(owner, ["LARGE"])
+        pattern = fill(host.path(grant.name))
+        host.pool().release(owner)
+        late = pool_with(host, lambda device: host.pool().adopt(owner, [grant.uuid]) and None)
+        results = late.wipe([grant.uuid])
+        late.close()
+        assert host.path(grant.name).read_bytes() == pattern
+        assert host.pool().ledger.row(grant.uuid).owner == owner
+        assert [result.outcome for result in results] == [Outcome.WIPED] or results[0].outcome is Outcome.STOPPED
+
+    def test_invariant_2_a_running_domain_keeps_its_bytes_though_the_ledger_says_dirty(self, host):
+        owner = new_owner()
+        (grant,) = host.pool().claim(owner, ["LARGE"])
+        pattern = fill(host.path(grant.name))
+        host.pool().release(owner)
+        guarded = pool_with(host, lambda device: "the running domain db1")
+        (result,) = guarded.wipe([grant.uuid])
+        guarded.close()
+        assert (result.outcome, result.reason) == (Outcome.IN_USE, "the running domain db1")
+        assert host.path(grant.name).read_bytes() == pattern
+        assert state_of(host.pool(), grant.name) == "dirty"
+
+
+class TestInvariant3:
+    """A new owner gets zeros; the same owner gets its bytes as it left them."""
+
+    def test_invariant_3_the_next_owner_finds_only_zeros(self, host):
+        owner, some_pool = new_owner(), host.pool()
+        first = some_pool.claim(owner, ["LARGE", "LARGE"])
+        for grant in first:
+            fill(host.path(grant.name))
+        some_pool.release(owner)
+        second = some_pool.claim(new_owner(), ["LARGE", "LARGE"])
+        assert {grant.uuid for grant in first} == {grant.uuid for grant in second}
+        assert all(is_zero(host.path(grant.name)) for grant in second)
+
+    def test_invariant_3_what_this_ledger_has_never_had_is_wiped_first(self, host):
+        assert not is_zero(host.path("large0"))
+        for grant in host.pool().claim(new_owner(), ["LARGE", "SMALL"]):
+            assert is_zero(host.path(grant.name))
+
+    def test_invariant_3_the_same_owner_has_its_bytes_after_a_restart(self, host):
+        owner = new_owner()
+        (grant,) = host.pool().claim(owner, ["SMALL"])
+        pattern = fill(host.path(grant.name))
+        host.close()
+        (again,) = host.pool().grants(owner)
+        assert again.uuid == grant.uuid
+        with open(again.device, "rb") as device:
+            assert device.read() == pattern
+
+    def test_invariant_3_an_interrupted_wipe_is_not_taken_for_a_whole_one(self, host):
+        host.options["wipe_rate"] = 8
+        host.options["wipe_parallel"] = 1
+        owner, stop = new_owner(), threading.Event()
+        path = host.make("huge", size=32 << 20)
+        host.pmem_namespaces.append("HUGE:huge")
+        some_pool = host.pool()
+        some_pool.adopt(owner, [uuid_of(some_pool, "huge")])
+        some_pool.release(owner)
+        some_pool.wipe(stop=stop, on_progress=lambda event: stop.set())
+        assert state_of(host.pool(), "huge") == "dirty"
+        assert not is_zero(path)
+        host.options["wipe_rate"] = 0
+        host.pool().claim(new_owner(), ["HUGE"])
+        assert is_zero(path)
+
+    def test_invariant_3_a_file_that_was_replaced_is_not_clean(self, host):
+        some_pool = host.pool()
+        wipe_all(some_pool)
+        path = host.path("small0")
+        path.unlink()
+        host.make("small0", node=0)
+        host.pmem_namespaces = ["SMALL:small0"]
+        assert [record.state for record in host.pool().records() if record.name == "small0"] == ["missing", "unknown"]
+        host.pool().claim(new_owner(), ["SMALL"])
+        assert is_zero(path)
+
+    def test_invariant_3_a_clean_one_that_has_grown_is_unknown(self, host):
+        some_pool = host.pool()
+        wipe_all(some_pool)
+        with host.path("small0").open("ab") as file:
+            file.write(os.urandom(4096))
+        assert state_of(host.pool(), "small0") == "unknown"
+
+    def test_invariant_3_adopting_does_not_hand_over_somebody_elses_bytes(self, host):
+        owner, some_pool = new_owner(), host.pool()
+        (grant,) = some_pool.claim(owner, ["SMALL"])
+        fill(host.path(grant.name))
+        some_pool.release(owner)
+        with pytest.raises(exception.NotOwner, match=owner):
+            some_pool.adopt(new_owner(), [grant.uuid])
+
+
+class TestInvariant4:
+    """Release and wipe name the owner and the namespace; what the ledger does not hold for it is refused."""
+
+    def test_invariant_4_release_by_somebody_else(self, host):
+        owner, some_pool = new_owner(), host.pool()
+        (grant,) = some_pool.claim(owner, ["SMALL"])
+        stranger = new_owner()
+        some_pool.claim(stranger, ["SMALL"])
+        with pytest.raises(exception.NotOwner, match=f"belongs to {owner}"):
+            some_pool.release(stranger, [grant.uuid])
+        assert [held.uuid for held in some_pool.grants(owner)] == [grant.uuid]
+        assert len(some_pool.grants(stranger)) == 1
+
+    def test_invariant_4_release_by_an_owner_that_is_not_known(self, host):
+        with pytest.raises(exception.NotOwner, match="the ledger has none for it"):
+            host.pool().release(new_owner())
+
+    def test_invariant_4_one_wrong_name_releases_nothing(self, host):
+        owner, some_pool = new_owner(), host.pool()
+        (grant,) = some_pool.claim(owner, ["SMALL"])
+        other = next(record.uuid for record in some_pool.records() if record.uuid != grant.uuid)
+        with pytest.raises(exception.NotOwner):
+            some_pool.release(owner, [grant.uuid, other])
+        assert state_of(some_pool, grant.name) == "claimed"
+
+    def test_invariant_4_a_released_one_cannot_be_released_again(self, host):
+        owner, some_pool = new_owner(), host.pool()
+        some_pool.claim(owner, ["SMALL"])
+        some_pool.release(owner)
+        with pytest.raises(exception.NotOwner):
+            some_pool.release(owner)
+
+
+class TestInvariant5:
+    """The ledger is durable before the act that it allows."""
+
+    def test_invariant_5_claimed_is_on_disk_before_the_claim_returns(self, host):
+        owner = new_owner()
+        some_pool = host.pool()
+        (grant,) = some_pool.claim(owner, ["SMALL"])
+        with sqlite3.connect(some_pool.ledger.path) as another:
+            row = another.execute("SELECT state, owner FROM namespace WHERE uuid = ?", (grant.uuid,)).fetchone()
+        another.close()
+        assert row == ("claimed", owner)
+
+    def test_invariant_5_a_claim_that_is_not_on_disk_is_not_given(self, host, monkeypatch):
+        some_pool = host.pool()
+        wipe_all(some_pool)
+        owner = new_owner()
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger.Ledger, "move", _fail)
+            with pytest.raises(exception.LedgerError):
+                some_pool.claim(owner, ["SMALL"])
+        assert some_pool.grants(owner) == ()
+        assert len(some_pool.claim(new_owner(), ["SMALL", "SMALL", "SMALL"])) == 3, "the table was put right again"
+
+    def test_invariant_5_a_release_that_is_not_on_disk_is_not_told(self, host, monkeypatch):
+        some_pool, owner = host.pool(), new_owner()
+        some_pool.claim(owner, ["SMALL"])
+        with monkeypatch.context() as patch:
+            patch.setattr(ledger.Ledger, "move", _fail)
+            with pytest.raises(exception.LedgerError):
+                some_pool.release(owner)
+        assert len(some_pool.grants(owner)) == 1
+        assert len(some_pool.release(owner)) == 1
+
+    def test_invariant_5_begun_is_on_disk_before_the_first_byte(self, host):
+        seen = []
+        some_pool = host.pool()
+        pattern = host.path("small0").read_bytes()
+
+        class Spy(ledger.Ledger):
+            def begin_wipe(self, uuid, wiped):
+                seen.append(host.path("small0").read_bytes() == pattern)
+                return super().begin_wipe(uuid, wiped)
+
+        uuid = uuid_of(some_pool, "small0")
+        some_pool._wiper._ledger = Spy(host.state_path)
+        some_pool.wipe([uuid])
+        some_pool._wiper._ledger.close()
+        assert seen == [True]
+        assert is_zero(host.path("small0"))
+
+    def test_invariant_5_clean_comes_after_the_whole_check(self, host):
+        some_pool, phases = host.pool(), []
+        uuid = uuid_of(some_pool, "small0")
+
+        def on_progress(event):
+            phases.append((event.phase, event.done, host.pool().ledger.row(uuid).state))
+
+        some_pool.wipe([uuid], on_progress=on_progress)
+        assert phases[-1] == ("verify", 4 << 20, State.DIRTY)
+        assert state_of(some_pool, "small0") == "clean"
+
+
+class TestInvariant6:
+    """In doubt, keep."""
+
+    def test_invariant_6_an_unreadable_ledger_hands_out_and_wipes_nothing(self, host):
+        host.pool()
+        before = {path: path.read_bytes() for path in host.directory.rglob("*") if path.is_file()}
+        (host.state_path / ledger.FILE_NAME).write_bytes(b"not a ledger" * 1000)
+        for suffix in ("-wal", "-shm"):
+            (host.state_path / (ledger.FILE_NAME + suffix)).unlink(missing_ok=True)
+        with pytest.raises(exception.LedgerCorrupt, match="move it away"):
+            host.pool()
+        assert before == {path: path.read_bytes() for path in host.directory.rglob("*") if path.is_file()}
+
+    def test_invariant_6_an_empty_discovery_is_an_error(self, host):
+        owner = new_owner()
+        host.pool().claim(owner, ["SMALL"])
+        host.directory.rename(host.directory.parent / "elsewhere")
+        host.directory.mkdir()
+        with pytest.raises(exception.DiscoveryFailed, match="sees no usable namespace, but the ledger has 5"):
+            host.pool()
+        host.directory.rmdir()
+        (host.directory.parent / "elsewhere").rename(host.directory)
+        assert len(host.pool().grants(owner)) == 1
+
+    def test_invariant_6_a_failed_discovery_is_an_error(self, host):
+        host.pool()
+        host.directory.rename(host.directory.parent / "elsewhere")
+        with pytest.raises(exception.DiscoveryFailed):
+            host.pool()
+
+    def test_invariant_6_what_is_gone_keeps_its_record(self, host):
+        owner = new_owner()
+        (grant,) = host.pool().claim(owner, ["LARGE"])
+        path = host.path(grant.name)
+        path.rename(host.directory.parent / "away")
+        (record,) = [record for record in host.pool().records() if record.uuid == grant.uuid]
+        assert (record.state, record.owner, record.device) == ("missing", owner, None)
+        (host.directory.parent / "away").rename(path)
+        assert state_of(host.pool(), grant.name) == "claimed"
+
+    def test_invariant_6_a_libvirt_that_does_not_answer_stops_the_wipe(self, host):
+        host.options["connection_uri"] = "nosuch:///system"
+        some_pool = host.pool()
+        before = host.path("small0").read_bytes()
+        (result,) = some_pool.wipe([uuid_of(some_pool, "small0")])
+        assert result.outcome is Outcome.HOST
+        assert "nosuch:///system" in result.reason
+        assert host.path("small0").read_bytes() == before
+        assert state_of(some_pool, "small0") == "unknown"
+
+
+class TestInvariant7:
+    """Identity is the namespace's uuid."""
+
+    def test_invariant_7_a_claim_follows_the_namespace_not_the_path(self, host):
+        owner = new_owner()
+        (grant,) = host.pool().claim(owner, ["LARGE"])
+        pattern = fill(host.path(grant.name))
+        other = "large1" if grant.name == "large0" else "large0"
+        mine, theirs, aside = host.path(grant.name), host.path(other), host.directory.parent / "aside"
+        mine.rename(aside)
+        theirs.rename(mine)
+        aside.rename(theirs)
+        (again,) = host.pool().grants(owner)
+        assert again.device == str(theirs)
+        assert again.known_device == str(mine)
+        host.pool().claim(new_owner(), ["LARGE"])
+        assert theirs.read_bytes() == pattern
+        assert is_zero(mine)
+
+    def test_invariant_7_two_of_one_name_are_told_apart(self, host):
+        host.make("small0", node=7)
+        with pytest.raises(
+            exception.InvalidNamespaceConfig, match="two namespaces of this host have the name 'small0'"
+        ):
+            host.pool()
+        host.pmem_namespaces = []
+        uuids = [record.uuid for record in host.pool().records() if record.name == "small0"]
+        host.pmem_namespaces = [f"SMALL:{uuids[1]}"]
+        (grant,) = host.pool().claim(new_owner(), ["SMALL"])
+        assert grant.uuid == uuids[1]
+
+    def test_invariant_7_an_operator_must_say_which_of_two(self, host):
+        host.pmem_namespaces = []
+        host.make("small0", node=7)
+        with pytest.raises(exception.InvalidRequest, match="Give its uuid"):
+            host.pool().find("small0")
+
+
+def _fail(*_args, **_kwargs):
+    raise exception.LedgerError(path="x", reason="disk I/O error", remedy="Mend it.")

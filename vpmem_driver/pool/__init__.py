@@ -1,0 +1,5 @@
+"""The pool: one host's namespaces together with their ledger, and the only room that uses the compiled table."""
+
+from vpmem_driver.pool.pool import Pool
+
+__all__ = ["Pool"]

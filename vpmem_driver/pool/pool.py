@@ -1,0 +1,432 @@
+"""One host's namespaces together with their ledger: the object that everything else calls.
+
+The invariants of the package hold here. Each change is one ledger transaction, made before anybody is told of it. The
+compiled table only chooses: it is brought up to date with the ledger inside each transaction, and is made anew from it
+after one that failed.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Collection, Iterator, Sequence
+
+from oslo_config import cfg
+
+from vpmem_driver import discovery, exception, labels, model, wiping
+from vpmem_driver.discovery import base
+from vpmem_driver.domains import Domains
+from vpmem_driver.ledger import Ledger, Row
+from vpmem_driver.model import State
+from vpmem_driver.pool import matching, requests
+from vpmem_driver.pool.table import Table
+from vpmem_driver.pool.view import View
+from vpmem_driver.wipe import Engine, Outcome
+
+LOG = logging.getLogger(__name__)
+
+
+class Pool:
+    """The namespaces of one host. Any number of threads and processes may use pools on one ledger at once."""
+
+    def __init__(
+        self,
+        label_config: labels.LabelConfig,
+        source: base.Discovery,
+        records: Ledger,
+        wiper: wiping.Wiper,
+    ) -> None:
+        """Reconcile the ledger with what `source` sees now; see :meth:`reconcile` for what that raises."""
+        self._config = label_config
+        self._discovery = source
+        self._ledger = records
+        self._wiper = wiper
+        self._lock = threading.RLock()
+        self._table: Table | None = None
+        self.reconcile()
+
+    @classmethod
+    def from_conf(cls, conf: cfg.ConfigOpts, *, connection_uri: str | None = None) -> "Pool":
+        """The pool that the options of `conf` describe (:func:`vpmem_driver.conf.register_opts`).
+
+        :param connection_uri: a libvirt to ask instead of the one of ``[vpmem] connection_uri``
+        :raises ConfigurationError: the options are wrong
+        :raises HostError: discovery or ledger fail
+        """
+        label_config = labels.parse(conf.libvirt.pmem_namespaces)
+        source = discovery.from_conf(conf)
+        engine = Engine(
+            source,
+            parallel=conf.vpmem.wipe_parallel,
+            threads=conf.vpmem.wipe_threads,
+            rate=conf.vpmem.wipe_rate * 1024 * 1024,
+        )
+        records = Ledger(conf.vpmem.state_path)
+        domains = Domains(connection_uri or conf.vpmem.connection_uri)
+        try:
+            return cls(label_config, source, records, wiping.Wiper(records, engine, source.find, domains))
+        except BaseException:
+            records.close()
+            raise
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self._ledger.close()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The record itself, for reading its history."""
+        return self._ledger
+
+    # What there is
+
+    def reconcile(self) -> None:
+        """Look at the host again: record namespaces never seen as unknown, keep those that are gone as missing.
+
+        :raises DiscoveryFailed: the host could not be read, or has nothing of all that the ledger knows
+        :raises InvalidNamespaceConfig: ``pmem_namespaces`` does not fit the host
+        :raises LedgerError: the ledger could not be read or written
+        """
+        found = self._discovery.namespaces()
+        usable = {ns.uuid: ns for ns in found if ns.uuid is not None and ns.unusable is None}
+        with self._lock, self._ledger.transaction():
+            rows = {row.uuid: row for row in self._ledger.rows()}
+            if rows and not usable:
+                raise exception.DiscoveryFailed(
+                    source=self._discovery.name,
+                    reason=f"it sees no usable namespace, but the ledger has {len(rows)}",
+                    remedy="Bring the devices or the directory back. If they are gone for good, move the ledger "
+                    f"{self._ledger.path} away.",
+                )
+            view = View(self._config, found, usable, matching.match(self._config, found, rows))
+            for uuid, namespace in usable.items():
+                self._record(rows.get(uuid), namespace)
+            self._view = view
+            self._table = None
+
+    def records(self) -> tuple[model.Record, ...]:
+        """Every namespace of host, configuration and ledger, by name and uuid."""
+        return self._view.records(self._ledger.rows())
+
+    def inventory(self) -> tuple[model.Inventory, ...]:
+        """How many of each label there are, in the order of the configuration."""
+        with self._change() as table:
+            return table.inventory()
+
+    def grants(self, owner: str) -> tuple[model.Grant, ...]:
+        """What `owner` holds, in the order of its devices, with the device paths of this moment.
+
+        :raises InvalidRequest: `owner` is no uuid
+        """
+        owner = requests.owner(owner)
+        self.reconcile()
+        return tuple(self._view.grant(row) for row in self._ledger.held(owner))
+
+    def find(self, namespace: str) -> str:
+        """The uuid of the namespace that an operator calls by its name or uuid.
+
+        :raises UnknownNamespace: there is none
+        :raises InvalidRequest: several have that name, or it cannot be given to a guest
+        """
+        record = self.record(namespace)
+        if record.uuid is None or record.state == "unusable":
+            raise exception.InvalidRequest(
+                what="namespace", value=namespace, reason=record.reason, remedy="Choose another one."
+            )
+        return record.uuid
+
+    def record(self, namespace: str) -> model.Record:
+        """What listings show of the namespace that an operator calls by its name or uuid.
+
+        :raises UnknownNamespace: there is none
+        :raises InvalidRequest: several have that name
+        """
+        found = [record for record in self.records() if namespace.lower() == record.uuid or namespace == record.name]
+        if not found:
+            raise exception.UnknownNamespace(namespace=namespace)
+        if len(found) > 1:
+            uuids = ", ".join(f"{record.uuid} ({record.state})" for record in found)
+            raise exception.InvalidRequest(
+                what="namespace", value=namespace, reason=f"several have that name: {uuids}", remedy="Give its uuid."
+            )
+        return found[0]
+
+    # Claiming
+
+    def claim(
+        self,
+        owner: str,
+        wanted: Sequence[str],
+        *,
+        numa_node: int | None = None,
+        on_progress: wiping.OnProgress | None = None,
+        stop: threading.Event | None = None,
+    ) -> tuple[model.Grant, ...]:
+        """Claim one namespace for each label of `wanted`, all or nothing, wiping first what is not clean.
+
+        :returns: a grant per label, in the order of `wanted`
+        :raises InvalidRequest: owner or labels are wrong
+        :raises InsufficientNamespaces: there are not enough free ones; nothing was changed
+        :raises VPMEMError: a namespace could not be wiped and no other is free; see :func:`wiping.raise_for`
+        """
+        owner = requests.owner(owner)
+        label_ids = requests.label_ids(self._config, wanted)
+        failures: dict[str, wiping.Result] = {}
+        while True:
+            try:
+                before = self._reserve(owner, label_ids, numa_node, failures)
+            except exception.InsufficientNamespaces:
+                wiping.raise_for(failures.values())  # without these there would have been enough
+                raise
+            uuids = [row.uuid for row in before if row.state is not State.CLEAN]
+            try:
+                results = self._wiper.wipe(uuids, on_progress=on_progress, stop=stop) if uuids else []
+            except BaseException:
+                self._cancel(owner, before)
+                raise
+            failed = {result.uuid: result for result in results if result.outcome is not Outcome.WIPED}
+            if not failed:
+                return self._granted(owner, before)
+            self._cancel(owner, before)
+            if stop is not None and stop.is_set():
+                wiping.raise_for(failed.values())
+            failures |= failed
+
+    def adopt(self, owner: str, uuids: Sequence[str], *, why: str = "a guest holds it") -> tuple[model.Grant, ...]:
+        """Give `owner` the namespaces that its guest is found to hold, as they are, in this order.
+
+        Nothing is wiped. What the owner holds already stays. A dirty one is given back only to the owner whose bytes
+        are still in it.
+
+        :raises InvalidRequest: `owner` is no uuid
+        :raises UnknownNamespace: the ledger has no such namespace
+        :raises NotOwner: another one holds it, or has left its bytes in it; nothing was changed
+        """
+        owner = requests.owner(owner)
+        with self._change():
+            rows = [self._row(uuid) for uuid in uuids]
+            for row in rows:
+                requests.adoption(owner, row)
+            position = self._next_position(owner)
+            for row in rows:
+                if row.owner is None:
+                    self._move(row, State.CLAIMED, f"adopted: {why}", owner=owner, position=position)
+                    position += 1
+        LOG.info("%s keeps %s as it is: %s", owner, _names(rows), why)
+        return tuple(self._view.grant(row) for row in self._ledger.held(owner) if row.uuid in uuids)
+
+    # Releasing
+
+    def release(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
+        """Take back what `owner` holds, or exactly `uuids` of it. They are dirty, and nobody's, when this returns.
+
+        :returns: the released namespaces
+        :raises InvalidRequest: `owner` is no uuid
+        :raises NotOwner: it does not hold them; nothing was changed
+        """
+        owner = requests.owner(owner)
+        with self._change() as table:
+            released = self._held(owner, uuids)
+            table.release(owner, [row.uuid for row in released])
+            for row in released:
+                # A reservation that ends early keeps its wipe's progress: nobody has written since.
+                self._move(row, State.DIRTY, "released", begun=row.begun, wiped=row.wiped)
+            table.seen = self._ledger.last_move()
+        LOG.info("%s released %s", owner, _names(released))
+        return tuple(self._view.record(self._row(row.uuid)) for row in released)
+
+    def releasable(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
+        """What :meth:`release` would release. Nothing is changed; raises as that does."""
+        return tuple(self._view.record(row) for row in self._held(requests.owner(owner), uuids))
+
+    # Wiping
+
+    def wipeable(self, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
+        """What :meth:`wipe` would wipe. Nothing is changed; raises as that does."""
+        return tuple(self._view.record(row) for row in self._to_wipe(uuids))
+
+    def wipe(
+        self,
+        uuids: Collection[str] | None = None,
+        *,
+        on_progress: wiping.OnProgress | None = None,
+        stop: threading.Event | None = None,
+    ) -> list[wiping.Result]:
+        """Wipe exactly `uuids`, or all that are dirty, and wait for it. What was begun is gone on with.
+
+        Named ones may also be unknown or quarantined: the operator asks for it. Clean ones are done already.
+
+        :raises UnknownNamespace: the ledger has no such namespace
+        :raises NamespaceClaimed: one is claimed; nothing was changed
+        :raises NamespaceMissing: one is not on the host; nothing was changed
+        """
+        with self._change():
+            before = self._to_wipe(uuids)
+            for row in before:
+                if row.state is not State.DIRTY:
+                    self._move(row, State.DIRTY, "the operator asked for a wipe")
+        try:
+            return self._wiper.wipe([row.uuid for row in before], on_progress=on_progress, stop=stop)
+        finally:
+            self._restore_unknown(before)
+
+    # Inside
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[Table]:
+        """One ledger transaction, with a table that knows all that was moved before it."""
+        with self._lock:
+            try:
+                with self._ledger.transaction():
+                    yield self._current_table()
+            except BaseException:
+                self._table = None  # it may have what the ledger has not
+                raise
+
+    def _current_table(self) -> Table:
+        if self._table is None:
+            self._table = Table(self._view, self._ledger.rows(), self._ledger.last_move())
+        last_move = self._ledger.last_move()
+        if last_move != self._table.seen:
+            for row in self._ledger.changed_since(self._table.seen):
+                self._table.put(row)
+            self._table.seen = last_move
+        return self._table
+
+    def _row(self, uuid: str) -> Row:
+        row = self._ledger.row(uuid)
+        if row is None:
+            raise exception.UnknownNamespace(namespace=uuid)
+        return row
+
+    def _move(
+        self,
+        row: Row,
+        state: State,
+        why: str,
+        *,
+        owner: str | None = None,
+        position: int | None = None,
+        begun: bool = False,
+        wiped: int = 0,
+    ) -> None:
+        namespace = self._view.usable.get(row.uuid)
+        label = self._view.label_of.get(row.uuid)
+        self._ledger.move(
+            row,
+            state,
+            why,
+            owner=owner,
+            position=position,
+            label=None if label is None else self._config.labels[label],
+            device=None if namespace is None or owner is None else namespace.device,
+            begun=begun,
+            wiped=wiped,
+        )
+
+    def _record(self, row: Row | None, namespace: model.Namespace) -> None:
+        """Take what discovery says of one namespace into the ledger."""
+        if row is None:
+            self._ledger.insert(namespace)
+            return
+        if row.size != namespace.size and row.state is State.CLEAN:
+            LOG.warning("%s was %d bytes and is %d now: unknown again", row.name, row.size, namespace.size)
+            self._ledger.move(row, State.UNKNOWN, "its size has changed")
+        if _description(row) != _description(namespace):
+            self._ledger.describe(row, namespace)
+
+    def _reserve(self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]) -> list[Row]:
+        """Claim what is clean and reserve what must be wiped first, leaving out `failures`.
+
+        :returns: the chosen rows as they were before
+        :raises InsufficientNamespaces: nothing was changed
+        """
+        with self._change() as table:
+            chosen = table.claim(owner, label_ids, numa_node, [self._row(uuid) for uuid in failures])
+            shortage = table.shortage(label_ids) if chosen is None else {}
+            before = [self._row(uuid) for uuid in chosen or ()]
+            for position, row in enumerate(before, start=self._next_position(owner)):
+                if row.state is State.CLEAN:
+                    self._move(row, State.CLAIMED, "claimed", owner=owner, position=position)
+                else:
+                    self._move(
+                        row, State.DIRTY, "reserved", owner=owner, position=position, begun=row.begun, wiped=row.wiped
+                    )
+            table.seen = self._ledger.last_move()
+        if chosen is None:
+            raise exception.InsufficientNamespaces(
+                request=",".join(self._config.labels[index] for index in label_ids),
+                shortage=", ".join(
+                    f"{self._config.labels[index]}: {wanted} wanted, {free} free"
+                    for index, (wanted, free) in shortage.items()
+                ),
+            )
+        LOG.info("%s is given %s", owner, _names(before))
+        return before
+
+    def _next_position(self, owner: str) -> int:
+        return max((row.position or 0 for row in self._ledger.held(owner)), default=-1) + 1
+
+    def _granted(self, owner: str, before: list[Row]) -> tuple[model.Grant, ...]:
+        held = {row.uuid: row for row in self._ledger.held(owner) if row.state is State.CLAIMED}
+        for row in before:
+            if row.uuid not in held:
+                raise exception.NotOwner(
+                    owner=owner, namespace=row.name, reason="it was released while it was being wiped"
+                )
+        return tuple(self._view.grant(held[row.uuid]) for row in before)
+
+    def _cancel(self, owner: str, before: list[Row]) -> None:
+        """Undo :meth:`_reserve`. No guest has had these, so a clean one is still clean."""
+        with self._change():
+            for old in before:
+                row = self._row(old.uuid)
+                if row.owner != owner:
+                    continue  # quarantined, or released, meanwhile
+                if row.state is State.CLAIMED:
+                    self._move(row, State.CLEAN, "claim called off; it was never handed out")
+                elif old.state is State.UNKNOWN and not row.begun:
+                    self._move(row, State.UNKNOWN, "claim called off before its wipe")
+                else:
+                    self._move(row, State.DIRTY, "claim called off", begun=row.begun, wiped=row.wiped)
+
+    def _held(self, owner: str, uuids: Collection[str] | None) -> list[Row]:
+        """The rows to release. Nothing is done for a name that the ledger does not have for this owner."""
+        held = {row.uuid: row for row in self._ledger.held(owner)}
+        if not held:
+            raise exception.NotOwner(owner=owner, namespace="any namespace", reason="the ledger has none for it")
+        for uuid in uuids or ():
+            if uuid not in held:
+                row = self._row(uuid)
+                raise exception.NotOwner(
+                    owner=owner,
+                    namespace=row.name or uuid,
+                    reason=f"it belongs to {row.owner}" if row.owner else f"it is {row.state} and nobody's",
+                )
+        return [held[uuid] for uuid in (held if uuids is None else dict.fromkeys(uuids))]
+
+    def _to_wipe(self, uuids: Collection[str] | None) -> list[Row]:
+        if uuids is None:
+            return [row for row in self._ledger.rows() if row.state is State.DIRTY and row.uuid in self._view.usable]
+        rows = [self._row(uuid) for uuid in dict.fromkeys(uuids)]
+        for row in rows:
+            if row.state is State.CLAIMED:
+                raise exception.NamespaceClaimed(namespace=row.name or row.uuid, owner=row.owner)
+            if row.uuid not in self._view.usable:
+                raise exception.NamespaceMissing(namespace=row.name or row.uuid)
+        return [row for row in rows if row.state is not State.CLEAN]
+
+    def _restore_unknown(self, before: list[Row]) -> None:
+        """An unknown namespace of which nothing was overwritten is unknown still: a guest may be found to hold it."""
+        with self._change():
+            for old in before:
+                row = self._row(old.uuid)
+                if old.state is State.UNKNOWN and row.state is State.DIRTY and row.owner is None and not row.begun:
+                    self._move(row, State.UNKNOWN, "not wiped")
+
+
+def _description(entry: Row | model.Namespace) -> tuple[object, ...]:
+    return (entry.name, entry.size, entry.align, entry.numa_node, entry.mode, entry.device, entry.pmem)
+
+
+def _names(rows: Sequence[Row]) -> str:
+    return ", ".join(f"{row.name} ({row.uuid})" for row in rows)

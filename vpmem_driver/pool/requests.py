@@ -1,0 +1,71 @@
+"""Checking what callers ask for: owners, labels, and namespaces to adopt."""
+
+import uuid as uuidlib
+from collections.abc import Sequence
+
+from vpmem_driver import exception, labels, ledger
+from vpmem_driver.model import State
+
+#: QEMU's ACPI_MAX_RAM_SLOTS (include/hw/acpi/acpi_dev_interface.h, hw/i386/pc.c; QEMU 6.2 to 10): one device, one slot.
+MAX_DEVICES = 256
+
+
+def owner(text: str) -> str:
+    """An owner's uuid in canonical form.
+
+    :raises InvalidRequest: it is none
+    """
+    try:
+        if len(text) == len(canonical := str(uuidlib.UUID(text))):
+            return canonical
+    except ValueError:
+        pass
+    raise exception.InvalidRequest(
+        what="owner",
+        value=text,
+        reason="it is no uuid",
+        remedy="Give the uuid of the instance or domain ('virsh domuuid DOMAIN').",
+    )
+
+
+def label_ids(config: labels.LabelConfig, wanted: Sequence[str]) -> list[int]:
+    """The index of each wanted label in the configuration.
+
+    :raises InvalidRequest: too many, too few, or one that is not configured
+    """
+    if not 0 < len(wanted) <= MAX_DEVICES:
+        raise exception.InvalidRequest(
+            what="request",
+            value=f"{len(wanted)} labels",
+            reason=f"a guest has 1 to {MAX_DEVICES} persistent memory devices",
+            remedy="Ask for LABEL[,LABEL…], one label per device.",
+        )
+    ids = []
+    for label in wanted:
+        index = config.index(label)
+        if index is None:
+            raise exception.InvalidRequest(
+                what="label",
+                value=label,
+                reason="[libvirt] pmem_namespaces does not have it",
+                remedy=f"It has: {', '.join(config.labels) or 'none'}.",
+            )
+        ids.append(index)
+    return ids
+
+
+def adoption(owner: str, row: ledger.Row) -> None:
+    """Refuse what would give an owner somebody else's namespace, or somebody else's bytes.
+
+    :raises NotOwner: it would
+    """
+    if row.owner is not None:
+        fault = None if row.owner == owner else f"it belongs to {row.owner}"
+    elif row.state is State.QUARANTINED:
+        fault = "it is quarantined"
+    elif row.state is State.DIRTY and (row.last_owner != owner or row.begun):
+        fault = f"it has what {row.last_owner} left in it" if not row.begun else "its wipe has begun"
+    else:
+        fault = None
+    if fault is not None:
+        raise exception.NotOwner(owner=owner, namespace=row.name or row.uuid, reason=fault)

@@ -1,0 +1,99 @@
+"""What discovery and configuration say of a host at one moment, for reading ledger rows in its light."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from vpmem_driver import labels, ledger, model
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class View:
+    """One look at the host.
+
+    :ivar found: every namespace that discovery saw
+    :ivar usable: those that a guest could be given, by uuid
+    :ivar label_of: index of the configured label, by uuid; missing namespaces included
+    """
+
+    config: labels.LabelConfig
+    found: tuple[model.Namespace, ...]
+    usable: Mapping[str, model.Namespace]
+    label_of: Mapping[str, int]
+
+    def label(self, row: ledger.Row) -> str | None:
+        """The configured label, or the one under which its holder got it."""
+        index = self.label_of.get(row.uuid)
+        if index is not None:
+            return self.config.labels[index]
+        return row.label if row.owner is not None else None
+
+    def record(self, row: ledger.Row) -> model.Record:
+        """The row as listings show it."""
+        namespace = self.usable.get(row.uuid)
+        label = self.label(row)
+        return model.Record(
+            uuid=row.uuid,
+            name=row.name,
+            label=label,
+            resource_class=None if label is None else model.resource_class(label),
+            size=row.size,
+            align=row.align,
+            numa_node=row.numa_node,
+            device=None if namespace is None else namespace.device,
+            state=row.state.value if namespace is not None else "missing",
+            owner=row.owner,
+            reason=self._reason(row),
+        )
+
+    def records(self, rows: Iterable[ledger.Row]) -> tuple[model.Record, ...]:
+        """All of ledger and host as listings show it, by name and uuid."""
+        records = {row.uuid: self.record(row) for row in rows}
+        unusable = [_unusable(ns) for ns in self.found if ns.unusable is not None and ns.uuid not in records]
+        return tuple(sorted([*records.values(), *unusable], key=lambda record: (record.name or "", record.uuid or "")))
+
+    def grant(self, row: ledger.Row) -> model.Grant:
+        """What the owner of the row has got."""
+        namespace = self.usable.get(row.uuid)
+        return model.Grant(
+            owner=row.owner or "",
+            uuid=row.uuid,
+            name=row.name or row.uuid,
+            label=self.label(row),
+            size=row.size,
+            align=row.align,
+            numa_node=row.numa_node,
+            device=None if namespace is None else namespace.device,
+            known_device=row.device,
+            pmem=row.pmem,
+            ready=row.state is model.State.CLAIMED,
+        )
+
+    def _reason(self, row: ledger.Row) -> str | None:
+        """Why it is missing, not wiped yet or quarantined; in the order in which an operator would ask."""
+        reasons = []
+        if row.uuid not in self.usable:
+            now = next((ns.unusable for ns in self.found if ns.uuid == row.uuid), None)
+            reasons.append(f"{row.state}, and {now or 'not on this host now'}")
+        if row.state is model.State.DIRTY and row.owner is not None:
+            reasons.append("reserved for its owner until it is wiped")
+        if row.state is model.State.DIRTY and row.begun:
+            reasons.append(f"{100 * row.wiped // row.size} % wiped")
+        if row.reason is not None:
+            reasons.append(row.reason)
+        return "; ".join(reasons) or None
+
+
+def _unusable(namespace: model.Namespace) -> model.Record:
+    return model.Record(
+        uuid=namespace.uuid,
+        name=namespace.name,
+        label=None,
+        resource_class=None,
+        size=namespace.size,
+        align=namespace.align,
+        numa_node=namespace.numa_node,
+        device=namespace.device,
+        state="unusable",
+        owner=None,
+        reason=namespace.unusable,
+    )
