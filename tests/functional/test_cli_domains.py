@@ -1,0 +1,175 @@
+"""vpmem domain attach, detach and xml, on libvirt's own test driver: test:///default lives in this process."""
+
+import pathlib
+
+import libvirt
+import pytest
+
+from tests.functional.conftest import fill, is_zero, new_owner
+from tests.functional.test_cli import refused, snapshot, vpmem, vpmem_json  # noqa: F401  fixtures
+from vpmem_driver import exception, guestxml
+from vpmem_driver.domains import Domains
+
+URI = "test:///default"
+
+DOMAIN = """
+<domain type='test'>
+  <name>{name}</name>
+  <uuid>{uuid}</uuid>
+  <memory unit='MiB'>64</memory>
+  <vcpu>2</vcpu>
+  <os><type arch='x86_64'>hvm</type></os>
+  <features><acpi/></features>
+  <cpu><numa><cell id='0' cpus='0-1' memory='64' unit='MiB'/></numa></cpu>
+</domain>
+"""
+
+
+@pytest.fixture
+def connection():
+    libvirt.registerErrorHandler(lambda _context, _error: None, None)
+    opened = libvirt.open(URI)
+    yield opened
+    for domain in opened.listAllDomains():
+        if domain.name() != "test":
+            if domain.isActive():
+                domain.destroy()
+            domain.undefine()
+    opened.close()
+
+
+@pytest.fixture
+def domain(connection):
+    owner = new_owner()
+    return connection.defineXML(DOMAIN.format(name=f"db-{owner[:4]}", uuid=owner))
+
+
+def paths(domain):
+    return [device.path for device in guestxml.devices(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))]
+
+
+def test_attach_start_stop_detach(host, domain, vpmem_json):  # noqa: F811
+    attached = vpmem_json("domain", "attach", domain.name(), "LARGE,SMALL", "--connect", URI)
+    assert {namespace["owner"] for namespace in attached} == {domain.UUIDString()}
+    devices = [namespace["device"] for namespace in sorted(attached, key=lambda namespace: namespace["label"])]
+    assert paths(domain) == devices, "in the order of the labels"
+    patterns = [fill(pathlib.Path(device)) for device in devices]
+    domain.create()
+    domain.destroy()
+    assert [pathlib.Path(device).read_bytes() for device in devices] == patterns
+    detached = vpmem_json("domain", "detach", domain.name(), "--connect", URI, "--wait")
+    assert {namespace["state"] for namespace in detached} == {"clean"}
+    assert paths(domain) == []
+    assert all(is_zero(pathlib.Path(device)) for device in devices)
+
+
+def test_attach_again_adds(domain, vpmem_json):  # noqa: F811
+    vpmem_json("domain", "attach", domain.name(), "SMALL", "--connect", URI)
+    vpmem_json("domain", "attach", domain.UUIDString(), "SMALL", "--connect", URI)
+    assert len(set(paths(domain))) == 2
+
+
+def test_attach_to_a_running_domain_is_for_its_next_start(domain, vpmem):  # noqa: F811
+    domain.create()
+    code, _, err = vpmem("domain", "attach", domain.name(), "SMALL", "--connect", URI)
+    assert code == 0
+    assert "from its next start on" in err
+    assert len(paths(domain)) == 1
+
+
+def test_a_running_domain_is_not_detached(domain, vpmem_json, refused):  # noqa: F811
+    vpmem_json("domain", "attach", domain.name(), "SMALL", "--connect", URI)
+    domain.create()
+    assert "it is running. Shut it down" in refused(4, "domain", "detach", domain.name(), "--connect", URI)
+    assert len(paths(domain)) == 1
+
+
+def test_detach_dry_run_changes_nothing(host, domain, vpmem_json):  # noqa: F811
+    attached = vpmem_json("domain", "attach", domain.name(), "SMALL", "--connect", URI)
+    before, definition = snapshot(host), domain.XMLDesc()
+    assert vpmem_json("domain", "detach", domain.name(), "--connect", URI, "--dry-run") == attached
+    assert (snapshot(host), domain.XMLDesc()) == (before, definition)
+
+
+def test_a_running_domain_cannot_be_wiped_under_its_feet(host, domain, vpmem, vpmem_json):  # noqa: F811
+    (attached,) = vpmem_json("domain", "attach", domain.name(), "SMALL", "--connect", URI)
+    host.options["connection_uri"] = URI
+    pattern = fill(pathlib.Path(attached["device"]))
+    domain.create()
+    code, _, err = vpmem("release", domain.UUIDString(), "--wait")
+    assert code == 4
+    assert f"in use by the running domain {domain.name()}" in err
+    assert pathlib.Path(attached["device"]).read_bytes() == pattern
+    domain.destroy()
+    vpmem_json("wipe")
+    assert is_zero(pathlib.Path(attached["device"]))
+
+
+def test_what_a_domain_has_without_a_claim_is_not_taken_from_it(host, connection, domain, vpmem, vpmem_json):  # noqa: F811
+    """It was there before this ledger, and is shut off: its definition is all that tells whose data that is."""
+    host.options["connection_uri"] = URI
+    path = host.path("large0")
+    with_device = vpmem_json("adopt", domain.UUIDString(), "large0")
+    code, definition, _ = vpmem("domain", "xml", domain.UUIDString(), "--type", "test", "--name", domain.name())
+    assert (code, len(with_device)) == (0, 1)
+    connection.defineXML(definition)
+    for file in host.state_path.iterdir():
+        file.unlink()
+    pattern = fill(path)
+    (claimed,) = vpmem_json("claim", new_owner(), "LARGE")
+    assert claimed["name"] == "large1"
+    code, _, err = vpmem("claim", new_owner(), "LARGE")
+    assert code == 4
+    assert f"the defined domain {domain.name()}" in err
+    assert path.read_bytes() == pattern
+    assert vpmem_json("namespace", "show", "large0")["state"] == "unknown"
+
+
+class TestRefused:
+    def test_a_domain_that_does_not_exist(self, connection, refused):  # noqa: F811
+        for command in (("attach", "nobody", "SMALL"), ("detach", "nobody")):
+            err = refused(2, "domain", *command, "--connect", URI)
+            assert "domain 'nobody': there is no such domain on test:///default" in err
+
+    def test_a_domain_without_numa_cells(self, connection, refused):  # noqa: F811
+        assert "<cpu><numa><cell" in refused(2, "domain", "attach", "test", "SMALL", "--connect", URI)
+
+    def test_a_domain_that_has_nothing(self, domain, refused):  # noqa: F811
+        assert "the ledger has none for it" in refused(4, "domain", "detach", domain.name(), "--connect", URI)
+        assert "the ledger has none for it" in refused(4, "domain", "xml", new_owner())
+
+    def test_a_base_that_has_the_device_already(self, domain, vpmem, vpmem_json, refused, tmp_path):  # noqa: F811
+        vpmem_json("domain", "attach", domain.name(), "SMALL", "--connect", URI)
+        base = tmp_path / "base.xml"
+        base.write_text(domain.XMLDesc())
+        assert "already" in refused(4, "domain", "xml", domain.UUIDString(), "--base", base)
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ('<!DOCTYPE d [<!ENTITY x SYSTEM "file:///etc/hostname">]><domain>&x;</domain>', "document type"),
+            ("<domain", "not XML"),
+            ("<network/>", "its root is <network>"),
+            ("", "not XML"),
+        ],
+    )
+    def test_a_base_that_is_no_domain(self, vpmem, refused, tmp_path, content, said):  # noqa: F811
+        owner = new_owner()
+        assert vpmem("claim", owner, "SMALL")[0] == 0
+        base = tmp_path / "base.xml"
+        base.write_text(content)
+        assert said in refused(2, "domain", "xml", owner, "--base", base)
+
+    def test_a_base_that_is_not_there(self, vpmem, refused, tmp_path):  # noqa: F811
+        owner = new_owner()
+        assert vpmem("claim", owner, "SMALL")[0] == 0
+        assert "cannot be read" in refused(2, "domain", "xml", owner, "--base", tmp_path / "none.xml")
+
+    def test_a_definition_that_libvirt_does_not_take_gives_the_claim_back(self, host, domain, vpmem, monkeypatch):  # noqa: F811
+        def define(self, connection, domain_xml):
+            raise exception.LibvirtError(uri=URI, reason="no", remedy="Try again.")
+
+        monkeypatch.setattr(Domains, "define", define)
+        code, _, _ = vpmem("domain", "attach", domain.name(), "SMALL", "--connect", URI)
+        assert code == 5
+        assert {record.owner for record in host.pool().records()} == {None}

@@ -1,0 +1,140 @@
+"""What several commands share: the columns of a listing, label arguments, and the bars of a running wipe."""
+
+import argparse
+import contextlib
+import dataclasses
+import logging
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+
+from cliff import columns, command
+
+from vpmem_driver import exception, model, wiping
+from vpmem_driver.cli import background
+from vpmem_driver.pool import Pool
+
+if typing.TYPE_CHECKING:
+    from vpmem_driver.cli import main
+
+LOG = logging.getLogger(__name__)
+
+MIB = 1024 * 1024
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(model.Record))
+
+
+def app(cmd: command.Command) -> "main.VPMEMApp":
+    """The application of a command, which has the pool."""
+    return typing.cast("main.VPMEMApp", cmd.app)
+
+
+class Nothing(columns.FormattableColumn[None]):
+    """None: null for programs, an empty cell for people."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def human_readable(self) -> str:
+        """Return the empty cell."""
+        return ""
+
+
+def row(value: typing.Any) -> tuple[object, ...]:
+    """A frozen value as cliff wants a row."""
+    return tuple(Nothing() if cell is None else cell for cell in dataclasses.astuple(value))
+
+
+def rows(records: Iterable[model.Record]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Records as cliff wants a listing: column names, and a tuple per row."""
+    return COLUMNS, [row(record) for record in records]
+
+
+def labels(text: str) -> list[str]:
+    """The argument ``LABEL[,LABEL…]``.
+
+    :raises InvalidRequest: a label is empty
+    """
+    found = [label.strip() for label in text.split(",")]
+    if not all(found):
+        raise exception.InvalidRequest(
+            what="labels", value=text, reason="a label is empty", remedy="Write LABEL[,LABEL…], for example 4GB,SMALL."
+        )
+    return found
+
+
+def add_claim_arguments(parser: argparse.ArgumentParser) -> None:
+    """The labels and the NUMA node of a claim."""
+    parser.add_argument("labels", metavar="LABEL[,LABEL…]", help="one label per device, in the order of the devices")
+    parser.add_argument(
+        "--numa-node", type=int, metavar="N", help="host NUMA node to prefer (default: as few nodes as possible)"
+    )
+
+
+def add_connect_argument(parser: argparse.ArgumentParser) -> None:
+    """Which libvirt."""
+    parser.add_argument("--connect", metavar="URI", help="libvirt to use (default: the host's own daemon)")
+
+
+def add_release_arguments(parser: argparse.ArgumentParser) -> None:
+    """How to release."""
+    parser.add_argument("--wait", action="store_true", help="return when they are wiped")
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be released, and so be lost")
+
+
+def release(
+    cmd: command.Command, parsed_args: argparse.Namespace, pool: Pool, owner: str, uuids: Sequence[str] | None
+) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """Release, and wipe: here and now with ``--wait``, else in the background. What `release` returns is listed."""
+    if parsed_args.dry_run:
+        return rows(pool.releasable(owner, uuids))
+    released = [record.uuid for record in pool.release(owner, uuids) if record.uuid is not None]
+    if parsed_args.wait:
+        with wipe_progress(cmd) as on_progress:
+            wiping.raise_for(pool.wipe(released, on_progress=on_progress))
+    else:
+        background.start_wipe(cmd.app.options.config_file or (), released)
+    return rows(record for record in pool.records() if record.uuid in released)
+
+
+@contextlib.contextmanager
+def wipe_progress(cmd: command.Command) -> Iterator[wiping.OnProgress]:
+    """What to hand to a wipe: bars where standard error is a terminal, elsewhere a line per quarter with --verbose."""
+    stream = typing.cast("typing.TextIO", cmd.app.stderr)
+    if not stream.isatty():
+        yield _Lines()
+        return
+    from rich import console, progress  # noqa: PLC0415  slow to import, and seldom needed
+
+    with progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.DownloadColumn(binary_units=True),
+        progress.TransferSpeedColumn(),
+        progress.TimeRemainingColumn(),
+        console=console.Console(file=stream),
+    ) as bars:
+        tasks: dict[tuple[str, str], progress.TaskID] = {}
+
+        def show(event: wiping.Progress) -> None:
+            key = (event.uuid, event.phase)
+            if key not in tasks:
+                tasks[key] = bars.add_task(f"{_VERBS[event.phase]} {event.name}", total=event.size)
+            bars.update(tasks[key], completed=event.done)
+
+        yield show
+
+
+_VERBS = {"zero": "wiping", "verify": "checking"}
+
+
+class _Lines:
+    """Logs how far each wipe is, whenever it has got a quarter further."""
+
+    def __init__(self) -> None:
+        self._quarters: dict[tuple[str, str], int] = {}
+
+    def __call__(self, event: wiping.Progress) -> None:
+        quarter = 4 * event.done // event.size
+        if quarter > self._quarters.get((event.uuid, event.phase), 0):
+            self._quarters[event.uuid, event.phase] = quarter
+            LOG.info("%s %s: %d %%", _VERBS[event.phase], event.name, 25 * quarter)

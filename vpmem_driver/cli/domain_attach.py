@@ -1,0 +1,57 @@
+"""vpmem domain attach."""
+
+import argparse
+import typing
+
+from cliff import lister
+
+from vpmem_driver import exception, guestxml, model
+from vpmem_driver.cli import base
+from vpmem_driver.domains import Domains
+
+
+class DomainAttach(lister.Lister):
+    """Claim namespaces for a libvirt domain and add them to its definition.
+
+    A running domain has them from its next start on. Its definition needs guest NUMA cells.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add domain and labels."""
+        parser = super().get_parser(prog_name)
+        parser.epilog = "example: vpmem domain attach db1 4GB,SMALL --connect qemu:///system"
+        parser.add_argument("domain", metavar="DOMAIN", help="name or uuid")
+        base.add_claim_arguments(parser)
+        base.add_connect_argument(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+        """Attach."""
+        wanted = base.labels(parsed_args.labels)
+        pool = base.app(self).pool(parsed_args.connect)
+        domains = base.app(self).domains(parsed_args.connect)
+        with domains.connection() as connection:
+            domain = domains.find(connection, parsed_args.domain)
+            owner = domain.UUIDString()
+            guestxml.check(domains.definition(domain))  # before anything is claimed
+            with base.wipe_progress(self) as on_progress:
+                grants = pool.claim(owner, wanted, numa_node=parsed_args.numa_node, on_progress=on_progress)
+            try:
+                domains.define(connection, guestxml.add(domains.definition(domain), grants))
+            except exception.VPMEMError:
+                if not _has(domains, domain, grants):
+                    pool.release(owner, [grant.uuid for grant in grants])
+                raise
+            if domain.isActive():
+                self.app.LOG.warning("%s is running: it has them from its next start on", domain.name())
+        uuids = {grant.uuid for grant in grants}
+        return base.rows(record for record in pool.records() if record.uuid in uuids)
+
+
+def _has(domains: Domains, domain: typing.Any, grants: tuple[model.Grant, ...]) -> bool:
+    """Whether the domain may have got the devices after all. In doubt it has, and keeps its claim."""
+    try:
+        present = {device.path for device in guestxml.devices(domains.definition(domain))}
+    except exception.LibvirtError:
+        return True
+    return bool(present & {grant.device for grant in grants})

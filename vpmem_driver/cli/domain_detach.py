@@ -1,0 +1,54 @@
+"""vpmem domain detach."""
+
+import argparse
+
+from cliff import lister
+
+from vpmem_driver import exception, guestxml, model
+from vpmem_driver.cli import base
+
+
+class DomainDetach(lister.Lister):
+    """Take all of a domain's namespaces out of its definition and release them. Its bytes in them are lost.
+
+    The domain must be shut off: a guest cannot give up persistent memory while it runs.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the domain."""
+        parser = super().get_parser(prog_name)
+        parser.epilog = "example: vpmem domain detach db1 --dry-run"
+        parser.add_argument("domain", metavar="DOMAIN", help="name or uuid")
+        base.add_connect_argument(parser)
+        base.add_release_arguments(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+        """Detach."""
+        pool = base.app(self).pool(parsed_args.connect)
+        domains = base.app(self).domains(parsed_args.connect)
+        with domains.connection() as connection:
+            domain = domains.find(connection, parsed_args.domain)
+            grants = pool.grants(domain.UUIDString())
+            if not grants:
+                raise exception.NotOwner(
+                    owner=domain.UUIDString(), namespace="any namespace", reason="the ledger has none for it"
+                )
+            if domain.isActive():
+                raise exception.DomainRefused(
+                    domain=domain.name(), reason="it is running", remedy="Shut it down, then detach."
+                )
+            if not parsed_args.dry_run:
+                definition = domains.definition(domain)
+                domains.define(connection, guestxml.remove(definition, _paths(definition, grants)))
+        return base.release(self, parsed_args, pool, grants[0].owner, [grant.uuid for grant in grants])
+
+
+def _paths(domain_xml: str, grants: tuple[model.Grant, ...]) -> list[str]:
+    """What the definition calls these namespaces: as they were granted, or as they are now if it was written anew."""
+    present = {device.path for device in guestxml.devices(domain_xml)}
+    paths = []
+    for grant in grants:
+        known = [path for path in (grant.known_device, grant.device) if path in present]
+        paths += known[:1]
+    return [path for path in paths if path is not None]

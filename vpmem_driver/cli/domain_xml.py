@@ -1,0 +1,62 @@
+"""vpmem domain xml."""
+
+import argparse
+import pathlib
+import sys
+
+from cliff import command
+
+from vpmem_driver import exception, guestxml
+from vpmem_driver.cli import base
+
+
+class DomainXML(command.Command):
+    """Print domain XML that has what an owner holds, with the device paths of this moment.
+
+    With --base, that domain with the devices added; without, a small domain to start from. Nothing is defined: hand it
+    to 'virsh define', or let 'vpmem domain attach' do all of it.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        """Add the owner and what else the domain needs."""
+        parser = super().get_parser(prog_name)
+        parser.epilog = "example: virsh dumpxml db1 | vpmem domain xml $(virsh domuuid db1) --base - > new.xml"
+        parser.add_argument("owner", metavar="OWNER", help="uuid of the domain or instance that holds them")
+        parser.add_argument("--base", metavar="FILE", help="domain XML to add the devices to; - is standard input")
+        parser.add_argument(
+            "--type", default="kvm", choices=("kvm", "qemu", "test"), help="of a new domain (%(default)s)"
+        )
+        parser.add_argument("--name", help="of a new domain (default: vpmem- and the owner's first eight digits)")
+        parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="of a new domain (%(default)s)")
+        parser.add_argument("--vcpus", type=int, default=2, metavar="N", help="of a new domain (%(default)s)")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> None:
+        """Print."""
+        grants = base.app(self).pool().grants(parsed_args.owner)
+        if not grants:
+            raise exception.NotOwner(
+                owner=parsed_args.owner, namespace="any namespace", reason="the ledger has none for it"
+            )
+        if parsed_args.base is not None:
+            domain_xml = guestxml.add(_read(parsed_args.base), grants)
+        else:
+            domain_xml = guestxml.new_domain(
+                name=parsed_args.name or f"vpmem-{parsed_args.owner[:8]}",
+                uuid=parsed_args.owner,
+                domain_type=parsed_args.type,
+                memory=parsed_args.memory * base.MIB,
+                vcpus=parsed_args.vcpus,
+                host_nodes=sorted({grant.numa_node for grant in grants if grant.numa_node is not None}),
+                grants=grants,
+            )
+        self.app.stdout.write(domain_xml if domain_xml.endswith("\n") else domain_xml + "\n")
+
+
+def _read(file: str) -> str:
+    try:
+        return sys.stdin.read() if file == "-" else pathlib.Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise exception.InvalidDomainXML(
+            reason=f"{file} cannot be read: {error}", remedy="Give a file of domain XML, or - for standard input."
+        ) from error

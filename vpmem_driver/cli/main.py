@@ -1,0 +1,142 @@
+"""The program ``vpmem``: global options, the table of commands, and what errors become at the prompt."""
+
+import argparse
+import importlib.metadata
+import logging
+import sys
+import typing
+
+from cliff import app, command, commandmanager
+from oslo_config import cfg
+
+from vpmem_driver import conf, exception
+from vpmem_driver.domains import Domains
+from vpmem_driver.pool import Pool
+
+DESCRIPTION = """\
+Persistent memory for virtual machines: which namespaces this host has, who holds them, and what is in them.
+
+A namespace goes from clean to its owner (claim), and from the owner back to nobody (release); then it is wiped: every
+byte is overwritten with zeros, and checked, before anybody else is given it.
+"""
+
+EPILOG = """\
+exit codes: 0 done; 1 a defect of this program; 2 usage or configuration; 3 not enough free namespaces; 4 refused
+(another owner, or in use); 5 trouble on the host (discovery, ledger, libvirt); 6 a wipe failed.
+
+Without --config-file, ~/.vpmem/vpmem.conf and /etc/vpmem/vpmem.conf are read if they are there. On a compute host,
+--config-file /etc/nova/nova.conf serves as well.
+"""
+
+#: One command, one module below vpmem_driver.cli; a module is imported when its command is run.
+COMMANDS = {
+    "namespace list": "namespace_list:NamespaceList",
+    "namespace show": "namespace_show:NamespaceShow",
+    "claim": "claim:Claim",
+    "adopt": "adopt:Adopt",
+    "release": "release:Release",
+    "wipe": "wipe:Wipe",
+    "domain xml": "domain_xml:DomainXML",
+    "domain attach": "domain_attach:DomainAttach",
+    "domain detach": "domain_detach:DomainDetach",
+    "history": "history:History",
+    "demo": "demo:Demo",
+}
+
+
+class Commands(commandmanager.CommandManager):
+    """The fixed table of commands: no plug-ins, and no search for any."""
+
+    def _load_commands(self) -> None:
+        for name, target in COMMANDS.items():
+            self.commands[name] = importlib.metadata.EntryPoint(name, f"vpmem_driver.cli.{target}", "vpmem")
+
+
+class VPMEMApp(app.App):
+    """Options that all commands share, and the pool that they work on."""
+
+    NAME = "vpmem"
+    DEFAULT_VERBOSE_LEVEL = 0
+    CONSOLE_MESSAGE_FORMAT = "vpmem: %(message)s"
+
+    def __init__(self) -> None:
+        super().__init__(
+            description=DESCRIPTION,
+            version=importlib.metadata.version("vpmem_driver"),
+            command_manager=Commands("vpmem"),
+            deferred_help=True,
+        )
+        self._pool: Pool | None = None
+        self._error: BaseException | None = None
+
+    def build_option_parser(
+        self, description: str | None, version: str | None, argparse_kwargs: dict[str, typing.Any] | None = None
+    ) -> argparse.ArgumentParser:
+        """Add the configuration file to cliff's own options."""
+        kwargs = {"epilog": EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter} | (argparse_kwargs or {})
+        parser = super().build_option_parser(description, version, kwargs)
+        parser.add_argument(
+            "--config-file",
+            action="append",
+            metavar="FILE",
+            help="configuration to read, oslo.config's format; may be repeated, the last wins",
+        )
+        return parser
+
+    def interact(self) -> None:
+        """Show the help instead of cliff's interactive prompt."""
+        self.parser.print_help()
+
+    def run_subcommand(self, argv: list[str]) -> int:
+        """Run one command; our errors have an exit code of their own."""
+        self._error = None
+        result = super().run_subcommand(argv)
+        return self._error.exit_code if isinstance(self._error, exception.VPMEMError) else result
+
+    def clean_up(self, cmd: command.Command, result: int, err: BaseException | None) -> None:  # noqa: ARG002
+        """Keep the error for its exit code, and close what was opened."""
+        self._error = err
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def configuration(self) -> cfg.ConfigOpts:
+        """The options as configured.
+
+        :raises InvalidConfigFile: a file is missing or cannot be read
+        """
+        options = cfg.ConfigOpts()
+        conf.register_opts(options)
+        arguments = [word for file in self.options.config_file or () for word in ("--config-file", file)]
+        try:
+            options(arguments, project="vpmem", prog="vpmem")
+        except cfg.Error as error:
+            raise exception.InvalidConfigFile(reason=error) from error
+        return options
+
+    def pool(self, connection_uri: str | None = None) -> Pool:
+        """The pool of the configuration, open until the command ends.
+
+        :param connection_uri: a libvirt to ask instead of the configured one
+        :raises VPMEMError: see :meth:`vpmem_driver.pool.Pool.from_conf`
+        """
+        try:
+            self._pool = Pool.from_conf(self.configuration(), connection_uri=connection_uri)
+        except cfg.Error as error:
+            raise exception.InvalidConfigFile(reason=error) from error
+        return self._pool
+
+    def domains(self, connection_uri: str | None = None) -> Domains:
+        """The libvirt of the command line, or else of the configuration."""
+        return Domains(connection_uri or self.configuration().vpmem.connection_uri)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Entry point of the program; returns its exit code."""
+    # stevedore and others say at debug level what only their developers want to know.
+    logging.getLogger("stevedore").setLevel(logging.WARNING)
+    return VPMEMApp().run(sys.argv[1:] if argv is None else argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
