@@ -1,0 +1,474 @@
+"""The child as a real process, spoken to by hand, and its parts."""
+
+import errno
+import fcntl
+import itertools
+import json
+import mmap
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.unit.wipe import (
+    DEADLINE,
+    PATTERN,
+    another_process,
+    eventually,
+    is_locked,
+    is_untouched,
+    is_zero,
+    namespaces,
+    state_of,
+)
+from vpmem_driver.wipe import child, device, process, protocol
+from vpmem_driver.wipe.protocol import Kind
+
+PAGE = mmap.PAGESIZE
+COMMAND = (sys.executable, "-P", "-m", "vpmem_driver.wipe.child")
+MAP = """
+import mmap, sys
+with open(sys.argv[1], "r+b") as file:
+    memory = mmap.mmap(file.fileno(), 4096)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+class Conversation:
+    """What a parent says to a child, and hears from it."""
+
+    def __init__(self, command=COMMAND):
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env=process._environment(),
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(DEADLINE)
+
+    def say(self, line):
+        self.process.stdin.write(line + b"\n")
+
+    def hear(self):
+        """The next event, None at the end."""
+        line = self.process.stdout.readline()
+        return protocol.decode_event(line) if line else None
+
+    def hear_all(self):
+        return list(iter(self.hear, None))
+
+    def close(self):
+        """Close stdin and wait. :returns: the exit status."""
+        self.process.stdin.close()
+        return self.process.wait(DEADLINE)
+
+
+class Host:
+    """A directory with one namespace."""
+
+    def __init__(self, directory, size):
+        self.source, found = namespaces(directory, {"ns0": size})
+        self.namespace = found["ns0"]
+        self.path = directory / "ns0"
+        self.size = size
+
+    def task(self, **changes):
+        task = {
+            "uuid": self.namespace.uuid,
+            "discovery": self.source.name,
+            "options": self.source.options(),
+            "start": 0,
+            "threads": 2,
+            "rate": 0,
+            "size": self.size,
+        }
+        return json.dumps(task | changes).encode()
+
+
+@pytest.fixture
+def host(tmp_path):
+    (tmp_path / "namespaces").mkdir()
+    return Host(tmp_path / "namespaces", 37 * PAGE)
+
+
+def last(events, phase):
+    return [event.bytes for event in events if isinstance(event, protocol.Progress) and event.phase == phase][-1]
+
+
+def test_it_wipes_once_told_to_and_keeps_the_lock_until_stdin_closes(host):
+    with Conversation() as talk:
+        talk.say(host.task())
+        assert talk.hear() == protocol.Ready()
+        assert is_untouched(host.path)
+        assert is_locked(host.path)
+        talk.say(protocol.GO)
+        events = list(iter(talk.hear, protocol.Wiped()))
+        assert last(events, "zero") == last(events, "verify") == host.size
+        assert is_zero(host.path)
+        assert is_locked(host.path)
+        assert talk.close() == 0
+        assert not is_locked(host.path)
+        assert talk.hear() is None
+
+
+@pytest.mark.parametrize("answer", [None, b"", b"stop", b"go on", b'{"go": true}'])
+def test_before_it_is_told_go_not_a_byte_is_changed(host, answer):
+    with Conversation() as talk:
+        talk.say(host.task())
+        assert talk.hear() == protocol.Ready()
+        if answer is not None:
+            talk.say(answer)
+        assert talk.close() == 0
+        assert talk.hear() is None
+    assert is_untouched(host.path)
+    assert not is_locked(host.path)
+
+
+def test_killed_before_it_is_told_go_not_a_byte_is_changed(host):
+    with Conversation() as talk:
+        talk.say(host.task())
+        assert talk.hear() == protocol.Ready()
+        talk.process.kill()
+        talk.process.wait(DEADLINE)
+    assert is_untouched(host.path)
+    assert not is_locked(host.path)
+
+
+@pytest.mark.parametrize("pages", [0, 1, 36, 37])
+def test_it_goes_on_where_an_earlier_wipe_was(host, pages):
+    with host.path.open("r+b") as file:
+        file.write(bytes(pages * PAGE))
+    with Conversation() as talk:
+        talk.say(host.task(start=pages * PAGE))
+        talk.say(protocol.GO)
+        assert talk.hear() == protocol.Ready()
+        events = list(iter(talk.hear, protocol.Wiped()))
+        assert all(event.bytes >= pages * PAGE for event in events if event.phase == "zero")
+        assert talk.close() == 0
+    assert is_zero(host.path)
+
+
+def test_what_an_earlier_wipe_is_wrongly_said_to_have_zeroed_is_found(host):
+    with host.path.open("r+b") as file:
+        file.write(bytes(5 * PAGE))
+        file.seek(3 * PAGE + 7)
+        file.write(b"\x01")
+    with Conversation() as talk:
+        talk.say(host.task(start=5 * PAGE))
+        talk.say(protocol.GO)
+        events = list(iter(talk.hear, protocol.Failure(Kind.MEDIA, f"byte {3 * PAGE + 7} is not zero after zeroing")))
+        assert last(events, "zero") == host.size
+        assert talk.close() == 0
+    content = host.path.read_bytes()
+    assert content[: 5 * PAGE].count(0) == 5 * PAGE - 1
+    assert content[5 * PAGE :] == bytes(host.size - 5 * PAGE)
+
+
+def failure_of(task):
+    with Conversation() as talk:
+        talk.say(task)
+        failure = talk.hear()
+        assert isinstance(failure, protocol.Failure)
+        assert talk.close() == 0
+        return failure.kind, failure.reason
+
+
+def test_a_namespace_that_is_not_there_or_not_as_it_was_is_missing(host):
+    assert failure_of(host.task(uuid="f00")) == (Kind.MISSING, "discovery does not find it")
+    kind, reason = failure_of(host.task(size=host.size + PAGE))
+    assert (kind, f"and was {host.size + PAGE}" in reason) == (Kind.MISSING, True)
+    assert is_untouched(host.path)
+
+
+def test_a_discovery_that_cannot_be_made_or_fails_is_the_hosts_fault(host, tmp_path):
+    kind, reason = failure_of(host.task(discovery="telepathy"))
+    assert (kind, "there is no discovery 'telepathy'" in reason) == (Kind.HOST, True)
+    kind, reason = failure_of(host.task(options={"directory": str(tmp_path / "none")}))
+    assert (kind, "is not there" in reason) == (Kind.HOST, True)
+    assert is_untouched(host.path)
+
+
+def test_a_namespace_that_a_process_has_mapped_is_in_use(host):
+    with another_process(MAP, host.path) as user:
+        kind, reason = failure_of(host.task())
+    assert kind is Kind.IN_USE
+    assert reason.startswith(f"process {user.pid} (python")
+    assert is_untouched(host.path)
+
+
+@pytest.mark.parametrize("change", [{"start": -1}, {"size": "1G"}, {"device": "/dev/dax0.0"}, {"options": None}])
+def test_a_task_that_is_not_understood_is_not_begun(host, change):
+    with Conversation() as talk:
+        talk.say(host.task(**change))
+        talk.say(protocol.GO)
+        assert talk.close() != 0
+        assert talk.hear() is None
+    assert is_untouched(host.path)
+
+
+def test_it_is_nice(host):
+    with Conversation() as talk:
+        talk.say(host.task())
+        assert talk.hear() == protocol.Ready()
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        assert os.getpriority(os.PRIO_PROCESS, talk.process.pid) == min(19, own + child.NICENESS)
+
+
+#: A rate at which the host's 37 pages take many steps, each after a wait of STEP_SECONDS.
+SLOW = 10 * PAGE
+
+
+def test_closing_stdin_stops_it_and_what_it_reported_is_durable(host):
+    with Conversation() as talk:
+        talk.say(host.task(rate=SLOW))
+        assert talk.hear() == protocol.Ready()
+        talk.say(protocol.GO)
+        first = talk.hear()
+        assert talk.close() == 0
+        done = last([first, *talk.hear_all()], "zero")
+    content = host.path.read_bytes()
+    assert 0 < done < host.size
+    assert content[:done] == bytes(done)
+    assert content[done:] == bytes([PATTERN]) * (host.size - done)
+
+
+def test_it_stops_when_nobody_listens_any_more(host):
+    with Conversation() as talk:
+        talk.say(host.task(rate=SLOW))
+        assert talk.hear() == protocol.Ready()
+        talk.process.stdout.close()
+        talk.say(protocol.GO)
+        assert talk.process.wait(DEADLINE) == 0
+    assert not is_zero(host.path)
+    assert not is_locked(host.path)
+
+
+def test_it_does_not_outlive_its_parent(host):
+    """Even where somebody else holds the other end of its stdin, so that it is not closed."""
+    parent = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-P", "-m", "vpmem_driver.wipe.child"], stdin=int(sys.argv[1]))
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+    reader, writer = os.pipe()
+    command = [sys.executable, "-c", parent, str(reader)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=process._environment(), pass_fds=[reader]
+    ) as talk:
+        os.write(writer, host.task(rate=SLOW) + b"\n" + protocol.GO + b"\n")
+        pid = int(talk.stdout.readline())
+        while b"progress" not in talk.stdout.readline():
+            pass
+        talk.kill()
+        talk.wait(DEADLINE)
+    eventually(lambda: state_of(pid) in {"", "Z"}, "the end of the child")
+    eventually(lambda: not is_locked(host.path), "the end of the lock")
+    os.close(reader)
+    os.close(writer)
+    assert not is_zero(host.path)
+
+
+def test_bad_media_kill_it_alone(host):
+    """A store past the end of a file raises the signal that a store to bad media does."""
+    with Conversation() as talk:
+        talk.say(host.task(rate=SLOW))
+        assert talk.hear() == protocol.Ready()
+        talk.say(protocol.GO)
+        assert isinstance(talk.hear(), protocol.Progress)
+        os.truncate(host.path, 0)
+        assert talk.process.wait(DEADLINE) == -signal.SIGBUS
+        assert protocol.Wiped() not in talk.hear_all()
+
+
+NOISY = """
+import sys
+from vpmem_driver import discovery
+from vpmem_driver.wipe import child
+def make(name, **options):
+    print("noise")
+    print("more of it", file=sys.stderr)
+    assert not sys.stdin.read(), "what is meant for the child"
+    return discovery.make(name, **options)
+sys.exit(child.main(make))
+"""
+
+
+def test_what_others_print_is_no_part_of_the_protocol(host):
+    with Conversation([sys.executable, "-c", NOISY]) as talk:
+        talk.say(host.task())
+        talk.say(protocol.GO)
+        assert talk.hear() == protocol.Ready()
+        assert protocol.Wiped() in iter(talk.hear, None)
+
+
+def test_a_hole_on_a_full_filesystem_is_the_hosts_fault(tmp_path):
+    """Without a thought for it, the store to the hole would be SIGBUS, and the namespace quarantined for nothing."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a filesystem takes root")
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1M", "none", tmp_path], capture_output=True, check=False
+    )
+    if mount.returncode != 0:
+        pytest.skip("this machine lets nobody mount")
+    try:
+        host = Host(tmp_path, 128 * PAGE)
+        with Conversation() as talk:
+            talk.say(host.task())
+            assert talk.hear() == protocol.Ready()
+            hole = ["fallocate", "--punch-hole", "--offset", str(64 * PAGE), "--length", str(64 * PAGE), host.path]
+            subprocess.run(hole, check=True)
+            with (tmp_path / "other").open("wb") as other, pytest.raises(OSError, match="No space"):
+                while True:
+                    os.write(other.fileno(), bytes(PAGE))
+            talk.say(protocol.GO)
+            assert talk.hear() == protocol.Failure(Kind.HOST, "the device does not take it: No space left on device")
+            assert talk.close() == 0
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+class Pipes:
+    """A Parent in this process, for the parts of the child, with what it was told."""
+
+    def __init__(self):
+        self.requests, self.our_requests = os.pipe()
+        self.our_reports, self.reports = os.pipe()
+        self.parent = child.Parent(self.requests, self.reports)
+
+    def told(self):
+        os.close(self.reports)
+        with open(self.our_reports, "rb") as reports:
+            return [protocol.decode_event(line) for line in reports]
+
+
+@pytest.fixture
+def pipes():
+    made = Pipes()
+    yield made
+    for fd in (made.requests, made.our_requests, made.our_reports, made.reports):
+        try:
+            os.close(fd)
+        except OSError as error:
+            assert error.errno == errno.EBADF
+
+
+@pytest.mark.parametrize(
+    "number,kind", [(errno.EIO, Kind.MEDIA), (133, Kind.MEDIA), (errno.ENOSPC, Kind.HOST), (errno.ENOMEM, Kind.HOST)]
+)
+def test_an_error_of_the_device_is_told_from_one_of_the_host(host, pipes, monkeypatch, number, kind):
+    def settle(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(device.Device, "settle", settle)
+    os.write(pipes.our_requests, protocol.GO + b"\n")
+    with pytest.raises(device.Failed, match=f"the device does not take it: {os.strerror(number)}") as failure:
+        child.wipe(protocol.decode_task(host.task()), pipes.parent, host.source)
+    assert failure.value.kind is kind
+    # Nothing was durable yet.
+    assert pipes.told() == [protocol.Ready(), protocol.Progress("zero", 0)]
+
+
+@pytest.mark.parametrize("threads", [0, 1, 2, 3, 64])
+@pytest.mark.parametrize("region,step,start", [(1 << 30, 1 << 28, 0), (8, 3, 0), (8, 8, 13), (1, 1, 36), (16, 4, 37)])
+def test_every_page_is_zeroed_and_read(  # noqa: PLR0917
+    host, pipes, monkeypatch, threads, region, step, start
+):
+    """Whatever the regions, steps and threads."""
+    monkeypatch.setattr(device, "CACHED_REGION", region * PAGE)
+    monkeypatch.setattr(child, "STEP", step * PAGE)
+    with host.path.open("r+b") as file:
+        file.write(bytes(start * PAGE))
+    opened = device.Device.open(host.source, host.namespace.uuid, host.size)
+    passes = child.Wipe(opened, pipes.parent, threads=threads, rate=0)
+    passes.zero(start * PAGE)
+    assert is_zero(host.path)
+    passes.verify()
+    for page in (0, 12, 36):
+        at = page * PAGE + 100
+        os.pwrite(opened.fd, b"\x01", at)
+        with pytest.raises(device.Failed, match=f"byte {at} is not zero"):
+            passes.verify()
+        os.pwrite(opened.fd, b"\x00", at)
+    os.close(opened.fd)
+    events = pipes.told()
+    assert [event.bytes for event in events if event.phase == "zero"][-1] == host.size
+
+
+def test_reports_come_at_intervals_and_always_at_the_end(host, pipes, monkeypatch):
+    monkeypatch.setattr(device, "CACHED_REGION", PAGE)
+    monkeypatch.setattr(child, "PROGRESS_SECONDS", 4)
+    now = itertools.count(4)
+    monkeypatch.setattr(child.time, "monotonic", lambda: next(now))
+    opened = device.Device.open(host.source, host.namespace.uuid, host.size)
+    child.Wipe(opened, pipes.parent, threads=1, rate=0).zero(0)
+    os.close(opened.fd)
+    reported = [event.bytes // PAGE for event in pipes.told()]
+    assert reported == [1, 5, 9, 13, 17, 21, 25, 29, 33, 37, 37]
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_pace_spreads_work_over_time():
+    clock = Clock()
+    pace = child.Pace(1 << 20, clock)
+    step = pace.step(1 << 28)
+    assert step % PAGE == 0
+    assert step == pytest.approx(child.STEP_SECONDS * (1 << 20), abs=PAGE)
+    done = 0
+    while done < 10 << 20:
+        clock.now += 0.01  # the work itself
+        clock.now += pace.delay(step)
+        done += step
+    assert clock.now - 1000.0 == pytest.approx(done / (1 << 20))
+
+
+def test_pace_saves_nothing_up():
+    clock = Clock()
+    pace = child.Pace(1 << 20, clock)
+    clock.now += 100.0
+    assert pace.delay(1 << 20) == 0.0
+    assert pace.delay(1 << 20) == 1.0
+
+
+@pytest.mark.parametrize("rate,most,step", [(0, 12345, 12345), (1, 1 << 20, PAGE), (1 << 40, 12345, 12345)])
+def test_pace_does_as_much_at_once_as_it_may(rate, most, step):
+    assert child.Pace(rate, Clock()).step(most) == step
+
+
+def test_without_a_rate_there_is_no_delay():
+    assert child.Pace(0, Clock()).delay(1 << 40) == 0.0
+
+
+def test_a_line_without_end_is_no_line(pipes):
+    fcntl.fcntl(pipes.our_requests, fcntl.F_SETPIPE_SZ, 4 * protocol.LINE_BYTES)
+    os.write(pipes.our_requests, b"x" * 3 * protocol.LINE_BYTES)
+    with pytest.raises(child.Stopped):
+        pipes.parent.line()
+
+
+def test_a_file_too_big_for_one_region_is_wiped_whole(tmp_path):
+    host = Host(tmp_path, device.CACHED_REGION + PAGE)
+    with Conversation() as talk:
+        talk.say(host.task())
+        talk.say(protocol.GO)
+        assert protocol.Wiped() in iter(talk.hear, None)
+    assert is_zero(host.path)
