@@ -14,6 +14,7 @@
     ├── Refused                     an invariant forbids it
     │   ├── NotOwner                    the ledger does not hold that namespace for that owner
     │   ├── NamespaceClaimed            only its owner may change it
+    │   ├── NamespaceUnavailable        it is not free
     │   ├── NamespaceInUse              a guest or a process has it mapped
     │   ├── NamespaceBusy               it has to be wiped first
     │   └── DomainRefused               the domain cannot be changed this way
@@ -91,6 +92,10 @@ class NotOwner(Refused):
 
 class NamespaceClaimed(Refused):
     msg_fmt = "Namespace %(namespace)s belongs to %(owner)s and is not wiped. 'vpmem release %(owner)s' gives it up."
+
+
+class NamespaceUnavailable(Refused):
+    msg_fmt = "Namespace %(namespace)s cannot be given to %(owner)s: %(reason)s. Nothing was claimed."
 
 
 class NamespaceInUse(Refused):

@@ -177,19 +177,36 @@ class Pool:
             except exception.InsufficientNamespaces:
                 wiping.raise_for(failures.values())  # without these there would have been enough
                 raise
-            uuids = [row.uuid for row in before if row.state is not State.CLEAN]
-            try:
-                results = self._wiper.wipe(uuids, on_progress=on_progress, stop=stop) if uuids else []
-            except BaseException:
-                self._cancel(owner, before)
-                raise
-            failed = {result.uuid: result for result in results if result.outcome is not Outcome.WIPED}
+            failed = self._finish(owner, before, on_progress, stop)
             if not failed:
                 return self._granted(owner, before)
-            self._cancel(owner, before)
             if stop is not None and stop.is_set():
                 wiping.raise_for(failed.values())
             failures |= failed
+
+    def claim_exact(
+        self,
+        owner: str,
+        uuids: Sequence[str],
+        *,
+        on_progress: wiping.OnProgress | None = None,
+        stop: threading.Event | None = None,
+    ) -> tuple[model.Grant, ...]:
+        """Claim exactly these, in this order, all or nothing, wiping first what is not clean.
+
+        What the owner has already stays as it is; what is reserved for it is wiped to the end.
+
+        :returns: a grant for each of `uuids`
+        :raises InvalidRequest: `owner` is no uuid
+        :raises UnknownNamespace: the ledger has no such namespace
+        :raises NamespaceUnavailable: one is somebody else's, quarantined or missing; nothing was changed
+        :raises VPMEMError: one could not be wiped; see :func:`wiping.raise_for`
+        """
+        owner = requests.owner(owner)
+        before = self._reserve_exact(owner, uuids)
+        failed = self._finish(owner, before, on_progress, stop)
+        wiping.raise_for(failed.values())
+        return self._granted(owner, before)
 
     def adopt(self, owner: str, uuids: Sequence[str], *, why: str = "a guest holds it") -> tuple[model.Grant, ...]:
         """Give `owner` the namespaces that its guest is found to hold, as they are, in this order.
@@ -344,13 +361,7 @@ class Pool:
             chosen = table.claim(owner, label_ids, numa_node, [self._row(uuid) for uuid in failures])
             shortage = table.shortage(label_ids) if chosen is None else {}
             before = [self._row(uuid) for uuid in chosen or ()]
-            for position, row in enumerate(before, start=self._next_position(owner)):
-                if row.state is State.CLEAN:
-                    self._move(row, State.CLAIMED, "claimed", owner=owner, position=position)
-                else:
-                    self._move(
-                        row, State.DIRTY, "reserved", owner=owner, position=position, begun=row.begun, wiped=row.wiped
-                    )
+            self._take(owner, before)
             table.seen = self._ledger.last_move()
         if chosen is None:
             raise exception.InsufficientNamespaces(
@@ -363,8 +374,54 @@ class Pool:
         LOG.info("%s is given %s", owner, _names(before))
         return before
 
+    def _reserve_exact(self, owner: str, uuids: Sequence[str]) -> list[Row]:
+        """As :meth:`_reserve`, for exactly these."""
+        with self._change() as table:
+            before = [self._row(uuid) for uuid in dict.fromkeys(uuids)]
+            for row in before:
+                requests.exact(owner, row, usable=row.uuid in self._view.usable)
+            new = [row for row in before if row.owner is None]
+            table.claim_exact(owner, [row.uuid for row in new])
+            self._take(owner, new)
+            table.seen = self._ledger.last_move()
+        if new:
+            LOG.info("%s is given %s", owner, _names(new))
+        return before
+
+    def _take(self, owner: str, rows: Sequence[Row]) -> None:
+        """Claim what is clean, reserve what must be wiped first. Inside a transaction."""
+        for position, row in enumerate(rows, start=self._next_position(owner)):
+            if row.state is State.CLEAN:
+                self._move(row, State.CLAIMED, "claimed", owner=owner, position=position)
+            else:
+                self._move(
+                    row, State.DIRTY, "reserved", owner=owner, position=position, begun=row.begun, wiped=row.wiped
+                )
+
     def _next_position(self, owner: str) -> int:
         return max((row.position or 0 for row in self._ledger.held(owner)), default=-1) + 1
+
+    def _finish(
+        self,
+        owner: str,
+        before: list[Row],
+        on_progress: wiping.OnProgress | None,
+        stop: threading.Event | None,
+    ) -> dict[str, wiping.Result]:
+        """Wipe what is reserved. When one fails all are given up.
+
+        :returns: those that failed
+        """
+        uuids = [row.uuid for row in before if row.state not in {State.CLEAN, State.CLAIMED}]
+        try:
+            results = self._wiper.wipe(uuids, on_progress=on_progress, stop=stop) if uuids else []
+        except BaseException:
+            self._cancel(owner, before)
+            raise
+        failed = {result.uuid: result for result in results if result.outcome is not Outcome.WIPED}
+        if failed:
+            self._cancel(owner, before)
+        return failed
 
     def _granted(self, owner: str, before: list[Row]) -> tuple[model.Grant, ...]:
         held = {row.uuid: row for row in self._ledger.held(owner) if row.state is State.CLAIMED}
@@ -380,8 +437,8 @@ class Pool:
         with self._change():
             for old in before:
                 row = self._row(old.uuid)
-                if row.owner != owner:
-                    continue  # quarantined, or released, meanwhile
+                if row.owner != owner or old.owner == owner:
+                    continue  # quarantined or released meanwhile; or it had it before
                 if row.state is State.CLAIMED:
                     self._move(row, State.CLEAN, "claim called off; it was never handed out")
                 elif old.state is State.UNKNOWN and not row.begun:

@@ -54,6 +54,26 @@ def label_ids(config: labels.LabelConfig, wanted: Sequence[str]) -> list[int]:
     return ids
 
 
+def exact(owner: str, row: ledger.Row, *, usable: bool) -> None:
+    """Refuse to give an owner a namespace that is not to be had.
+
+    :raises NamespaceUnavailable: it is another owner's, quarantined or missing
+    """
+    if row.owner == owner:
+        return
+    fault = (
+        f"it belongs to {row.owner}"
+        if row.owner is not None
+        else f"it is quarantined ({row.reason})"
+        if row.state is State.QUARANTINED
+        else "it is not on this host now"
+        if not usable
+        else None
+    )
+    if fault is not None:
+        raise exception.NamespaceUnavailable(namespace=row.name or row.uuid, owner=owner, reason=fault)
+
+
 def adoption(owner: str, row: ledger.Row) -> None:
     """Refuse what would give an owner somebody else's namespace, or somebody else's bytes.
 

@@ -56,6 +56,10 @@ class Table:
             self.put(row)
         return None if chosen is None else [self._uuids[index] for index in chosen]
 
+    def claim_exact(self, owner: str, uuids: Sequence[str]) -> None:
+        """Take exactly these, which are free."""
+        self._table.claim_exact(owner, [self._index[uuid] for uuid in uuids])
+
     def shortage(self, label_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
         """How many are wanted and how many are free, for each label of which there are too few."""
         return self._table.shortage(label_ids)
