@@ -1,7 +1,7 @@
 """Zeroing and checking of mapped memory, durably and with the GIL released.
 
 Values in, values out: what to map, and what a failure means, is the caller's business. A store to memory whose medium
-is bad, or which lies past the end of a file, kills the process with SIGBUS: that is why wiping has a process of its own.
+is bad, or past the end of a file, kills the process with SIGBUS: that is why wiping has a process of its own.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -27,8 +27,8 @@ def backend() -> str:
 def backends() -> tuple[str, ...]:
     """The ways of zeroing that this machine has, best first.
 
-    ``libpmem`` (when it is installed), ``avx512``, ``avx2``, ``sse2``; on arm64 ``dc cvap`` and ``dc cvac``; ``memset`` is
-    always the last. After all of them but ``memset`` the zeros are durable where the memory is mapped without a page cache.
+    ``libpmem`` (when it is installed), ``avx512``, ``avx2``, ``sse2``; on arm64 ``dc cvap`` and ``dc cvac``; ``memset``
+    is always the last, and the only one after which zeros are not durable, however the memory is mapped.
     """
     stream_detect()
     return tuple([stream_backends[index].name.decode() for index in range(stream_backend_count)])
@@ -37,8 +37,8 @@ def backends() -> tuple[str, ...]:
 def zero(buffer, Py_ssize_t offset, Py_ssize_t length, str backend=None) -> None:
     """Overwrite `length` bytes of a writable buffer, from `offset` on, with zeros.
 
-    On return they have left the CPU's caches: on device-dax and on a file mapped with MAP_SYNC they are durable, any other
-    file still needs fdatasync(2). The buffer cannot be closed or resized meanwhile.
+    On return they have left the CPU's caches: on device-dax and on a file mapped with MAP_SYNC they are durable; any
+    other file still needs fdatasync(2). The buffer cannot be closed or resized meanwhile.
 
     :param backend: one of :func:`backends`
     :raises ValueError: the range is not inside the buffer, or there is no such backend

@@ -5,7 +5,7 @@
  * (device-dax, or a file mapped with MAP_SYNC), the zeros have left the CPU's caches. Only "memset" does not.
  *
  * Sources: Intel 64 and IA-32 Architectures SDM vol. 1, 10.4.6.2 "Caching of Temporal vs. Non-Temporal Data" (streaming
- * stores, SFENCE); Arm ARM DDI 0487, D7.5 "Cache support" (DC CVAP, DSB); libpmem(7) and pmem_memset(3) of PMDK 1.12 to 2.1.
+ * stores, SFENCE); Arm ARM DDI 0487, D7.5 "Cache support" (DC CVAP, DSB); pmem_memset(3) of PMDK 1.12 to 2.1.
  */
 #ifndef VPMEM_PMEM_STREAM_H
 #define VPMEM_PMEM_STREAM_H
@@ -30,7 +30,7 @@ struct stream_backend {
 
 /* ---- libpmem, when it is installed ---- */
 
-/* libpmem.h, unchanged since PMDK 1.5. Without the flag small lengths go through the cache and are flushed line by line. */
+/* libpmem.h, unchanged since PMDK 1.5. Without the flag, small lengths go through the cache and are flushed from it. */
 #define STREAM_PMEM_F_MEM_NONTEMPORAL (1U << 1)
 
 typedef void *(*stream_pmem_memset_function)(void *start, int c, size_t length, unsigned flags);
@@ -60,13 +60,13 @@ static void stream_zero_memset(char *start, size_t length)
     memset(start, 0, length);
 }
 
-/* The compiler's own vector type: SSE2 and NEON registers, plain ones elsewhere. Wider ones are no faster: see below. */
+/* The compiler's own vector type: SSE2 and NEON registers, plain ones elsewhere. */
 typedef uint64_t stream_lanes __attribute__((vector_size(16), aligned(1), may_alias));
 enum { STREAM_BLOCK = 4096 };
 
 /*
- * The offset of the first byte that is not zero, or `length`. Four accumulators keep the loads apart, which is enough to
- * be as fast as memory can be read; AVX2 and AVX-512 were measured and gain nothing.
+ * The offset of the first byte that is not zero, or `length`. Four accumulators keep the loads apart, which is enough
+ * to be as fast as memory can be read: AVX2 and AVX-512 were measured and gain nothing.
  */
 static size_t stream_search(const char *start, size_t length)
 {
@@ -107,33 +107,35 @@ static void stream_zero_edge(char *start, size_t length)
     _mm_clflush(start + length - 1);
 }
 
-#define STREAM_DEFINE_ZERO(name, attributes, store_line)                                                                    \
-    attributes static void name(char *start, size_t length)                                                                 \
-    {                                                                                                                       \
-        size_t head = -(uintptr_t)start % STREAM_LINE;                                                                      \
-        char *end = start + length;                                                                                         \
-                                                                                                                            \
-        if (head > length)                                                                                                  \
-            head = length;                                                                                                  \
-        stream_zero_edge(start, head);                                                                                      \
-        start += head;                                                                                                      \
-        for (; end - start >= 4 * STREAM_LINE; start += 4 * STREAM_LINE) {                                                  \
-            store_line(start);                                                                                              \
-            store_line(start + STREAM_LINE);                                                                                \
-            store_line(start + 2 * STREAM_LINE);                                                                            \
-            store_line(start + 3 * STREAM_LINE);                                                                            \
-        }                                                                                                                   \
-        for (; end - start >= STREAM_LINE; start += STREAM_LINE)                                                            \
-            store_line(start);                                                                                              \
-        stream_zero_edge(start, (size_t)(end - start));                                                                     \
-        _mm_sfence();                                                                                                       \
+#define STREAM_DEFINE_ZERO(name, attributes, store_line)                                                             \
+    attributes static void name(char *start, size_t length)                                                          \
+    {                                                                                                                \
+        size_t head = -(uintptr_t)start % STREAM_LINE;                                                               \
+        char *end = start + length;                                                                                  \
+                                                                                                                     \
+        if (head > length)                                                                                           \
+            head = length;                                                                                           \
+        stream_zero_edge(start, head);                                                                               \
+        start += head;                                                                                               \
+        for (; end - start >= 4 * STREAM_LINE; start += 4 * STREAM_LINE) {                                           \
+            store_line(start);                                                                                       \
+            store_line(start + STREAM_LINE);                                                                         \
+            store_line(start + 2 * STREAM_LINE);                                                                     \
+            store_line(start + 3 * STREAM_LINE);                                                                     \
+        }                                                                                                            \
+        for (; end - start >= STREAM_LINE; start += STREAM_LINE)                                                     \
+            store_line(start);                                                                                       \
+        stream_zero_edge(start, (size_t)(end - start));                                                              \
+        _mm_sfence();                                                                                                \
     }
 
-#define STREAM_LINE_SSE2(to)                                                                                                \
-    (_mm_stream_si128((__m128i *)(to), _mm_setzero_si128()), _mm_stream_si128((__m128i *)(to) + 1, _mm_setzero_si128()),    \
-     _mm_stream_si128((__m128i *)(to) + 2, _mm_setzero_si128()), _mm_stream_si128((__m128i *)(to) + 3, _mm_setzero_si128()))
-#define STREAM_LINE_AVX2(to)                                                                                                \
-    (_mm256_stream_si256((__m256i *)(to), _mm256_setzero_si256()),                                                          \
+#define STREAM_LINE_SSE2(to)                                                                                         \
+    (_mm_stream_si128((__m128i *)(to), _mm_setzero_si128()),                                                         \
+     _mm_stream_si128((__m128i *)(to) + 1, _mm_setzero_si128()),                                                     \
+     _mm_stream_si128((__m128i *)(to) + 2, _mm_setzero_si128()),                                                     \
+     _mm_stream_si128((__m128i *)(to) + 3, _mm_setzero_si128()))
+#define STREAM_LINE_AVX2(to)                                                                                         \
+    (_mm256_stream_si256((__m256i *)(to), _mm256_setzero_si256()),                                                   \
      _mm256_stream_si256((__m256i *)(to) + 1, _mm256_setzero_si256()))
 #define STREAM_LINE_AVX512(to) _mm512_stream_si512((__m512i *)(to), _mm512_setzero_si512())
 
@@ -157,21 +159,21 @@ static size_t stream_cache_line(void)
     return (size_t)4 << ((ctr >> 16) & 0xf); /* CTR_EL0.DminLine: log2 of the words in the smallest line */
 }
 
-#define STREAM_DEFINE_ZERO(name, clean)                                                                                     \
-    static void name(char *start, size_t length)                                                                            \
-    {                                                                                                                       \
-        size_t line = stream_cache_line();                                                                                  \
-                                                                                                                            \
-        while (length > 0) {                                                                                                \
-            size_t chunk = length < STREAM_CHUNK ? length : STREAM_CHUNK;                                                   \
-                                                                                                                            \
-            memset(start, 0, chunk);                                                                                        \
-            for (char *at = (char *)((uintptr_t)start & ~(uintptr_t)(line - 1)); at < start + chunk; at += line)            \
-                __asm__ volatile(clean : : "r"(at) : "memory");                                                             \
-            start += chunk;                                                                                                 \
-            length -= chunk;                                                                                                \
-        }                                                                                                                   \
-        __asm__ volatile("dsb sy" : : : "memory");                                                                          \
+#define STREAM_DEFINE_ZERO(name, clean)                                                                              \
+    static void name(char *start, size_t length)                                                                     \
+    {                                                                                                                \
+        size_t line = stream_cache_line();                                                                           \
+                                                                                                                     \
+        while (length > 0) {                                                                                         \
+            size_t chunk = length < STREAM_CHUNK ? length : STREAM_CHUNK;                                            \
+                                                                                                                     \
+            memset(start, 0, chunk);                                                                                 \
+            for (char *at = (char *)((uintptr_t)start & ~(uintptr_t)(line - 1)); at < start + chunk; at += line)     \
+                __asm__ volatile(clean : : "r"(at) : "memory");                                                      \
+            start += chunk;                                                                                          \
+            length -= chunk;                                                                                         \
+        }                                                                                                            \
+        __asm__ volatile("dsb sy" : : : "memory");                                                                   \
     }
 
 STREAM_DEFINE_ZERO(stream_zero_dc_cvac, "dc cvac, %0")

@@ -52,6 +52,8 @@ class Device:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise Failed(Kind.BUSY, "another process is wiping it") from error
+            except OSError as error:
+                raise Failed(Kind.HOST, f"it cannot be locked: {error.strerror}") from error
             # Once more, now that it is locked: between looking it up and opening it the path may have changed hands.
             namespace = _find(source, uuid)
             _check(fd, namespace, size)

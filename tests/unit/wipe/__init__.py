@@ -2,8 +2,6 @@
 
 import contextlib
 import fcntl
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -75,7 +73,3 @@ def state_of(pid):
             return stat.read().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return ""
-
-
-def kill(pid, number=signal.SIGKILL):
-    os.kill(pid, number)
