@@ -1,13 +1,16 @@
-"""The table of one host's namespaces in C arrays: which label each carries, who holds it, and which to choose next.
+"""The table of one host's namespaces in C arrays: which label each carries, who holds it, which to choose next.
 
-Values in, indices out. What an index, a label or a node number stands for is the caller's business, as are the ledger and
-the lock: nothing here releases the GIL, and a table is to be used by one thread at a time.
+Values in, indices out. What an index, a label or a node number stands for is the caller's business, as are the ledger
+and the lock: nothing here releases the GIL, and a table is to be used by one thread at a time.
 
-Inside, a namespace is known by its position: positions are sorted by label, node, size, name and index, so that those of one
-label on one node, a group, lie side by side, the preferred first. One bitmap over the positions for each state that is free
-finds the next one in as many steps as it has levels, 4 for a million namespaces; counts are kept by group. Those of one owner
-form a ring, oldest first, and a hash table finds the oldest by owner. So the cost of a request depends on its length and on the
-number of nodes, not on the number of namespaces. Fields that are said to be for one request mean nothing between requests.
+Inside, a namespace is known by its position: positions are sorted by label, node, size, name and index, so that those
+of one label on one node, a group, lie side by side, the preferred first. For each state that is free a bitmap over the
+positions finds the next one in as many steps as it has levels, 4 for a million namespaces; counts are kept by group.
+Those of one owner form a ring, oldest first, and a hash table finds the oldest. So the cost of a request depends on its
+length and on the number of nodes, not on the number of namespaces. What is marked "for one request" means nothing
+between requests.
+
+There are no list comprehensions: in Cython 3.3.1 they release an item twice when memory runs out.
 """
 
 import collections
@@ -104,7 +107,7 @@ cdef struct Demand:          # one label of a request
     int wanted
     int home                 # group on the wanted node
     int share                # so many come from there
-    int missing              # so many do not, yet
+    int missing              # so many do not
 
 cdef struct Item:
     int chosen               # position; in an exact request what was given
@@ -475,12 +478,13 @@ cdef bint set_serves(const Table *table, const Request *request) noexcept nogil:
 
 
 cdef void search_sets(const Table *table, Request *request, const int *nodes, int count) noexcept nogil:
-    """Consider every set of as few nodes as will do."""
-    cdef int members = 1
+    """Consider every set of as few nodes as will do, of two at least."""
+    cdef int members
     cdef unsigned int chosen, carried
 
-    while not request.found:
-        members += 1
+    for members in range(2, count + 1):
+        if request.found:
+            break
         chosen = (<unsigned int>1 << members) - 1
         while chosen >> count == 0:
             take(table, nodes, count, chosen)
@@ -488,7 +492,7 @@ cdef void search_sets(const Table *table, Request *request, const int *nodes, in
                 consider(table, request, NONE)
             # Gosper's hack: the next number with as many bits.
             carried = chosen + (chosen & (~chosen + 1))
-            chosen = ((chosen ^ carried) >> 2 + lowest_bit(chosen)) | carried
+            chosen = ((chosen ^ carried) >> (2 + lowest_bit(chosen))) | carried
     take(table, nodes, count, 0)
 
 
@@ -554,10 +558,11 @@ cdef bint choose(Table *table, Request *request, int wanted_node) noexcept nogil
     if not read_demands(table, request):
         return False
     missing = share_home(table, request)
+    if missing == NONE:
+        return False
     if missing == 0:
         consider(table, request, NONE)
-    if missing <= 0:
-        return request.found
+        return True
     search_single_nodes(table, request)
     if request.found:
         return True
@@ -566,7 +571,7 @@ cdef bint choose(Table *table, Request *request, int wanted_node) noexcept nogil
         search_sets(table, request, nodes, node_count)
     else:
         search_greedily(table, request)
-    return True
+    return request.found
 
 
 cdef int first_fault(const Table *table, const Request *request, const PyObject *owner) noexcept nogil:
@@ -600,7 +605,7 @@ cdef void *allocate(Table *table, size_t count, size_t size) except NULL:
 
 
 cdef int make_bitmap(Table *table, Bitmap *bitmap) except -1:
-    """All clear. Each level ends with a bit that is never set, where a search that ran out of the level goes on."""
+    """All clear. Each level ends with a bit that is never set, for a search that has run out of the level below."""
     cdef int bits = table.count
 
     while bitmap.levels == 0 or bits > 1:
@@ -633,7 +638,7 @@ cdef list read_integers(str what, values, int64_t low, int64_t high):
 
     :raises ValueError: a value is out of range
     """
-    cdef list numbers = [operator.index(value) for value in values]
+    cdef list numbers = list(map(operator.index, values))
 
     for index, number in enumerate(numbers):
         if not low <= number <= high:
@@ -655,15 +660,6 @@ cdef int check_owner(int index, int state, owner) except -1:
     return 0
 
 
-cdef int put_item(tuple numbers, Py_ssize_t place, int number) except -1:
-    """Set an item of a new tuple."""
-    cdef object item = number
-
-    Py_INCREF(item)  # the tuple takes a reference of its own
-    PyTuple_SET_ITEM(numbers, place, item)
-    return 0
-
-
 cdef int label_id(int label) except -1:
     if label < 0:
         raise ValueError(f"label {label} is negative")
@@ -675,23 +671,24 @@ cdef int label_id(int label) except -1:
 cdef class NamespaceTable:
     """The namespaces of one host. One thread at a time may use it: callers hold a lock.
 
-    A namespace is free when it has no owner, is CLEAN, DIRTY or UNKNOWN, and carries a label. It counts as claimed when it has
-    an owner, whatever its state: a DIRTY one that has an owner is reserved until it is wiped. Whatever fails changes nothing.
+    A namespace is free when it has no owner, is CLEAN, DIRTY or UNKNOWN, and carries a label. It counts as claimed when
+    it has an owner, whatever its state: a DIRTY one that has an owner is reserved until it is wiped. What fails changes
+    nothing. A number that is no C int raises TypeError or OverflowError.
 
     For one request :meth:`claim` chooses, of all that is free,
 
     1. as many as possible on the wanted node;
-    2. then on as few nodes in all as possible, a node that is not known (-1) being one of them;
-    3. then the fewest UNKNOWN, then the fewest DIRTY, then the smallest in total, then those of the lowest ranks, compared
-       one by one along the request. The rank is the place in the order by size, name and index.
+    2. then on as few nodes in all as possible, the unknown one (-1) being a node like any other;
+    3. then the fewest UNKNOWN, then the fewest DIRTY, then the smallest in total, then those of the lowest ranks,
+       compared one by one along the request. The rank is the place in the order by size, name and index.
 
-    Those of one label are handed out along the request: first what comes from the wanted node, then the rest, each CLEAN
-    before DIRTY before UNKNOWN, and by rank.
+    Those of one label are handed out along the request: first what comes from the wanted node, then the rest; of each,
+    CLEAN before DIRTY before UNKNOWN, and by rank.
 
-    Where one more node does not do, sets of nodes are compared. All of them are, as long as at most 16 nodes have any of what is
-    missing, and labels of the request times 2 ** nodes is at most 2 ** 24 (16 nodes: 1024 would be too many labels, 256 are
-    not). Beyond that rule 2 is an approximation: the node that has most of what is still missing is added, the lowest of
-    several, until nothing is, and the rest of rule 3 holds for this set of nodes.
+    Where the wanted node and one more do not do, every set of the nodes that have any of what is missing is looked at,
+    as long as there are at most 16 of them, and labels of the request times 2 ** nodes is at most 2 ** 24: 256 labels
+    on 16 nodes. Beyond that rule 2 holds nearly: the node that has most of what is still missing is added, the lowest
+    of several, until nothing is missing, and what is handed out is chosen from this set by the other rules.
 
     The parameters are columns, one item per namespace, in the order that gives a namespace its index.
 
@@ -702,7 +699,8 @@ cdef class NamespaceTable:
     :param states: CLEAN, DIRTY, UNKNOWN, CLAIMED or UNAVAILABLE (quarantined or missing)
     :param owners: who holds it, or None. A CLAIMED one has an owner, a DIRTY one may have
     :raises ValueError: the columns differ in length, or a value cannot be
-    :raises OverflowError: the sizes add up to more than 2 ** 63 - 1 bytes, or there are more than 2 ** 31 - 2 namespaces
+    :raises TypeError: a name or an owner is no str, or a number is none
+    :raises OverflowError: the sizes add up to more than 2 ** 63 - 1 bytes, or there are 2 ** 31 - 1 namespaces or more
     """
 
     cdef Table table
@@ -714,7 +712,7 @@ cdef class NamespaceTable:
         names = list(names)
         states = read_integers("state", states, CLEAN, UNAVAILABLE)
         owners = list(owners)
-        lengths = [len(column) for column in (labels, sizes, nodes, names, states, owners)]
+        lengths = list(map(len, (labels, sizes, nodes, names, states, owners)))
         if len(set(lengths)) > 1:
             raise ValueError(f"labels, sizes, nodes, names, states and owners differ in length: {lengths}")
         if len(labels) >= INT_MAX or sum(sizes) > INT64_MAX:
@@ -833,7 +831,7 @@ cdef class NamespaceTable:
             close_request(&request, small)
 
     def put(self, int index, int state, owner) -> None:
-        """Set one to what the ledger says, whatever it was. It keeps its place among those of an owner that held it before.
+        """Set one to what the ledger says, whatever it was. If its owner stays, so does its place among that one's.
 
         :param owner: str, or None
         :raises ValueError: no namespace can have this state and owner at once
@@ -879,19 +877,15 @@ cdef class NamespaceTable:
         """The indices of what `owner` holds or has reserved, in the order in which it got them here."""
         cdef Namespace *namespaces = self.table.namespaces
         cdef int oldest = self.find_ring(owner, hash(owner))
-        cdef int position = oldest, count = 0, number
-        cdef tuple indices
+        cdef int position = oldest
+        cdef list indices = []
 
-        if oldest == NONE:
-            return ()
-        while count == 0 or position != oldest:
+        while position != NONE:
+            indices.append(namespaces[position].index)
             position = namespaces[position].after
-            count += 1
-        indices = PyTuple_New(count)
-        for number in range(count):
-            put_item(indices, number, namespaces[position].index)
-            position = namespaces[position].after
-        return indices
+            if position == oldest:
+                break
+        return tuple(indices)
 
     def free(self, int label) -> int:
         """How many of a label are free.
@@ -1021,10 +1015,13 @@ cdef class NamespaceTable:
 
     cdef tuple chosen_indices(self, const Request *request):
         cdef tuple indices = PyTuple_New(request.count)
+        cdef object index
         cdef int number
 
         for number in range(request.count):
-            put_item(indices, number, self.table.namespaces[request.items[number].chosen].index)
+            index = self.table.namespaces[request.items[number].chosen].index
+            Py_INCREF(index)  # the tuple takes a reference of its own
+            PyTuple_SET_ITEM(indices, number, index)
         return indices
 
     cdef int give(self, const Request *request, str owner) except -1:
@@ -1063,14 +1060,14 @@ def match(names, uuids, entries) -> tuple[list[int], list[tuple[int, int]]]:
     :param uuids: uuid of each namespace, or None
     :param entries: (label id, name or uuid) in the order of the configuration
     :returns: label id of each namespace, -1 for one that is under none; and (problem, index of the entry) of each entry
-        that is wrong, where the problem is NOT_FOUND, AMBIGUOUS (several have that name), REPEATED (it is under this label
+        that is wrong. The problem is NOT_FOUND, AMBIGUOUS (several have that name), REPEATED (it is under this label
         already, perhaps called otherwise) or TWO_LABELS (it is under another label already)
     :raises ValueError: there are not as many names as uuids, or a label is negative
     """
-    cdef list labels = [-1] * len(uuids)
+    cdef list labels = [NONE] * len(names)
     cdef list problems = []
-    cdef dict by_name = index_by(names)
-    cdef dict by_uuid = index_by([None if uuid is None else uuid.lower() for uuid in uuids])
+    cdef dict by_name = index_by(names, False)
+    cdef dict by_uuid = index_by(uuids, True)
     cdef int label, index
 
     if len(names) != len(uuids):
@@ -1079,18 +1076,19 @@ def match(names, uuids, entries) -> tuple[list[int], list[tuple[int, int]]]:
         index = by_uuid.get(text.lower(), by_name.get(text, NOT_THERE))
         if index < 0:
             problems.append((NOT_FOUND if index == NOT_THERE else AMBIGUOUS, number))
-        elif labels[index] == -1:
+        elif labels[index] == NONE:
             labels[index] = label_id(label)
         else:
             problems.append((REPEATED if labels[index] == label else TWO_LABELS, number))
     return labels, problems
 
 
-cdef dict index_by(texts):
-    """Where each text is, SEVERAL if that is not one place."""
+cdef dict index_by(texts, bint folded):
+    """Where each text is, SEVERAL if that is not one place; with `folded`, each in lower case."""
     cdef dict places = {}
 
     for index, text in enumerate(texts):
         if text is not None:
+            text = text.lower() if folded else text
             places[text] = SEVERAL if text in places else index
     return places
