@@ -1,11 +1,13 @@
 """Where namespaces come from: three sources behind one contract, :class:`vpmem_driver.discovery.base.Discovery`."""
 
 import os
-
-from oslo_config import cfg
+import typing
 
 from vpmem_driver import exception
 from vpmem_driver.discovery import base, directory, ndctl, sysfs
+
+if typing.TYPE_CHECKING:  # the child process that wipes has no use for it, and loads this module
+    from oslo_config import cfg
 
 __all__ = ["from_conf", "make"]
 
@@ -30,7 +32,7 @@ def make(name: str, **options: str) -> base.Discovery:
     return directory.DirectoryDiscovery(_absolute(options.get("directory")))
 
 
-def from_conf(conf: cfg.ConfigOpts) -> base.Discovery:
+def from_conf(conf: "cfg.ConfigOpts") -> base.Discovery:
     """The discovery that the options of group vpmem select.
 
     :raises InvalidOption: discovery = directory without a directory, or with a relative one
