@@ -19,7 +19,7 @@ def _libvirt() -> typing.Any:
     return libvirt
 
 
-def _same(path: str, device: str) -> bool:
+def same_file(path: str, device: str) -> bool:
     """Whether two paths lead to one file; a path that leads nowhere is told by its text."""
     return path == device or pathlib.Path(path).resolve() == pathlib.Path(device).resolve()
 
@@ -49,7 +49,7 @@ class Domains:
         with self.connection() as connection, self._errors():
             for domain in connection.listAllDomains(0 if defined else _libvirt().VIR_CONNECT_LIST_DOMAINS_ACTIVE):
                 paths = (memory.path for memory in guestxml.devices(domain.XMLDesc()))
-                if any(_same(path, device) for path in paths):
+                if any(same_file(path, device) for path in paths):
                     return f"the {'running' if domain.isActive() else 'defined'} domain {domain.name()}"
         return None
 

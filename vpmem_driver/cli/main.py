@@ -121,7 +121,7 @@ class VPMEMApp(app.App):
         :raises VPMEMError: see :meth:`vpmem_driver.pool.Pool.from_conf`
         """
         try:
-            self._pool = Pool.from_conf(self.configuration(), connection_uri=connection_uri)
+            self._pool = Pool.from_conf(self.configuration(), domains=self.domains(connection_uri))
         except cfg.Error as error:
             raise exception.InvalidConfigFile(reason=error) from error
         return self._pool

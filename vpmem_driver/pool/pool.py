@@ -45,23 +45,26 @@ class Pool:
         self.reconcile()
 
     @classmethod
-    def from_conf(cls, conf: cfg.ConfigOpts, *, connection_uri: str | None = None) -> "Pool":
+    def from_conf(
+        cls, conf: cfg.ConfigOpts, *, source: base.Discovery | None = None, domains: Domains | None = None
+    ) -> "Pool":
         """The pool that the options of `conf` describe (:func:`vpmem_driver.conf.register_opts`).
 
-        :param connection_uri: a libvirt to ask instead of the one of ``[vpmem] connection_uri``
+        :param source: where namespaces come from, instead of ``[vpmem] discovery``
+        :param domains: the guests to ask before a wipe, instead of ``[vpmem] connection_uri``
         :raises ConfigurationError: the options are wrong
         :raises HostError: discovery or ledger fail
         """
         label_config = labels.parse(conf.libvirt.pmem_namespaces)
-        source = discovery.from_conf(conf)
+        source = source or discovery.from_conf(conf)
         engine = Engine(
             source,
             parallel=conf.vpmem.wipe_parallel,
             threads=conf.vpmem.wipe_threads,
             rate=conf.vpmem.wipe_rate * 1024 * 1024,
         )
+        domains = domains or Domains(conf.vpmem.connection_uri)
         records = Ledger(conf.vpmem.state_path)
-        domains = Domains(connection_uri or conf.vpmem.connection_uri)
         try:
             return cls(label_config, source, records, wiping.Wiper(records, engine, source.find, domains))
         except BaseException:
@@ -250,6 +253,22 @@ class Pool:
             table.seen = self._ledger.last_move()
         LOG.info("%s released %s", owner, _names(released))
         return tuple(self._view.record(self._row(row.uuid)) for row in released)
+
+    def renew(self, owner: str) -> None:
+        """Have all that `owner` holds wiped, and keep it for that owner, who starts anew.
+
+        They are reserved when this returns; :meth:`claim_exact` waits for their wipes.
+
+        :raises InvalidRequest: `owner` is no uuid
+        :raises NotOwner: it holds nothing
+        """
+        owner = requests.owner(owner)
+        with self._change():
+            renewed = self._held(owner, None)
+            for row in renewed:
+                if row.state is State.CLAIMED:
+                    self._move(row, State.DIRTY, "renewed", owner=owner, position=row.position)
+        LOG.info("%s starts anew on %s", owner, _names(renewed))
 
     def releasable(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
         """What :meth:`release` would release. Nothing is changed; raises as that does."""

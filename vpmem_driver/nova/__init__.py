@@ -1,0 +1,1 @@
+"""The Nova compute driver. Nova is imported below here and nowhere else in the package."""
