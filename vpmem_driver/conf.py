@@ -49,12 +49,23 @@ socket of a libvirt daemon is there. When it is set and does not answer, nothing
 namespace are looked for in any case.
 """,
     ),
+    cfg.StrOpt(
+        "wipe_command",
+        help="""
+What to start for each wipe when this user may not open the devices, for example
+``sudo nova-rootwrap /etc/nova/rootwrap.conf vpmem-wipe``. It takes no arguments, and looks namespaces up in
+/etc/vpmem/vpmem.conf. Unset, the wipe runs as the user who asks for it.
+""",
+    ),
     cfg.IntOpt("wipe_parallel", default=2, min=1, max=64, help="How many namespaces are wiped at a time."),
     cfg.IntOpt(
         "wipe_threads", default=0, min=0, max=256, help="Threads for each namespace that is wiped; 0: up to 4, by CPUs."
     ),
     cfg.IntOpt(
-        "wipe_rate", default=0, min=0, help="Most MiB per second that the wipe of one namespace writes; 0: no limit."
+        "wipe_rate",
+        default=0,
+        min=0,
+        help="Most MiB per second that the wipe of one namespace writes, and then reads; 0: no limit.",
     ),
 ]
 

@@ -7,6 +7,7 @@ after one that failed.
 
 import contextlib
 import logging
+import shlex
 import threading
 from collections.abc import Collection, Iterator, Sequence
 
@@ -62,6 +63,7 @@ class Pool:
             parallel=conf.vpmem.wipe_parallel,
             threads=conf.vpmem.wipe_threads,
             rate=conf.vpmem.wipe_rate * 1024 * 1024,
+            command=shlex.split(conf.vpmem.wipe_command or ""),
         )
         domains = domains or Domains(conf.vpmem.connection_uri)
         records = Ledger(conf.vpmem.state_path)

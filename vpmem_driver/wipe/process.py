@@ -30,6 +30,10 @@ _ENVIRONMENT = ("HOME", "LD_LIBRARY_PATH", "PATH")
 _KILLED_BY_OTHERS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 
 
+#: Killed by it; and what a shell, and rootwrap, make of that in their own exit status.
+_BUS_ERRORS = (-signal.SIGBUS, 128 + signal.SIGBUS, 256 - signal.SIGBUS)
+
+
 class Nonsense(Exception):
     """A child said what the protocol does not allow."""
 
@@ -80,15 +84,20 @@ class Child:
     def kill(self) -> None:
         """Have it write nothing more. Its outcome is nobody's any more."""
         self.over = True
-        self.process.kill()
+        self._signal(signal.SIGKILL)
         self.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        # One that runs as root for us cannot be told so: it stops at its next step, as its stdin is closed.
+        with contextlib.suppress(PermissionError):
+            self.process.send_signal(number)
 
     def urge(self) -> bool:
         """Send the next signal when its time has come. :returns: whether there is still hope that it ends."""
         if self.deadline is not None and time.monotonic() >= self.deadline:
             if not self._signals:
                 return False
-            self.process.send_signal(self._signals.pop(0))
+            self._signal(self._signals.pop(0))
             self.deadline = time.monotonic() + GRACE_SECONDS
         return True
 
@@ -132,7 +141,7 @@ class Child:
         try:
             self.process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self._signal(signal.SIGKILL)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(GRACE_SECONDS)
         os.set_blocking(self.stderr.fileno(), False)
@@ -146,7 +155,7 @@ class Child:
     def verdict(self) -> Result:
         """What its end means, when it did not say."""
         status = self.process.returncode
-        if status == -signal.SIGBUS and self._begun:
+        if status in _BUS_ERRORS and self._begun:
             phase: protocol.Phase = "zero" if self._done["zero"] < self.job.size else "verify"
             doing = "zeroing" if phase == "zero" else "reading back"
             return Outcome.MEDIA, f"memory error (SIGBUS) while {doing}, after byte {self._done[phase]}"
