@@ -1,15 +1,12 @@
 """One host's namespaces together with their ledger: the object that everything else calls.
 
-The invariants of the package hold here. Each change is one ledger transaction, made before anybody is told of it. The
-compiled table only chooses: it is brought up to date with the ledger inside each transaction, and is made anew from it
-after one that failed.
+The invariants of the package hold here. Each change is one ledger transaction, made before anybody is told of it.
 """
 
-import contextlib
 import logging
 import shlex
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 
 from oslo_config import cfg
 
@@ -18,31 +15,22 @@ from vpmem_driver.discovery import base
 from vpmem_driver.domains import Domains
 from vpmem_driver.ledger import Ledger, Row
 from vpmem_driver.model import State
-from vpmem_driver.pool import matching, requests
-from vpmem_driver.pool.table import Table
-from vpmem_driver.pool.view import View
+from vpmem_driver.pool import requests
+from vpmem_driver.pool.books import Books
 from vpmem_driver.wipe import Engine, Outcome
 
 LOG = logging.getLogger(__name__)
 
 
-class Pool:
+class Pool(Books):
     """The namespaces of one host. Any number of threads and processes may use pools on one ledger at once."""
 
     def __init__(
-        self,
-        label_config: labels.LabelConfig,
-        source: base.Discovery,
-        records: Ledger,
-        wiper: wiping.Wiper,
+        self, label_config: labels.LabelConfig, source: base.Discovery, records: Ledger, wiper: wiping.Wiper
     ) -> None:
         """Reconcile the ledger with what `source` sees now; see :meth:`reconcile` for what that raises."""
-        self._config = label_config
-        self._discovery = source
-        self._ledger = records
+        super().__init__(label_config, source, records)
         self._wiper = wiper
-        self._lock = threading.RLock()
-        self._table: Table | None = None
         self.reconcile()
 
     @classmethod
@@ -83,30 +71,6 @@ class Pool:
         return self._ledger
 
     # What there is
-
-    def reconcile(self) -> None:
-        """Look at the host again: record namespaces never seen as unknown, keep those that are gone as missing.
-
-        :raises DiscoveryFailed: the host could not be read, or has nothing of all that the ledger knows
-        :raises InvalidNamespaceConfig: ``pmem_namespaces`` does not fit the host
-        :raises LedgerError: the ledger could not be read or written
-        """
-        found = self._discovery.namespaces()
-        usable = {ns.uuid: ns for ns in found if ns.uuid is not None and ns.unusable is None}
-        with self._lock, self._ledger.transaction():
-            rows = {row.uuid: row for row in self._ledger.rows()}
-            if rows and not usable:
-                raise exception.DiscoveryFailed(
-                    source=self._discovery.name,
-                    reason=f"it sees no usable namespace, but the ledger has {len(rows)}",
-                    remedy="Bring the devices or the directory back. If they are gone for good, move the ledger "
-                    f"{self._ledger.path} away.",
-                )
-            view = View(self._config, found, usable, matching.match(self._config, found, rows))
-            for uuid, namespace in usable.items():
-                self._record(rows.get(uuid), namespace)
-            self._view = view
-            self._table = None
 
     def records(self) -> tuple[model.Record, ...]:
         """Every namespace of host, configuration and ledger, by name and uuid."""
@@ -309,69 +273,6 @@ class Pool:
 
     # Inside
 
-    @contextlib.contextmanager
-    def _change(self) -> Iterator[Table]:
-        """One ledger transaction, with a table that knows all that was moved before it."""
-        with self._lock:
-            try:
-                with self._ledger.transaction():
-                    yield self._current_table()
-            except BaseException:
-                self._table = None  # it may have what the ledger has not
-                raise
-
-    def _current_table(self) -> Table:
-        if self._table is None:
-            self._table = Table(self._view, self._ledger.rows(), self._ledger.last_move())
-        last_move = self._ledger.last_move()
-        if last_move != self._table.seen:
-            for row in self._ledger.changed_since(self._table.seen):
-                self._table.put(row)
-            self._table.seen = last_move
-        return self._table
-
-    def _row(self, uuid: str) -> Row:
-        row = self._ledger.row(uuid)
-        if row is None:
-            raise exception.UnknownNamespace(namespace=uuid)
-        return row
-
-    def _move(
-        self,
-        row: Row,
-        state: State,
-        why: str,
-        *,
-        owner: str | None = None,
-        position: int | None = None,
-        begun: bool = False,
-        wiped: int = 0,
-    ) -> None:
-        namespace = self._view.usable.get(row.uuid)
-        label = self._view.label_of.get(row.uuid)
-        self._ledger.move(
-            row,
-            state,
-            why,
-            owner=owner,
-            position=position,
-            label=None if label is None else self._config.labels[label],
-            device=None if namespace is None or owner is None else namespace.device,
-            begun=begun,
-            wiped=wiped,
-        )
-
-    def _record(self, row: Row | None, namespace: model.Namespace) -> None:
-        """Take what discovery says of one namespace into the ledger."""
-        if row is None:
-            self._ledger.insert(namespace)
-            return
-        if row.size != namespace.size and row.state is State.CLEAN:
-            LOG.warning("%s was %d bytes and is %d now: unknown again", row.name, row.size, namespace.size)
-            self._ledger.move(row, State.UNKNOWN, "its size has changed")
-        if _description(row) != _description(namespace):
-            self._ledger.describe(row, namespace)
-
     def _reserve(self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]) -> list[Row]:
         """Claim what is clean and reserve what must be wiped first, leaving out `failures`.
 
@@ -500,10 +401,6 @@ class Pool:
                 row = self._row(old.uuid)
                 if old.state is State.UNKNOWN and row.state is State.DIRTY and row.owner is None and not row.begun:
                     self._move(row, State.UNKNOWN, "not wiped")
-
-
-def _description(entry: Row | model.Namespace) -> tuple[object, ...]:
-    return (entry.name, entry.size, entry.align, entry.numa_node, entry.mode, entry.device, entry.pmem)
 
 
 def _names(rows: Sequence[Row]) -> str:

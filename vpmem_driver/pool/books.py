@@ -1,0 +1,124 @@
+"""One host's ledger, compiled table and view of discovery, kept in step.
+
+The ledger is the truth, and the table only chooses: it is brought up to date with the ledger inside each transaction,
+and is made anew from it after one that failed.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator
+
+from vpmem_driver import exception, labels, model
+from vpmem_driver.discovery import base
+from vpmem_driver.ledger import Ledger, Row
+from vpmem_driver.model import State
+from vpmem_driver.pool import matching
+from vpmem_driver.pool.table import Table
+from vpmem_driver.pool.view import View
+
+LOG = logging.getLogger(__name__)
+
+
+class Books:
+    """What :class:`~vpmem_driver.pool.Pool` is kept in. :meth:`reconcile` comes before all else."""
+
+    _view: View
+
+    def __init__(self, label_config: labels.LabelConfig, source: base.Discovery, records: Ledger) -> None:
+        self._config = label_config
+        self._discovery = source
+        self._ledger = records
+        self._lock = threading.RLock()
+        self._table: Table | None = None
+
+    def reconcile(self) -> None:
+        """Look at the host again: record namespaces never seen as unknown, keep those that are gone as missing.
+
+        :raises DiscoveryFailed: the host could not be read, or has nothing of all that the ledger knows
+        :raises InvalidNamespaceConfig: ``pmem_namespaces`` does not fit the host
+        :raises LedgerError: the ledger could not be read or written
+        """
+        found = self._discovery.namespaces()
+        usable = {ns.uuid: ns for ns in found if ns.uuid is not None and ns.unusable is None}
+        with self._lock, self._ledger.transaction():
+            rows = {row.uuid: row for row in self._ledger.rows()}
+            if rows and not usable:
+                raise exception.DiscoveryFailed(
+                    source=self._discovery.name,
+                    reason=f"it sees no usable namespace, but the ledger has {len(rows)}",
+                    remedy="Bring the devices or the directory back. If they are gone for good, move the ledger "
+                    f"{self._ledger.path} away.",
+                )
+            view = View(self._config, found, usable, matching.match(self._config, found, rows))
+            for uuid, namespace in usable.items():
+                self._record(rows.get(uuid), namespace)
+            self._view = view
+            self._table = None
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[Table]:
+        """One ledger transaction, with a table that knows all that was moved before it."""
+        with self._lock:
+            try:
+                with self._ledger.transaction():
+                    yield self._current_table()
+            except BaseException:
+                self._table = None  # it may have what the ledger has not
+                raise
+
+    def _current_table(self) -> Table:
+        if self._table is None:
+            self._table = Table(self._view, self._ledger.rows(), self._ledger.last_move())
+        last_move = self._ledger.last_move()
+        if last_move != self._table.seen:
+            for row in self._ledger.changed_since(self._table.seen):
+                self._table.put(row)
+            self._table.seen = last_move
+        return self._table
+
+    def _row(self, uuid: str) -> Row:
+        row = self._ledger.row(uuid)
+        if row is None:
+            raise exception.UnknownNamespace(namespace=uuid)
+        return row
+
+    def _move(
+        self,
+        row: Row,
+        state: State,
+        why: str,
+        *,
+        owner: str | None = None,
+        position: int | None = None,
+        begun: bool = False,
+        wiped: int = 0,
+    ) -> None:
+        namespace = self._view.usable.get(row.uuid)
+        label = self._view.label_of.get(row.uuid)
+        self._ledger.move(
+            row,
+            state,
+            why,
+            owner=owner,
+            position=position,
+            label=None if label is None else self._config.labels[label],
+            device=None if namespace is None or owner is None else namespace.device,
+            begun=begun,
+            wiped=wiped,
+        )
+
+    def _record(self, row: Row | None, namespace: model.Namespace) -> None:
+        """Take what discovery says of one namespace into the ledger."""
+        if row is None:
+            self._ledger.insert(namespace)
+            return
+        if row.size != namespace.size and row.state is State.CLEAN:
+            LOG.warning("%s was %d bytes and is %d now: unknown again", row.name, row.size, namespace.size)
+            self._ledger.move(row, State.UNKNOWN, "its size has changed")
+        if _description(row) != _description(namespace):
+            self._ledger.describe(row, namespace)
+
+
+def _description(entry: Row | model.Namespace) -> tuple[object, ...]:
+    return (entry.name, entry.size, entry.align, entry.numa_node, entry.mode, entry.device, entry.pmem)
