@@ -5,12 +5,15 @@ byte is overwritten only after the ledger, asked under the engine's lock on the 
 """
 
 import dataclasses
+import logging
 import threading
 from collections.abc import Callable, Iterable
 
 from vpmem_driver import exception, ledger, model
 from vpmem_driver.domains import Domains
 from vpmem_driver.wipe import Engine, Job, Outcome
+
+LOG = logging.getLogger(__name__)
 
 #: How long to wait before asking again for a namespace that another process is wiping.
 _BUSY_SECONDS = 0.2
@@ -38,6 +41,25 @@ class Result:
 
 
 OnProgress = Callable[[Progress], None]
+
+#: What is being done in each phase, in words.
+VERBS = {"zero": "wiping", "verify": "checking"}
+
+
+class ProgressLog:
+    """Logs how far each wipe is, whenever it has got a quarter further."""
+
+    def __init__(self) -> None:
+        self._quarters: dict[tuple[str, str], int] = {}
+
+    def __call__(self, event: Progress) -> None:
+        """Log it, if it is due."""
+        quarter = 4 * event.done // event.size
+        if quarter > self._quarters.get((event.uuid, event.phase), 0):
+            self._quarters[event.uuid, event.phase] = quarter
+            LOG.info("%s %s: %d %%", VERBS[event.phase], event.name, 25 * quarter)
+
+
 Find = Callable[[str], model.Namespace]
 
 

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import dataclasses
-import logging
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -15,8 +14,6 @@ from vpmem_driver.pool import Pool
 
 if typing.TYPE_CHECKING:
     from vpmem_driver.cli import main
-
-LOG = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 
@@ -101,7 +98,7 @@ def wipe_progress(cmd: command.Command) -> Iterator[wiping.OnProgress]:
     """What to hand to a wipe: bars where standard error is a terminal, elsewhere a line per quarter with --verbose."""
     stream = typing.cast("typing.TextIO", cmd.app.stderr)
     if not stream.isatty():
-        yield _Lines()
+        yield wiping.ProgressLog()
         return
     from rich import console, progress  # noqa: PLC0415  slow to import, and seldom needed
 
@@ -118,23 +115,7 @@ def wipe_progress(cmd: command.Command) -> Iterator[wiping.OnProgress]:
         def show(event: wiping.Progress) -> None:
             key = (event.uuid, event.phase)
             if key not in tasks:
-                tasks[key] = bars.add_task(f"{_VERBS[event.phase]} {event.name}", total=event.size)
+                tasks[key] = bars.add_task(f"{wiping.VERBS[event.phase]} {event.name}", total=event.size)
             bars.update(tasks[key], completed=event.done)
 
         yield show
-
-
-_VERBS = {"zero": "wiping", "verify": "checking"}
-
-
-class _Lines:
-    """Logs how far each wipe is, whenever it has got a quarter further."""
-
-    def __init__(self) -> None:
-        self._quarters: dict[tuple[str, str], int] = {}
-
-    def __call__(self, event: wiping.Progress) -> None:
-        quarter = 4 * event.done // event.size
-        if quarter > self._quarters.get((event.uuid, event.phase), 0):
-            self._quarters[event.uuid, event.phase] = quarter
-            LOG.info("%s %s: %d %%", _VERBS[event.phase], event.name, 25 * quarter)

@@ -33,10 +33,6 @@ class BackgroundWipe:
             self._running = True
         spawn(self._run)
 
-    def on_progress(self, progress: wiping.Progress) -> None:
-        """Log how far a wipe is."""
-        LOG.debug("%s of %s: %d of %d bytes", progress.phase, progress.name, progress.done, progress.size)
-
     def _run(self) -> None:
         while True:
             with self._lock:
@@ -45,7 +41,7 @@ class BackgroundWipe:
                     return
                 self._again = False
             try:
-                for result in self._pool.wipe(on_progress=self.on_progress, stop=self.stop):
+                for result in self._pool.wipe(on_progress=wiping.ProgressLog(), stop=self.stop):
                     if result.reason:
                         LOG.warning("Namespace %s is not wiped: %s", result.name, result.reason)
             except exception.VPMEMError as error:

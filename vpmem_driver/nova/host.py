@@ -15,7 +15,7 @@ from nova import objects
 from nova.privsep import libvirt as privsep_libvirt
 from oslo_config import cfg
 
-from vpmem_driver import conf, discovery, exception, ledger, model
+from vpmem_driver import conf, discovery, exception, ledger, model, wiping
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.domains import Domains
 from vpmem_driver.nova.background import BackgroundWipe
@@ -142,7 +142,7 @@ class HostPool:
                 uuids = [grant.uuid for grant in held]
             else:
                 uuids = [self._uuid(name, held) for name in names]
-            grants = self._pool.claim_exact(owner, uuids, on_progress=self.background.on_progress)
+            grants = self._pool.claim_exact(owner, uuids, on_progress=wiping.ProgressLog())
         except (exception.NamespaceUnavailable, exception.UnknownNamespace, exception.NamespaceMissing) as error:
             raise nova_exception.ComputeResourcesUnavailable(reason=str(error)) from error
         except exception.VPMEMError as error:

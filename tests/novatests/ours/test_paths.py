@@ -2,6 +2,7 @@
 
 import fixtures
 import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
+from nova import context
 from nova.policies import base as base_policies
 from nova.policies import servers as servers_policies
 from novatests.ours import base
@@ -67,6 +68,45 @@ class KeepTest(base.VPMEMTestCase):
     def test_hard_reboot(self):
         self._reboot_server(self.server, hard=True)
         self.assert_still_there()
+
+    def test_soft_reboot(self):
+        self._reboot_server(self.server, hard=False)
+        self.assert_still_there()
+
+    def test_pause_and_unpause(self):
+        self.api.post_server_action(self.server["id"], {"pause": {}})
+        self._wait_for_state_change(self.server, "PAUSED")
+        self.assert_kept(self.written)
+        self.api.post_server_action(self.server["id"], {"unpause": {}})
+        self._wait_for_state_change(self.server, "ACTIVE")
+        self.assert_still_there()
+
+    def test_suspend_and_resume(self):
+        self._suspend_server(self.server)
+        self.assert_kept(self.written)
+        self._resume_server(self.server)
+        self.assert_still_there()
+
+    def test_rescue_and_unrescue(self):
+        self._rescue_server(self.server)
+        self.assert_still_there()
+        self._unrescue_server(self.server)
+        self.assert_still_there()
+
+    def test_reclaim_of_a_soft_deleted_server_gives_back(self):
+        self.flags(reclaim_instance_interval=3600)
+        self.api.delete_server(self.server["id"])
+        self._wait_for_state_change(self.server, "SOFT_DELETED")
+        self.assert_kept(self.written)
+        self.flags(reclaim_instance_interval=1)
+        manager = self.computes[self.host.name].manager
+
+        def reclaimed():
+            manager._reclaim_queued_deletes(context.get_admin_context())
+            return not self.host.holds(self.server)
+
+        self.wait_for(reclaimed, "the deletion")
+        self.assert_wiped(self.host, self.written)
 
     def test_soft_delete_and_restore(self):
         self.flags(reclaim_instance_interval=3600)
