@@ -68,7 +68,7 @@ class OneHostTest(DefectTestCase):
         with open(first, "r+b"):  # somebody has it open: it is not wiped
             self._delete_server(server)
             self.assert_wiped(host, [second])
-            self.assertEqual(("dirty", None), host.states()[first.name])
+            self.assert_state(("dirty", None), host, first.name)
 
     def test_row_9_a_periodic_update_in_the_build_window_does_not_lose_the_claim(self):
         host = self.start_host(1, SMALL=2)
@@ -90,7 +90,7 @@ class OneHostTest(DefectTestCase):
         path = host.path("small0")
         with open(path, "r+b"):
             server = self.boot("SMALL", host, expected_state="ERROR")
-        self.assertEqual([], host.holds(server))
+        self.assert_holds([], host, server)
         self.assertNotEqual("clean", host.states()["small0"][0])
         second = self.boot("SMALL", host)
         self.assertEqual([path], self.devices(second, host))
@@ -106,7 +106,7 @@ class OneHostTest(DefectTestCase):
         self.bring_back(host)
         # The old guest still runs: it is not wiped under its feet, and nobody else gets it.
         self.assert_kept(written)
-        self.assertEqual(["small0"], host.holds(server))
+        self.assert_holds(["small0"], host, server)
         self.flags(running_deleted_instance_timeout=0)
         self.computes[host.name].manager._cleanup_running_deleted_instances(context.get_admin_context())
         self.assert_wiped(host, written)
@@ -133,7 +133,7 @@ class OneHostTest(DefectTestCase):
             self.api.post_server_action(server["id"], {"resume": None})
             self._wait_for_state_change(server, "ERROR")
         self.assert_kept(written)
-        self.assertEqual(["small0"], host.holds(server))
+        self.assert_holds(["small0"], host, server)
 
     def test_row_17_a_namespace_in_use_that_is_configured_no_more(self):
         host = self.start_host(1, SMALL=2)
@@ -188,7 +188,7 @@ class OneHostTest(DefectTestCase):
         self.flags(wipe_rate=1, group="vpmem")
         self.restart_host(host)
         self._delete_server(server)
-        self.assertEqual(("dirty", None), host.states()["small0"])
+        self.assert_state(("dirty", None), host, "small0")
         self.assert_wiped(host, written)
 
 
@@ -321,7 +321,7 @@ class TwoHostsTest(DefectTestCase):
         self.take_down(self.source)
         with self.on(self.dest, "plug_vifs"):
             self._evacuate_server(server, expected_state="ERROR", expected_migration_status="failed")
-        self.assertEqual([], self.dest.holds(server))
+        self.assert_holds([], self.dest, server)
         self.assert_kept(mine)
 
 
@@ -353,8 +353,8 @@ class LiveMigrationTest(DefectTestCase):
         self._live_migrate(self.server)
         new = self.devices(self.server, self.dest)
         self.assertEqual(list(self.written.values()), [path.read_bytes() for path in new])
-        self.assertEqual(sorted(path.name for path in new), self.dest.holds(self.server))
-        self.assertEqual([], self.source.holds(self.server))
+        self.assert_holds(sorted(path.name for path in new), self.dest, self.server)
+        self.assert_holds([], self.source, self.server)
         self.assert_wiped(self.source, self.written)
 
     def test_row_20_another_memory_device_comes_first(self):
@@ -384,7 +384,7 @@ class LiveMigrationTest(DefectTestCase):
         with open(first, "r+b"):
             self._live_migrate(self.server)
             self.assert_wiped(self.source, [second])
-            self.assertEqual(("dirty", None), self.source.states()[first.name])
+            self.assert_state(("dirty", None), self.source, first.name)
         self.assertEqual(2, len(self.devices(self.server, self.dest)))
 
 

@@ -15,7 +15,7 @@ class BootTest(base.VPMEMTestCase):
         big, small = self.devices(server, host)
         self.assertEqual("big0", big.name)
         self.assert_zero([big, small])
-        self.assertEqual(sorted([big.name, small.name]), host.holds(server))
+        self.assert_holds(sorted([big.name, small.name]), host, server)
         recorded = {resource.identifier: resource.metadata.devpath for resource in self.instance(server).resources}
         self.assertEqual({path.name: str(path) for path in (big, small)}, recorded)
         self.assertEqual({"CUSTOM_PMEM_NAMESPACE_BIG": 1, "CUSTOM_PMEM_NAMESPACE_SMALL": 1}, self.usage(server, host))
@@ -25,7 +25,7 @@ class BootTest(base.VPMEMTestCase):
         server = self.boot("SMALL,SMALL", host)
         written = self.write(server, host)
         self._delete_server(server)
-        self.assertEqual([], host.holds(server))
+        self.assert_holds([], host, server)
         self.assert_wiped(host, written)
 
     def test_the_next_tenant_finds_only_zeros(self):
@@ -41,7 +41,7 @@ class BootTest(base.VPMEMTestCase):
         host = self.start_host(1, SMALL=1)
         self.computes[host.name].driver._create_guest_with_network = _fail
         server = self.boot("SMALL", host, expected_state="ERROR")
-        self.assertEqual([], host.holds(server))
+        self.assert_holds([], host, server)
         self.assert_wiped(host, [host.path("small0")])
 
 
@@ -57,7 +57,7 @@ class KeepTest(base.VPMEMTestCase):
     def assert_still_there(self):
         self.assert_kept(self.written)
         self.assertEqual(list(self.written), self.devices(self.server, self.host))
-        self.assertEqual([path.name for path in self.written], self.host.holds(self.server))
+        self.assert_holds([path.name for path in self.written], self.host, self.server)
 
     def test_stop_and_start(self):
         self._stop_server(self.server)
@@ -131,7 +131,7 @@ class KeepTest(base.VPMEMTestCase):
         self._wait_for_instance_action_event(self.server, "start", "compute_start_instance", "Error")
         driver._create_guest = original
         self.assert_kept(self.written)
-        self.assertEqual([path.name for path in self.written], self.host.holds(self.server))
+        self.assert_holds([path.name for path in self.written], self.host, self.server)
 
 
 class RebuildTest(base.VPMEMTestCase):
@@ -142,7 +142,7 @@ class RebuildTest(base.VPMEMTestCase):
         self._rebuild_server(server, base.IMAGE)
         self.assertEqual(list(written), self.devices(server, host))
         self.assert_zero(written)
-        self.assertEqual([path.name for path in written], host.holds(server))
+        self.assert_holds([path.name for path in written], host, server)
 
 
 class ResizeTest(base.VPMEMTestCase):
@@ -159,13 +159,13 @@ class ResizeTest(base.VPMEMTestCase):
     def test_before_confirmation_both_hosts_hold_theirs(self):
         self.assert_kept(self.written)
         self.assert_zero(self.new)
-        self.assertEqual([path.name for path in self.written], self.source.holds(self.server))
-        self.assertEqual(sorted(path.name for path in self.new), self.dest.holds(self.server))
+        self.assert_holds([path.name for path in self.written], self.source, self.server)
+        self.assert_holds(sorted(path.name for path in self.new), self.dest, self.server)
 
     def test_confirm(self):
         written = self.write(self.server, self.dest)
         self._confirm_resize(self.server)
-        self.assertEqual([], self.source.holds(self.server))
+        self.assert_holds([], self.source, self.server)
         self.assert_wiped(self.source, self.written)
         self.assert_kept(written)
 
@@ -173,8 +173,8 @@ class ResizeTest(base.VPMEMTestCase):
         self.write(self.server, self.dest)
         self._revert_resize(self.server)
         self.assert_kept(self.written)
-        self.assertEqual([path.name for path in self.written], self.source.holds(self.server))
-        self.assertEqual([], self.dest.holds(self.server))
+        self.assert_holds([path.name for path in self.written], self.source, self.server)
+        self.assert_holds([], self.dest, self.server)
         self.assert_wiped(self.dest, self.new)
 
     def test_delete_before_confirmation(self):
@@ -201,14 +201,14 @@ class SameHostResizeTest(base.VPMEMTestCase):
         self._confirm_resize(self.server)
         self.assert_wiped(self.host, self.written)
         self.assert_kept(written)
-        self.assertEqual(sorted(path.name for path in self.new), self.host.holds(self.server))
+        self.assert_holds(sorted(path.name for path in self.new), self.host, self.server)
 
     def test_revert(self):
         self._revert_resize(self.server)
         self.assert_kept(self.written)
         self.assertEqual(list(self.written), self.devices(self.server, self.host))
         self.assert_wiped(self.host, self.new)
-        self.assertEqual([path.name for path in self.written], self.host.holds(self.server))
+        self.assert_holds([path.name for path in self.written], self.host, self.server)
 
 
 class ShelveTest(base.VPMEMTestCase):
@@ -218,10 +218,10 @@ class ShelveTest(base.VPMEMTestCase):
         server = self.boot("SMALL", host)
         written = self.write(server, host)
         self._shelve_server(server, expected_state="SHELVED_OFFLOADED")
-        self.assertEqual([], host.holds(server))
+        self.assert_holds([], host, server)
         self.assert_wiped(host, written)
         self._unshelve_server(server)
-        self.assertEqual(["small0"], host.holds(server))
+        self.assert_holds(["small0"], host, server)
         self.assert_zero(self.devices(server, host))
 
 
@@ -258,13 +258,13 @@ class CrossCellTest(base.VPMEMTestCase):
     def test_confirm(self):
         written = self.write(self.server, self.dest)
         self._confirm_resize(self.server, cross_cell=True)
-        self.assertEqual([], self.source.holds(self.server))
+        self.assert_holds([], self.source, self.server)
         self.assert_wiped(self.source, self.written)
         self.assert_kept(written)
 
     def test_revert(self):
         self._revert_resize(self.server)
         self.assert_kept(self.written)
-        self.assertEqual([path.name for path in self.written], self.source.holds(self.server))
-        self.assertEqual([], self.dest.holds(self.server))
+        self.assert_holds([path.name for path in self.written], self.source, self.server)
+        self.assert_holds([], self.dest, self.server)
         self.assert_wiped(self.dest, self.new)
