@@ -8,6 +8,7 @@ import atexit
 import collections
 import os
 import pathlib
+import tempfile
 
 import fixtures
 import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
@@ -50,7 +51,16 @@ def by_class() -> None:
     """``LibvirtDriver(...)`` makes an object of our class, which inherits what is patched into LibvirtDriver."""
     ours = importutils.import_class(f"nova.virt.{OURS}")
     intree = libvirt_driver.LibvirtDriver
-    intree.__new__ = lambda cls, *args, **kwargs: object.__new__(ours if cls is intree else cls)
+    conf.register_opts(CONF)
+    state = tempfile.TemporaryDirectory(prefix="vpmem-tests-")
+    atexit.register(state.cleanup)
+
+    def __new__(cls, *args, **kwargs):  # noqa: N807
+        # Each driver that a test makes is on a host of its own.
+        CONF.set_default("state_path", f"{state.name}/{len(MADE)}-{MADE.total()}", group="vpmem")
+        return object.__new__(ours if cls is intree else cls)
+
+    intree.__new__ = __new__
     wipe.Engine.run = _no_wipes
     _count()
 

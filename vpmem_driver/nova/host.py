@@ -6,6 +6,7 @@ Resource is told by the namespace's name, and its LibvirtVPMEMDevice has the pat
 
 import collections
 import logging
+import os
 import pathlib
 import typing
 from collections.abc import Iterable, Sequence
@@ -46,7 +47,7 @@ class HostPool:
         """
         conf.register_opts(options)
         try:
-            known = pathlib.Path(options.vpmem.state_path, ledger.FILE_NAME).exists()
+            known = os.path.lexists(pathlib.Path(options.vpmem.state_path, ledger.FILE_NAME))
             if not options.libvirt.pmem_namespaces and not known:
                 return None
             source = discovery.from_conf(options)

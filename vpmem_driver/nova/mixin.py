@@ -148,19 +148,32 @@ class VPMEMDriverMixin(_Driver):
 
     # The paths of an instance
 
-    def spawn(self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any) -> None:
-        if self._vpmem is None:
-            super().spawn(context, instance, *args, **kwargs)
-            return
-        before = self._vpmem.held(instance)
-        try:
-            _complete(context, instance)
-            super().spawn(context, instance, *args, **kwargs)
-        except BaseException:
-            # Evacuation and unshelving do not clean up after a spawn that failed: what is new to it goes back here.
-            with contextlib.suppress(exception.VPMEMError):
-                self._vpmem.release(instance, self._vpmem.held(instance) - before)
-            raise
+    def spawn(  # noqa: PLR0917  as Nova has it
+        self,
+        context: typing.Any,
+        instance: objects.Instance,
+        image_meta: typing.Any,
+        injected_files: typing.Any,
+        admin_password: typing.Any,
+        allocations: typing.Any,
+        network_info: typing.Any = None,
+        block_device_info: typing.Any = None,
+        power_on: bool = True,
+        accel_info: typing.Any = None,
+    ) -> None:
+        with self._giving_back_what_fails(context, instance):
+            super().spawn(
+                context,
+                instance,
+                image_meta,
+                injected_files,
+                admin_password,
+                allocations,
+                network_info=network_info,
+                block_device_info=block_device_info,
+                power_on=power_on,
+                accel_info=accel_info,
+            )
 
     def _hard_reboot(
         self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any
@@ -202,14 +215,20 @@ class VPMEMDriverMixin(_Driver):
             here = instance.host == self._vpmem_host
             self._vpmem.release_others(instance, self._vpmem_names(instance) if here else ())
 
-    def pre_live_migration(
-        self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any
+    def pre_live_migration(  # noqa: PLR0917  as Nova has it
+        self,
+        context: typing.Any,
+        instance: objects.Instance,
+        block_device_info: typing.Any,
+        network_info: typing.Any,
+        disk_info: typing.Any,
+        migrate_data: typing.Any,
     ) -> typing.Any:
         if self._vpmem is not None:
             new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), instance.flavor)
             if new:
                 self._vpmem.claim(instance, [resource.identifier for resource in new], rebuilding=False)
-        return super().pre_live_migration(context, instance, *args, **kwargs)
+        return super().pre_live_migration(context, instance, block_device_info, network_info, disk_info, migrate_data)
 
     def _sorted_migrating_resources(self, instance: objects.Instance, flavor: objects.Flavor) -> typing.Any:
         """What takes the place of each memory device of the guest's XML on the destination of a live migration.
@@ -234,6 +253,21 @@ class VPMEMDriverMixin(_Driver):
         return objects.ResourceList(objects=[replacement.get(path, new[0]) for path in memory])
 
     # Inside
+
+    @contextlib.contextmanager
+    def _giving_back_what_fails(self, context: typing.Any, instance: objects.Instance) -> Iterator[None]:
+        """Evacuation and unshelving do not clean up after a spawn that failed: what is new to it goes back here."""
+        if self._vpmem is None:
+            yield
+            return
+        before = self._vpmem.held(instance)
+        try:
+            _complete(context, instance)
+            yield
+        except BaseException:
+            with contextlib.suppress(exception.VPMEMError):
+                self._vpmem.release(instance, self._vpmem.held(instance) - before)
+            raise
 
     @contextlib.contextmanager
     def _rebooting(self, instance: objects.Instance) -> Iterator[None]:
