@@ -356,6 +356,18 @@ def unprivileged(path):
             way.chmod(mode)
 
 
+@pytest.fixture
+def small_filesystem(tmp_path):
+    """A filesystem of its own, of 512 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a filesystem")
+    path = tmp_path / "small"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", path], check=True)
+    yield path
+    subprocess.run(["umount", path], check=True)
+
+
 class TestHostTrouble:
     """Exit code 5."""
 
@@ -414,6 +426,30 @@ class TestHostTrouble:
         code, _, err = vpmem("claim", new_owner(), "SMALL")
         assert code == 5
         assert "version 99" in err
+
+    @pytest.mark.parametrize("trouble", ["read-only", "full"])
+    def test_a_ledger_on_a_filesystem_in_trouble(self, host, vpmem, small_filesystem, trouble):
+        host.state_path = small_filesystem / "state"
+        owner = new_owner()
+        (claimed,) = json.loads(vpmem("claim", owner, "SMALL", "-f", "json")[1])
+        before = snapshot(host)
+        if trouble == "read-only":
+            subprocess.run(["mount", "-o", "remount,ro", small_filesystem], check=True)
+        else:
+            with contextlib.suppress(OSError), (small_filesystem / "filler").open("wb") as file:
+                while True:
+                    file.write(bytes(4096))
+                    file.flush()
+        code, out, err = vpmem("release", owner)
+        assert (code, out) == (5, "")
+        assert str(host.state_path) in err
+        assert "Traceback" not in err
+        if trouble == "read-only":
+            subprocess.run(["mount", "-o", "remount,rw", small_filesystem], check=True)
+        else:
+            (small_filesystem / "filler").unlink()
+        assert snapshot(host) == before
+        assert json.loads(vpmem("namespace", "show", claimed["uuid"], "-f", "json")[1])["owner"] == owner
 
     def test_a_libvirt_that_is_not_there(self, refused):
         assert "nosuch" in refused(5, "domain", "attach", "db1", "SMALL", "--connect", "nosuch:///system")
