@@ -8,7 +8,7 @@ build window): so each pick is noted here, and not offered again until the ledge
 import copy
 import time
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from nova import objects
 
@@ -75,6 +75,3 @@ class HandOut(set[objects.Resource]):
         self.remove(first)
         self.picks.note(first.identifier)
         return first
-
-    def __iter__(self) -> Iterator[objects.Resource]:
-        return super().__iter__()
