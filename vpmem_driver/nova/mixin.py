@@ -302,10 +302,16 @@ class VPMEMDriverMixin(_Driver):
     def _take_over(self, pool: HostPool) -> None:
         """Adopt what guests of the in-tree driver hold on this host, before anything is handed out or wiped."""
         context = nova_context.get_admin_context()
+        try:
+            nodes = {node.uuid for node in objects.ComputeNodeList.get_all_by_host(context, self._vpmem_host)}
+        except nova_exception.ComputeHostNotFound:
+            return  # its first start: no instance has ever been here
         for instance in objects.InstanceList.get_by_host(
             context, self._vpmem_host, expected_attrs=["resources", "flavor"]
         ):
-            names = self._vpmem_names(instance)
+            # In the middle of a resize the record may still be the other host's, which has the same names.
+            resources = self._get_vpmem_resources(self._get_resources(instance))
+            names = [resource.identifier for resource in resources if resource.provider_uuid in nodes]
             if instance.vm_state in _NO_GUEST or instance.launched_at is None or not names:
                 continue
             try:

@@ -275,6 +275,9 @@ class TwoHostsTest(DefectTestCase):
         with mock.patch("nova.compute.manager.ComputeManager.finish_resize", autospec=True):
             self.api.post_server_action(server["id"], {"resize": {"flavorRef": self.flavor("SMALL", x="y")}})
             self.wait_for(lambda: self.instance(server).task_state == "resize_migrated", "resize_migrated")
+            # Its record is the source's, its host the destination: a restart must not take the names for its own.
+            self.restart_host(self.dest)
+            self.assert_holds([], self.dest, server)
             self._delete_server(server)
         for written in theirs:
             self.assert_kept(written)
