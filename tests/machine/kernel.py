@@ -1,0 +1,86 @@
+"""The distribution's own kernel and its modules: unpacked from its packages, with nothing installed."""
+
+import dataclasses
+import functools
+import lzma
+import pathlib
+import platform
+import re
+import subprocess
+
+from tests.machine import commands
+
+#: The package that depends on the newest kernel: Debian's and Ubuntu's names for it, by machine.
+_META = {
+    "x86_64": ("linux-image-amd64", "linux-image-generic"),
+    "aarch64": ("linux-image-arm64", "linux-image-generic"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """An unpacked kernel: `image` is what QEMU boots, `modules` is its lib/modules/VERSION."""
+
+    image: pathlib.Path
+    modules: pathlib.Path
+
+    @functools.cached_property
+    def _needs(self) -> dict[str, list[str]]:
+        lines = (self.modules / "modules.dep").read_text().splitlines()
+        return {path: needs.split() for path, _, needs in (line.partition(":") for line in lines)}
+
+    def load_order(self, names: list[str]) -> list[pathlib.Path]:
+        """The files of modules `names` and of all that they need, each after what it needs.
+
+        A name that this kernel has no module for is built in, or is another architecture's.
+        """
+        by_name = {pathlib.PurePath(path).name.partition(".")[0].replace("-", "_"): path for path in self._needs}
+        order: dict[str, None] = {}
+
+        def add(path: str) -> None:
+            for need in self._needs[path]:
+                add(need)
+            order.setdefault(path)
+
+        for name in names:
+            if name in by_name:
+                add(by_name[name])
+        return [self.modules / path for path in order]
+
+
+def module_bytes(path: pathlib.Path) -> bytes:
+    """A module as insmod takes it, whatever the package had it packed with."""
+    if path.suffix == ".xz":
+        return lzma.decompress(path.read_bytes())
+    if path.suffix == ".zst":
+        return subprocess.run(["zstd", "-dcq", str(path)], check=True, stdout=subprocess.PIPE).stdout
+    return path.read_bytes()
+
+
+def unpacked(work: pathlib.Path) -> Kernel:
+    """The kernel of this distribution, below `work`: downloaded and unpacked when it is not there."""
+    if not list(work.glob("**/modules.dep")):
+        work.mkdir(parents=True, exist_ok=True)
+        for package in _packages():
+            commands.run("apt-get", "-q", "download", package, cwd=work)
+        for archive in work.glob("*.deb"):
+            commands.run("dpkg", "-x", archive, work)
+            archive.unlink()
+        tree = next(work.glob("**/lib/modules/*/kernel")).parent
+        commands.run("busybox", "depmod", "-b", str(tree).removesuffix(f"/lib/modules/{tree.name}"), tree.name)
+    return Kernel(next(work.glob("boot/vmlinuz-*")), next(work.glob("**/modules.dep")).parent)
+
+
+def _packages() -> list[str]:
+    """What to download: Ubuntu has the modules in packages of their own."""
+    for meta in _META[platform.machine()]:
+        known = subprocess.run(["apt-cache", "depends", meta], check=False, capture_output=True, text=True).stdout
+        if found := re.search(r"Depends: (linux-image-(\d\S+))", known):
+            image, version = found.groups()
+            others = (f"linux-modules-{version}", f"linux-modules-extra-{version}")
+            return [image, *(name for name in others if _is_known(name))]
+    raise RuntimeError("apt knows no kernel package. Run 'apt-get update' and try again")
+
+
+def _is_known(package: str) -> bool:
+    return bool(commands.run("apt-cache", "search", "--names-only", f"^{re.escape(package)}$"))
