@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 
-from tests.machine import kernel
+from tests.machine import commands, kernel
 
 #: Before the script: the pseudo filesystems, and the modules in their order.
 _PREAMBLE = """\
@@ -28,9 +28,7 @@ def build(
             (root / directory).mkdir(parents=True)
         program = busybox or pathlib.Path(shutil.which("busybox") or "/bin/busybox")
         shutil.copy(program, root / "bin/busybox")
-        for applet in subprocess.run(
-            [str(program), "--list"], check=True, capture_output=True, text=True
-        ).stdout.split():
+        for applet in commands.run(program, "--list").split():
             if applet != "busybox":
                 (root / "bin" / applet).symlink_to("busybox")
         order = []
