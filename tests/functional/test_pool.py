@@ -249,6 +249,19 @@ class TestReconcile:
         assert [inventory.label for inventory in second.inventory()] == ["SMALL"]
         other.close()
 
+    def test_what_is_held_keeps_its_label_until_it_is_released(self, host):
+        owner = new_owner()
+        (held,) = host.pool().claim(owner, ["SMALL"])
+        host.pmem_namespaces = [f"OTHER:{held.name}"]
+        pool = host.pool()
+        assert pool.record(held.uuid).label == "SMALL"
+        assert [(entry.label, entry.total) for entry in pool.inventory()] == [("OTHER", 0), ("SMALL", 1)]
+        with pytest.raises(exception.InvalidRequest, match="SMALL"):
+            pool.claim(new_owner(), ["SMALL"])
+        pool.release(owner)
+        assert pool.record(held.uuid).label == "OTHER"
+        assert [grant.uuid for grant in pool.claim(new_owner(), ["OTHER"])] == [held.uuid]
+
     def test_inventory_adds_up(self, host):
         pool = host.pool()
         pool.claim(new_owner(), ["SMALL"])

@@ -1,7 +1,8 @@
 """One compute host's pool, spoken to in Nova's records: instances, resources, resource classes.
 
 Nova's own objects stay as the in-tree driver makes them, so that going back needs no change in the database: a
-Resource is told by the namespace's name, and its LibvirtVPMEMDevice has the path of the moment it was picked.
+Resource is told by the namespace's name, and its LibvirtVPMEMDevice has the path of the moment it was picked. Only
+where several namespaces have one name, which the in-tree driver mixes up, it is told by the uuid.
 """
 
 import collections
@@ -36,6 +37,8 @@ class HostPool:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._picks = Picks()
+        #: of each resource class since the start
+        self._totals: dict[str, int] = {}
         self.background = BackgroundWipe(pool)
 
     @classmethod
@@ -54,7 +57,7 @@ class HostPool:
             if options.vpmem.discovery == "ndctl":
                 # Nova's own privileged call: every compute host allows it already.
                 source = NdctlDiscovery(run=privsep_libvirt.get_pmem_namespaces)
-            return cls(Pool.from_conf(options, source=source, domains=domains))
+            return cls(Pool.from_conf(options, source=source, domains=domains, leave_out_absent=True))
         except (exception.ConfigurationError, cfg.Error) as error:
             raise nova_exception.PMEMNamespaceConfigInvalid(reason=str(error)) from error
         except exception.VPMEMError as error:
@@ -64,55 +67,60 @@ class HostPool:
 
     def devices(self) -> dict[str, objects.LibvirtVPMEMDevice]:
         """What is configured, by name, with the paths of this moment: LibvirtDriver._vpmems_by_name."""
+        records = self._pool.records()
+        identifiers = _identifiers(records)
         return {
-            record.name: _device(record.name, record.label, record.device or "", record.size, record.align)
-            for record in self._pool.records()
-            if record.name is not None and record.label is not None
+            identifiers[record.uuid]: _device(
+                identifiers[record.uuid], record.label, record.device or "", record.size, record.align
+            )
+            for record in records
+            if record.uuid is not None and record.label is not None
         }
 
     def inventories(self) -> dict[str, dict[str, typing.Any]]:
         """Placement's inventories. What cannot be handed out is reserved, as long as it is nobody's.
 
-        An inventory with a total of 0 is not allowed, and one in use must not go.
+        An inventory with a total of 0 is not allowed, and one in use must not go: Nova gives an allocation back some
+        time after the guest is gone, so a class stays until the next start, all of it reserved.
         """
+        now = {inventory.resource_class: inventory for inventory in self._pool.inventory() if inventory.total}
+        self._totals |= {resource_class: inventory.total for resource_class, inventory in now.items()}
         return {
-            inventory.resource_class: {
-                "total": inventory.total,
-                "max_unit": inventory.total,
+            resource_class: {
+                "total": total,
+                "max_unit": total,
                 "min_unit": 1,
                 "step_size": 1,
                 "allocation_ratio": 1.0,
-                "reserved": inventory.unavailable,
+                "reserved": now[resource_class].unavailable if resource_class in now else total,
             }
-            for inventory in self._pool.inventory()
-            if inventory.total
+            for resource_class, total in self._totals.items()
         }
 
     def resources(self, provider_uuid: str) -> dict[str, set[objects.Resource]]:
         """What the resource tracker may pick from, and what it must find again, by resource class."""
-        rows = self._pool.ledger.rows()
-        records = {record.uuid: record for record in self._pool.records()}
+        rows = {row.uuid: row for row in self._pool.ledger.rows()}
+        records = self._pool.records()
+        identifiers = _identifiers(records)
         found: dict[str, list[objects.Resource]] = collections.defaultdict(list)
         offered: dict[str, list[tuple[typing.Any, ...]]] = collections.defaultdict(list)
-        for row in rows:
-            record = records[row.uuid]
-            if record.label is None or row.name is None or record.resource_class is None:
+        for record in records:
+            if record.uuid is None or record.label is None or record.resource_class is None:
                 continue
-            if row.owner is not None:  # as Nova has it on record
-                device = _device(row.name, row.label or record.label, row.device or "", row.size, row.align)
-            else:
-                device = _device(row.name, record.label, record.device or "", row.size, row.align)
+            identifier = identifiers[record.uuid]
+            # The path of a held one is as Nova has it on record.
+            path = record.device if record.owner is None else rows[record.uuid].device
             found[record.resource_class].append(
                 objects.Resource(
                     provider_uuid=provider_uuid,
                     resource_class=record.resource_class,
-                    identifier=row.name,
-                    metadata=device,
+                    identifier=identifier,
+                    metadata=_device(identifier, record.label, path or "", record.size, record.align),
                 )
             )
-            if row.owner is None and record.state in _OFFERED:
-                node = -1 if row.numa_node is None else row.numa_node
-                order = (_OFFERED[model.State(record.state)], node, row.size, row.name)
+            if record.owner is None and record.state in _OFFERED:
+                node = -1 if record.numa_node is None else record.numa_node
+                order = (_OFFERED[model.State(record.state)], node, record.size, identifier)
                 offered[record.resource_class].append(order)
         return {
             resource_class: HandOut(
@@ -138,17 +146,18 @@ class HostPool:
         owner = instance.uuid
         try:
             held = self._pool.grants(owner)
-            if rebuilding and len(held) == len(names) and {grant.name for grant in held} != set(names):
+            of_record = _which(names, held)
+            if rebuilding and len(held) == len(names) and None in of_record:
                 LOG.warning("Instance %s keeps %s: its record has %s", owner, [grant.name for grant in held], names)
                 uuids = [grant.uuid for grant in held]
             else:
-                uuids = [self._uuid(name, held) for name in names]
+                uuids = [uuid or self._pool.find(name) for name, uuid in zip(names, of_record, strict=True)]
             grants = self._pool.claim_exact(owner, uuids, on_progress=wiping.ProgressLog())
         except (exception.NamespaceUnavailable, exception.UnknownNamespace, exception.NamespaceMissing) as error:
             raise nova_exception.ComputeResourcesUnavailable(reason=str(error)) from error
         except exception.VPMEMError as error:
             raise nova_exception.InternalError(str(error)) from error
-        self._picks.forget(grant.name for grant in grants)
+        self._picks.forget(names)
         return grants
 
     def held(self, instance: objects.Instance) -> frozenset[str]:
@@ -157,8 +166,10 @@ class HostPool:
 
     def paths(self, instance: objects.Instance, name: str) -> frozenset[str]:
         """What the instance's guest may call its namespace `name`: the path it was granted under, and that of now."""
-        grants = [grant for grant in self._pool.grants(instance.uuid) if grant.name == name]
-        return frozenset(path for grant in grants for path in (grant.known_device, grant.device) if path is not None)
+        held = self._pool.grants(instance.uuid)
+        told = _which([name], held)
+        paths = (path for grant in held if grant.uuid in told for path in (grant.known_device, grant.device))
+        return frozenset(path for path in paths if path is not None)
 
     def carry_out(self, action: Action, instance: objects.Instance, names: Sequence[str]) -> None:
         """Do what was decided; `names` are those of the instance's record. Never raises: Nova must go on.
@@ -173,7 +184,7 @@ class HostPool:
             if action is Action.RENEW:
                 self._pool.renew(instance.uuid)
             elif action is Action.RELEASE_NAMED:
-                self.release(instance, [row.uuid for row in held if row.name in names])
+                self.release(instance, [uuid for uuid in _which(names, held) if uuid is not None])
             else:
                 self.release(instance, [row.uuid for row in held])
         except exception.VPMEMError as error:
@@ -190,20 +201,27 @@ class HostPool:
         """Give back what the ledger has for the instance here, but for `names`: a resize is confirmed. Never raises."""
         try:
             held = self._pool.ledger.held(instance.uuid)
-            self.release(instance, [row.uuid for row in held if row.name not in names])
+            kept = _which(names, held)
+            self.release(instance, [row.uuid for row in held if row.uuid not in kept])
         except exception.VPMEMError as error:
             LOG.error("Instance %s: its old persistent memory stays as it is: %s", instance.uuid, error)
 
-    def adopt(self, instance: objects.Instance, names: Sequence[str]) -> None:
+    def adopt(self, instance: objects.Instance, resources: Sequence[objects.Resource]) -> None:
         """Take over what a guest of the in-tree driver holds, as it is. What the ledger has already stays.
 
+        :param resources: of the instance's record
         :raises VPMEMError: another owner has it, or its bytes are in it
         """
-        held = self._pool.ledger.held(instance.uuid)
-        known = {row.name for row in held}
-        uuids = [self._uuid(name, ()) for name in names if name not in known]
-        if uuids:
-            self._pool.adopt(instance.uuid, uuids, why="Nova has it on record for this instance")
+        names = [resource.identifier for resource in resources]
+        told = _which(names, self._pool.ledger.held(instance.uuid))
+        label_of = {
+            self._pool.find(resource.identifier): resource.metadata.label
+            for resource, uuid in zip(resources, told, strict=True)
+            if uuid is None
+        }
+        if label_of:
+            why = "Nova has it on record for this instance"
+            self._pool.adopt(instance.uuid, list(label_of), why=why, label_of=label_of)
 
     def owners(self) -> frozenset[str]:
         """The instances for which the ledger has anything."""
@@ -214,9 +232,26 @@ class HostPool:
         self._pool.release(owner)
         self.background.start()
 
-    def _uuid(self, name: str, held: Sequence[model.Grant]) -> str:
-        """The namespace that Nova calls `name`. The instance's own comes first: names may repeat."""
-        return next((grant.uuid for grant in held if grant.name == name), None) or self._pool.find(name)
+
+def _identifiers(records: Iterable[model.Record]) -> dict[str, str]:
+    """What Nova is to call each namespace that has a label, by uuid."""
+    named = [record for record in records if record.uuid is not None and record.label is not None]
+    count = collections.Counter(record.name for record in named)
+    return {
+        uuid: name if (name := record.name) is not None and count[name] == 1 else uuid
+        for record in named
+        if (uuid := record.uuid) is not None
+    }
+
+
+def _which(names: Sequence[str], held: Iterable[model.Grant | ledger.Row]) -> list[str | None]:
+    """The uuid of what an instance holds that its record calls by each of `names`; None for what it does not hold."""
+    by_name = {grant.uuid: grant.name for grant in held}
+    told: list[str | None] = [name if name in by_name else None for name in names]
+    for index, name in enumerate(names):
+        if told[index] is None:
+            told[index] = next((uuid for uuid in by_name if by_name[uuid] == name and uuid not in told), None)
+    return told
 
 
 def _device(name: str, label: str, path: str, size: int, align: int) -> objects.LibvirtVPMEMDevice:

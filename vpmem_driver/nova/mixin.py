@@ -311,13 +311,17 @@ class VPMEMDriverMixin(_Driver):
         ):
             # In the middle of a resize the record may still be the other host's, which has the same names.
             resources = self._get_vpmem_resources(self._get_resources(instance))
-            names = [resource.identifier for resource in resources if resource.provider_uuid in nodes]
-            if instance.vm_state in _NO_GUEST or instance.launched_at is None or not names:
+            here = [resource for resource in resources if resource.provider_uuid in nodes]
+            if instance.vm_state in _NO_GUEST or instance.launched_at is None or not here:
                 continue
             try:
-                pool.adopt(instance, names)
+                pool.adopt(instance, here)
             except exception.VPMEMError as error:
-                reason = f"instance {instance.uuid} has {', '.join(names)} on record, but: {error}"
+                names = ", ".join(resource.identifier for resource in here)
+                reason = (
+                    f"instance {instance.uuid} has {names} on record here, but: {error} Its memory would be taken for "
+                    "nobody's, so this service does not start"
+                )
                 raise nova_exception.GetPMEMNamespacesFailed(reason=reason) from error
 
     def _release_deleted(self, pool: HostPool) -> None:

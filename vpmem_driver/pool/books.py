@@ -5,9 +5,10 @@ and is made anew from it after one that failed.
 """
 
 import contextlib
+import dataclasses
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vpmem_driver import exception, labels, model
 from vpmem_driver.discovery import base
@@ -24,9 +25,19 @@ class Books:
     """What :class:`~vpmem_driver.pool.Pool` is kept in. :meth:`reconcile` comes before all else."""
 
     _view: View
+    #: label index by uuid as configured, whatever what is held still has
+    _configured: dict[str, int]
 
-    def __init__(self, label_config: labels.LabelConfig, source: base.Discovery, records: Ledger) -> None:
+    def __init__(
+        self,
+        label_config: labels.LabelConfig,
+        source: base.Discovery,
+        records: Ledger,
+        *,
+        leave_out_absent: bool = False,
+    ) -> None:
         self._config = label_config
+        self._leave_out_absent = leave_out_absent
         self._discovery = source
         self._ledger = records
         self._lock = threading.RLock()
@@ -44,17 +55,25 @@ class Books:
         with self._lock, self._ledger.transaction():
             rows = {row.uuid: row for row in self._ledger.rows()}
             if rows and not usable:
+                held = [f"{row.owner} holds {row.name}" for row in rows.values() if row.owner is not None]
                 raise exception.DiscoveryFailed(
                     source=self._discovery.name,
-                    reason=f"it sees no usable namespace, but the ledger has {len(rows)}",
+                    reason="; ".join([f"it sees no usable namespace, but the ledger has {len(rows)}", *held]),
                     remedy="Bring the devices or the directory back. If they are gone for good, move the ledger "
                     f"{self._ledger.path} away.",
                 )
-            view = View(self._config, found, usable, matching.match(self._config, found, rows))
+            configured = matching.match(self._config, found, rows, leave_out_absent=self._leave_out_absent)
             for uuid, namespace in usable.items():
                 self._record(rows.get(uuid), namespace)
-            self._view = view
-            self._table = None
+            self._configured = configured
+            self._view = View(self._config, found, usable, configured)
+            self._label_held(rows.values())
+
+    def _label_held(self, rows: Iterable[Row]) -> None:
+        """Have what is held under the label of its owner, all else under the configured one."""
+        config, label_of = matching.keep_held(self._config, self._configured, rows)
+        self._view = dataclasses.replace(self._view, config=config, label_of=label_of)
+        self._table = None
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[Table]:
@@ -91,18 +110,25 @@ class Books:
         *,
         owner: str | None = None,
         position: int | None = None,
+        label: str | None = None,
         begun: bool = False,
         wiped: int = 0,
     ) -> None:
+        """Move a row in the ledger.
+
+        :param label: the label that it has from now on, if not the one of now
+        """
         namespace = self._view.usable.get(row.uuid)
-        label = self._view.label_of.get(row.uuid)
+        index = self._view.label_of.get(row.uuid)
+        if label is None and index is not None:
+            label = self._view.config.labels[index]
         self._ledger.move(
             row,
             state,
             why,
             owner=owner,
             position=position,
-            label=None if label is None else self._config.labels[label],
+            label=label,
             device=None if namespace is None or owner is None else namespace.device,
             begun=begun,
             wiped=wiped,

@@ -1,7 +1,8 @@
 """Which label each namespace of the host has: configured names and uuids against what discovery saw."""
 
+import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from vpmem_driver import _fastalloc, exception, guestxml, labels, ledger, model
 
@@ -9,12 +10,17 @@ LOG = logging.getLogger(__name__)
 
 
 def match(
-    config: labels.LabelConfig, found: Sequence[model.Namespace], rows: Mapping[str, ledger.Row]
+    config: labels.LabelConfig,
+    found: Sequence[model.Namespace],
+    rows: Mapping[str, ledger.Row],
+    *,
+    leave_out_absent: bool = False,
 ) -> dict[str, int]:
-    """Which label each namespace has: label index by uuid.
+    """Which label each namespace is configured under: label index by uuid.
 
     What is configured, in the ledger (`rows`, by uuid) and not on the host is missing: a warning, and no error.
 
+    :param leave_out_absent: warn of an entry that names what is not there or not usable, and go on without it
     :raises InvalidNamespaceConfig: an entry names what is not there, not unique, not usable, or named twice
     """
     label_ids, problems = _fastalloc.match(
@@ -26,10 +32,12 @@ def match(
     for code, index in problems:
         entry = config.entries[index]
         missing = [row for row in rows.values() if entry.namespace in {row.name, row.uuid}]
-        if code != _fastalloc.NOT_FOUND or not missing:
-            raise _config_error(entry, code)
-        LOG.warning("Namespace %s is configured and in the ledger, but not on this host now", entry.namespace)
-        label_of.update((row.uuid, entry.label) for row in missing)
+        if code == _fastalloc.NOT_FOUND and missing:
+            for row in missing:
+                LOG.warning("%s%s", exception.NamespaceMissing(namespace=entry.namespace), _held(row))
+                label_of[row.uuid] = entry.label
+        else:
+            _refuse(_config_error(entry, code), leave_out=leave_out_absent and code == _fastalloc.NOT_FOUND)
     for namespace, label in zip(found, label_ids, strict=True):
         if label < 0:
             continue
@@ -40,13 +48,47 @@ def match(
             entry = next(
                 entry for entry in config.entries if entry.namespace.lower() in {namespace.name, namespace.uuid}
             )
-            raise exception.InvalidNamespaceConfig(
+            error = exception.InvalidNamespaceConfig(
                 entry=entry.text,
                 reason=f"namespace '{entry.namespace}' cannot be used: {fault}",
                 remedy="Mend that, or take it out of the entry.",
             )
-        label_of[namespace.uuid or ""] = label
+            _refuse(error, leave_out=leave_out_absent)
+        else:
+            label_of[namespace.uuid or ""] = label
     return label_of
+
+
+def keep_held(
+    config: labels.LabelConfig, label_of: Mapping[str, int], rows: Iterable[ledger.Row]
+) -> tuple[labels.LabelConfig, dict[str, int]]:
+    """Have what is held stay under the label that its owner got it under, whatever is configured by now.
+
+    Placement has the owner's allocation under that label's resource class, and a class in use must not go.
+
+    :param label_of: as :func:`match` has it
+    :returns: `config` with such labels added that it has not, and `label_of` with the labels of what is held
+    """
+    known = dict(zip(config.resource_classes, config.labels, strict=True))
+    kept = dict(label_of)
+    for row in rows:
+        if row.owner is not None and row.label is not None:
+            resource_class = model.resource_class(row.label)
+            known.setdefault(resource_class, row.label)
+            kept[row.uuid] = list(known).index(resource_class)
+            if label_of.get(row.uuid) != kept[row.uuid]:
+                LOG.warning("Namespace %s stays under label %s until %s releases it", row.name, row.label, row.owner)
+    return dataclasses.replace(config, labels=tuple(known.values()), resource_classes=tuple(known)), kept
+
+
+def _held(row: ledger.Row) -> str:
+    return f" It is {row.owner}'s, and nobody else gets it." if row.owner is not None else ""
+
+
+def _refuse(error: exception.InvalidNamespaceConfig, *, leave_out: bool) -> None:
+    if not leave_out:
+        raise error
+    LOG.warning("%s It is left out for now.", error)
 
 
 def _config_error(entry: labels.Entry, code: int) -> exception.InvalidNamespaceConfig:

@@ -6,7 +6,8 @@ The invariants of the package hold here. Each change is one ledger transaction, 
 import logging
 import shlex
 import threading
-from collections.abc import Collection, Sequence
+import types
+from collections.abc import Collection, Mapping, Sequence
 
 from oslo_config import cfg
 
@@ -26,21 +27,36 @@ class Pool(Books):
     """The namespaces of one host. Any number of threads and processes may use pools on one ledger at once."""
 
     def __init__(
-        self, label_config: labels.LabelConfig, source: base.Discovery, records: Ledger, wiper: wiping.Wiper
+        self,
+        label_config: labels.LabelConfig,
+        source: base.Discovery,
+        records: Ledger,
+        wiper: wiping.Wiper,
+        *,
+        leave_out_absent: bool = False,
     ) -> None:
-        """Reconcile the ledger with what `source` sees now; see :meth:`reconcile` for what that raises."""
-        super().__init__(label_config, source, records)
+        """Reconcile the ledger with what `source` sees now; see :meth:`reconcile` for what that raises.
+
+        :param leave_out_absent: warn of what is configured and absent or not usable, and go on without it
+        """
+        super().__init__(label_config, source, records, leave_out_absent=leave_out_absent)
         self._wiper = wiper
         self.reconcile()
 
     @classmethod
     def from_conf(
-        cls, conf: cfg.ConfigOpts, *, source: base.Discovery | None = None, domains: Domains | None = None
+        cls,
+        conf: cfg.ConfigOpts,
+        *,
+        source: base.Discovery | None = None,
+        domains: Domains | None = None,
+        leave_out_absent: bool = False,
     ) -> "Pool":
         """The pool that the options of `conf` describe (:func:`vpmem_driver.conf.register_opts`).
 
         :param source: where namespaces come from, instead of ``[vpmem] discovery``
         :param domains: the guests to ask before a wipe, instead of ``[vpmem] connection_uri``
+        :param leave_out_absent: as for the class
         :raises ConfigurationError: the options are wrong
         :raises HostError: discovery or ledger fail
         """
@@ -56,7 +72,8 @@ class Pool(Books):
         domains = domains or Domains(conf.vpmem.connection_uri)
         records = Ledger(conf.vpmem.state_path)
         try:
-            return cls(label_config, source, records, wiping.Wiper(records, engine, source.find, domains))
+            wiper = wiping.Wiper(records, engine, source.find, domains)
+            return cls(label_config, source, records, wiper, leave_out_absent=leave_out_absent)
         except BaseException:
             records.close()
             raise
@@ -177,12 +194,20 @@ class Pool(Books):
         wiping.raise_for(failed.values())
         return self._granted(owner, before)
 
-    def adopt(self, owner: str, uuids: Sequence[str], *, why: str = "a guest holds it") -> tuple[model.Grant, ...]:
+    def adopt(
+        self,
+        owner: str,
+        uuids: Sequence[str],
+        *,
+        why: str = "a guest holds it",
+        label_of: Mapping[str, str] = types.MappingProxyType({}),
+    ) -> tuple[model.Grant, ...]:
         """Give `owner` the namespaces that its guest is found to hold, as they are, in this order.
 
         Nothing is wiped. What the owner holds already stays. A dirty one is given back only to the owner whose bytes
         are still in it.
 
+        :param label_of: label by uuid, for those that the owner has under another than the configured one
         :raises InvalidRequest: `owner` is no uuid
         :raises UnknownNamespace: the ledger has no such namespace
         :raises NotOwner: another one holds it, or has left its bytes in it; nothing was changed
@@ -195,8 +220,10 @@ class Pool(Books):
             position = self._next_position(owner)
             for row in rows:
                 if row.owner is None:
-                    self._move(row, State.CLAIMED, f"adopted: {why}", owner=owner, position=position)
+                    label = label_of.get(row.uuid)
+                    self._move(row, State.CLAIMED, f"adopted: {why}", owner=owner, position=position, label=label)
                     position += 1
+            self._label_held(self._ledger.rows())
         LOG.info("%s keeps %s as it is: %s", owner, _names(rows), why)
         return tuple(self._view.grant(row) for row in self._ledger.held(owner) if row.uuid in uuids)
 
@@ -217,6 +244,8 @@ class Pool(Books):
                 # A reservation that ends early keeps its wipe's progress: nobody has written since.
                 self._move(row, State.DIRTY, "released", begun=row.begun, wiped=row.wiped)
             table.seen = self._ledger.last_move()
+            if any(self._configured.get(row.uuid) != self._view.label_of.get(row.uuid) for row in released):
+                self._label_held(self._ledger.rows())
         LOG.info("%s released %s", owner, _names(released))
         return tuple(self._view.record(self._row(row.uuid)) for row in released)
 

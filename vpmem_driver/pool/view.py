@@ -12,7 +12,8 @@ class View:
 
     :ivar found: every namespace that discovery saw
     :ivar usable: those that a guest could be given, by uuid
-    :ivar label_of: index of the configured label, by uuid; missing namespaces included
+    :ivar config: the labels; with those under which something is held still
+    :ivar label_of: index of its label, by uuid; missing namespaces included
     """
 
     config: labels.LabelConfig
@@ -21,11 +22,9 @@ class View:
     label_of: Mapping[str, int]
 
     def label(self, row: ledger.Row) -> str | None:
-        """The configured label, or the one under which its holder got it."""
+        """The label under which its holder got it, or the configured one."""
         index = self.label_of.get(row.uuid)
-        if index is not None:
-            return self.config.labels[index]
-        return row.label if row.owner is not None else None
+        return None if index is None else self.config.labels[index]
 
     def record(self, row: ledger.Row) -> model.Record:
         """The row as listings show it."""

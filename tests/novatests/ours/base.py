@@ -9,7 +9,7 @@ import uuid
 import fixtures
 import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
 from lxml import etree
-from nova import context, objects
+from nova import context, exception, objects
 from nova.conf import CONF
 from nova.tests.functional.libvirt import base
 from nova.virt.libvirt import driver as libvirt_driver
@@ -122,6 +122,14 @@ class VPMEMTestCase(base.ServersTestBase):
         """Stop nova-compute there and start it again."""
         self.configure(host)
         self.restart_compute_service(host.name)
+
+    def assert_does_not_start(self, host, restart=None):
+        """Restart nova-compute there, which it refuses; returns the error."""
+        stopped, provider = self.computes[host.name], self.compute_rp_uuids[host.name]
+        error = self.assertRaises(exception.GetPMEMNamespacesFailed, restart or self.restart_host, host)
+        # Restarting takes these out first, and puts the new ones in at its end.
+        self.computes[host.name], self.compute_rp_uuids[host.name] = stopped, provider
+        return error
 
     def configure(self, host):
         self.flags(pmem_namespaces=host.pmem_namespaces, group="libvirt")

@@ -1,32 +1,35 @@
 """From the in-tree driver to this one on a host with running guests, and back."""
 
-import os
-
 from nova.conf import CONF
 from novatests.ours import base
 
 INTREE = "libvirt.LibvirtDriver"
+OURS = "vpmem.VPMEMLibvirtDriver"
 
 
 class TakeOverTest(base.VPMEMTestCase):
+    def use(self, driver):
+        """Have the next nova-compute that starts load that driver."""
+        CONF.set_override("compute_driver", driver)  # flags() is what the harness turns to our driver
+
+    def assert_driver(self, driver, host):
+        made = type(self.computes[host.name].driver)
+        self.assertEqual(driver.rpartition(".")[2], made.__name__)
+
     def restart_with(self, host, driver):
         """Restart nova-compute with that driver in nova.conf."""
         self.configure(host)
-        CONF.set_override("compute_driver", driver)  # flags() is what the harness turns to our driver
+        self.use(driver)
         self.restart_compute_service(host.name)
+        self.assert_driver(driver, host)
 
     def start_intree(self):
         host = base.Host(self.root, 1, {"SMALL": 3})
         self.hosts[host.name] = host
         self.configure(host)
-        original = os.environ.get("VPMEM_COMPUTE_DRIVER")
-        os.environ["VPMEM_COMPUTE_DRIVER"] = INTREE
-        try:
-            self.start_compute(hostname=host.name)
-        finally:
-            del os.environ["VPMEM_COMPUTE_DRIVER"]
-            if original is not None:
-                os.environ["VPMEM_COMPUTE_DRIVER"] = original
+        self.use(INTREE)
+        self.start_compute(hostname=host.name)
+        self.assert_driver(INTREE, host)
         return host
 
     def test_what_guests_hold_is_adopted_as_it_is_and_the_rest_is_unknown(self):
@@ -34,7 +37,7 @@ class TakeOverTest(base.VPMEMTestCase):
         running, stopped = self.boot("SMALL", host), self.boot("SMALL", host)
         written = self.write(running, host) | self.write(stopped, host)
         self._stop_server(stopped)
-        self.restart_with(host, "vpmem.VPMEMLibvirtDriver")
+        self.restart_with(host, OURS)
         self.assert_kept(written)
         self.assertEqual(1, len(host.holds(running)))
         self.assertEqual(1, len(host.holds(stopped)))
@@ -45,6 +48,33 @@ class TakeOverTest(base.VPMEMTestCase):
         self.assert_zero(self.devices(third, host))
         self.assert_kept(written)
 
+    def test_what_is_on_record_and_absent_stops_the_start(self):
+        host = self.start_intree()
+        server = self.boot("SMALL", host)
+        written = self.write(server, host)
+        (used,) = written
+        used.rename(host.path(f".{used.name}"))
+        error = self.assert_does_not_start(host, lambda host: self.restart_with(host, OURS))
+        for words in (server["id"], used.name, "vpmem namespace list --all", "does not start"):
+            self.assertIn(words, str(error))
+        host.path(f".{used.name}").rename(used)
+        self.restart_with(host, OURS)
+        self.assert_holds([used.name], host, server)
+        self.assert_kept(written)
+
+    def test_what_is_in_use_under_a_label_that_goes_keeps_it(self):
+        host = self.start_intree()
+        server = self.boot("SMALL", host)
+        written = self.write(server, host)
+        (used,) = written
+        others = sorted({"small0", "small1", "small2"} - {used.name})
+        host.pmem_namespaces = [f"OTHER:{'|'.join(others)}"]
+        self.restart_with(host, OURS)
+        self.assertEqual({"CUSTOM_PMEM_NAMESPACE_SMALL": 1}, self.usage(server, host))
+        self._reboot_server(server, hard=True)
+        self.assert_kept(written)
+        self.assertEqual(others[:1], [path.name for path in self.devices(self.boot("OTHER", host), host)])
+
     def test_back_to_the_in_tree_driver_without_a_change_in_the_database(self):
         host = self.start_host(1, SMALL=2)
         server = self.boot("SMALL", host)
@@ -53,7 +83,5 @@ class TakeOverTest(base.VPMEMTestCase):
         self.restart_with(host, INTREE)
         self.assertEqual(before, self.instance(server).resources.obj_to_primitive())
         self.assert_kept(written)
-        driver = self.computes[host.name].driver
-        self.assertNotIn("vpmem", type(driver).__module__)
         self._delete_server(server)
         self.assert_zero(written)
