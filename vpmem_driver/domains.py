@@ -1,6 +1,7 @@
 """The domains of a libvirt: which running one uses a namespace, and changing the definition of one."""
 
 import contextlib
+import os
 import pathlib
 import typing
 from collections.abc import Iterator
@@ -17,6 +18,17 @@ def _libvirt() -> typing.Any:
     import libvirt  # noqa: PLC0415
 
     return libvirt
+
+
+def _may_be_there(path: str) -> bool:
+    """Whether there is such a file, as far as this user can tell; in doubt there is."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def same_file(path: str, device: str) -> bool:
@@ -36,7 +48,7 @@ class Domains:
         """The libvirt that is asked now; None when there is none to ask."""
         if self._uri is not None:
             return self._uri
-        return _SYSTEM_URI if any(pathlib.Path(path).exists() for path in _DAEMON_SOCKETS) else None
+        return _SYSTEM_URI if any(map(_may_be_there, _DAEMON_SOCKETS)) else None
 
     def user_of(self, device: str, *, defined: bool = False) -> str | None:
         """Which running domain has `device` as memory, in words; None when none has.
