@@ -25,7 +25,8 @@
     │   │   └── LedgerVersion               it was written by a newer version
     │   ├── NamespaceMissing            discovery no longer sees it
     │   ├── HostToolError               a device, a process or /proc did not answer as it should
-    │   └── LibvirtError
+    │   ├── LibvirtError
+    │   └── InstallationError           this package and Nova do not find each other
     └── WipeFailed                  zeros did not take; the namespace is quarantined
 """
 
@@ -143,6 +144,10 @@ class HostToolError(HostError):
 
 class LibvirtError(HostError):
     msg_fmt = "libvirt (%(uri)s): %(reason)s. %(remedy)s"
+
+
+class InstallationError(HostError):
+    msg_fmt = "%(reason)s. %(remedy)s."
 
 
 class WipeFailed(VPMEMError):

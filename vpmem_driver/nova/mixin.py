@@ -19,6 +19,7 @@ from nova.virt import hardware
 from nova.virt.libvirt import config as vconfig
 
 from vpmem_driver import exception, guestxml, model
+from vpmem_driver.nova import installation
 from vpmem_driver.nova.decisions import Action, Cleanup, on_cleanup
 from vpmem_driver.nova.guests import HostGuests
 from vpmem_driver.nova.host import HostPool
@@ -48,6 +49,7 @@ class VPMEMDriverMixin(_Driver):
         # instance's operation in one thread.
         self._vpmem_rebooting = threading.local()
         self._vpmem_host = CONF.host
+        installation.warn_of_an_untested_nova()
         super().__init__(*args, **kwargs)
 
     # Discovery and inventory
