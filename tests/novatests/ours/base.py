@@ -1,5 +1,6 @@
 """Hosts with namespaces, servers with flavors that ask for some, and what became of their bytes."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,6 +16,7 @@ from nova.tests.functional.libvirt import base
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import utils as libvirt_utils
 from novatests import switch
+from oslo_concurrency import processutils
 from oslo_utils import fileutils
 
 from vpmem_driver import conf, ledger
@@ -59,18 +61,13 @@ class Host:
         return self.directory / name
 
     def ndctl(self):
-        """What ndctl would say of it, for the in-tree driver."""
-        return json.dumps(
-            [
-                {
-                    "name": path.name,
-                    "size": SIZE,
-                    "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, str(path))),
-                    "daxregion": {"align": 4096, "devices": [{"chardev": os.path.relpath(path, "/dev")}]},
-                }
-                for path in sorted(self.directory.iterdir())
-            ]
-        )
+        """What ndctl would say of it, for the in-tree driver. One of another size is in mode fsdax."""
+        found = []
+        for path in sorted(self.directory.iterdir()):
+            one = {"name": path.name, "size": SIZE, "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, str(path)))}
+            dax = {"daxregion": {"align": 4096, "devices": [{"chardev": os.path.relpath(path, "/dev")}]}}
+            found.append(one | (dax if path.stat().st_size == SIZE else {"blockdev": "pmem0"}))
+        return json.dumps(found)
 
     def states(self):
         """state and owner of each namespace, by name, as the ledger has them."""
@@ -97,7 +94,8 @@ class VPMEMTestCase(base.ServersTestBase):
         self.root = self.useFixture(fixtures.TempDir()).path
         # In-tree only: its listing, and its erasing, done to the file.
         self.ndctl = self.useFixture(fixtures.MockPatch("nova.privsep.libvirt.get_pmem_namespaces")).mock
-        self.useFixture(fixtures.MockPatch("nova.privsep.libvirt.cleanup_vpmem", side_effect=_erase))
+        self.useFixture(fixtures.MockPatch("nova.privsep.libvirt.cleanup_vpmem", side_effect=self._erase))
+        self.busy = set()
         # No disks: ServersTestBase replaces _create_image; here it makes the instance's directory, which a resize
         # renames, and there are no disks to copy.
         libvirt_driver.LibvirtDriver._create_image.side_effect = self._image
@@ -181,6 +179,21 @@ class VPMEMTestCase(base.ServersTestBase):
             path.write_bytes(written[path])
         return written
 
+    @contextlib.contextmanager
+    def held_open(self, path):
+        """Somebody has the namespace open, so that it cannot be wiped."""
+        with open(path, "r+b"):
+            self.busy.add(path)
+            yield
+        self.busy.discard(path)
+
+    def _erase(self, path):
+        """What the in-tree driver does to a namespace."""
+        path = pathlib.Path(os.path.normpath(path))
+        if path in self.busy:
+            raise processutils.ProcessExecutionError(cmd="daxio", stderr=f"{path} is busy")
+        path.write_bytes(bytes(SIZE))
+
     # what became of it
 
     def assert_kept(self, written):
@@ -215,7 +228,3 @@ class VPMEMTestCase(base.ServersTestBase):
             f"{names} clean on {host.name}",
         )
         self.assert_zero(paths)
-
-
-def _erase(path):
-    pathlib.Path(os.path.normpath(path)).write_bytes(bytes(SIZE))

@@ -65,7 +65,7 @@ class OneHostTest(DefectTestCase):
         host = self.start_host(1, SMALL=2)
         server = self.boot("SMALL,SMALL", host)
         first, second = sorted(self.write(server, host))
-        with open(first, "r+b"):  # somebody has it open: it is not wiped
+        with self.held_open(first):
             self._delete_server(server)
             self.assert_wiped(host, [second])
             self.assert_state(("dirty", None), host, first.name)
@@ -88,7 +88,7 @@ class OneHostTest(DefectTestCase):
     def test_row_13_spawn_and_wipe_both_fail(self):
         host = self.start_host(1, SMALL=1)
         path = host.path("small0")
-        with open(path, "r+b"):
+        with self.held_open(path):
             server = self.boot("SMALL", host, expected_state="ERROR")
         self.assert_holds([], host, server)
         self.assertNotEqual("clean", host.states()["small0"][0])
@@ -189,6 +189,7 @@ class OneHostTest(DefectTestCase):
         self.restart_host(host)
         self._delete_server(server)
         self.assert_state(("dirty", None), host, "small0")
+        self.assertTrue(any(host.path("small0").read_bytes()), "the wipe was waited for: it takes seconds")
         self.assert_wiped(host, written)
 
 
@@ -384,7 +385,7 @@ class LiveMigrationTest(DefectTestCase):
 
     def test_row_12_a_wipe_that_fails_at_the_source_does_not_spoil_the_migration(self):
         first, second = sorted(self.written)
-        with open(first, "r+b"):
+        with self.held_open(first):
             self._live_migrate(self.server)
             self.assert_wiped(self.source, [second])
             self.assert_state(("dirty", None), self.source, first.name)

@@ -1,8 +1,11 @@
 """One test for each path of an instance's life: what is kept, what is given back, what is wiped."""
 
+from unittest import mock
+
 import fixtures
 import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
-from nova import context
+from nova import context, exception
+from nova.compute import task_states, vm_states
 from nova.policies import base as base_policies
 from nova.policies import servers as servers_policies
 from novatests.ours import base
@@ -183,6 +186,33 @@ class ResizeTest(base.VPMEMTestCase):
         self.assert_wiped(self.dest, self.new)
 
 
+class InterruptedResizeTest(base.VPMEMTestCase):
+    def test_the_source_is_restarted_before_the_destination_has_heard_of_it(self):
+        """Nova rolls it back when the source starts: init_host calls finish_revert_migration."""
+        source, dest = self.start_host(1, SMALL=1), self.start_host(2, SMALL=1)
+        server = self.boot("SMALL", source)
+        written = self.write(server, source)
+        driver = self.computes[source.name].driver
+        migrate = driver.migrate_disk_and_power_off
+
+        def crash(*args, **kwargs):
+            migrate(*args, **kwargs)
+            raise exception.NovaException("here the service is killed")
+
+        with mock.patch.object(driver, "migrate_disk_and_power_off", side_effect=crash):
+            self.api.post_server_action(server["id"], {"resize": {"flavorRef": self.flavor("SMALL")}})
+            self._wait_for_state_change(server, "ERROR")
+        instance = self.instance(server)  # as a service that was killed there leaves it
+        instance.vm_state, instance.task_state = vm_states.ACTIVE, task_states.RESIZE_MIGRATING
+        instance.save()
+        self.restart_host(source)
+        self._wait_for_server_parameter(server, {"OS-EXT-STS:task_state": None, "status": "ACTIVE"})
+        self.assert_kept(written)
+        self.assertEqual(list(written), self.devices(server, source))
+        self.assert_holds([path.name for path in written], source, server)
+        self.assert_holds([], dest, server)
+
+
 class SameHostResizeTest(base.VPMEMTestCase):
     def setUp(self):
         super().setUp()
@@ -222,6 +252,19 @@ class ShelveTest(base.VPMEMTestCase):
         self.assert_wiped(host, written)
         self._unshelve_server(server)
         self.assert_holds(["small0"], host, server)
+        self.assert_zero(self.devices(server, host))
+
+    def test_an_unshelve_that_fails_gives_back(self):
+        self.flags(shelved_offload_time=0)
+        host = self.start_host(1, SMALL=1)
+        server = self.boot("SMALL", host)
+        self._shelve_server(server, expected_state="SHELVED_OFFLOADED")
+        driver = self.computes[host.name].driver
+        with mock.patch.object(driver, "_create_guest", side_effect=exception.NovaException("not now")):
+            self.api.post_server_action(server["id"], {"unshelve": None})
+            self._wait_for_action_fail_completion(server, "unshelve", "compute_unshelve_instance")
+        self.assert_holds([], host, server)
+        self._unshelve_server(server)
         self.assert_zero(self.devices(server, host))
 
 
