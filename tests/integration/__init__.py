@@ -1,0 +1,1 @@
+"""Guests on QEMU, under a libvirtd of the run's own. Their namespaces are files of this machine."""

@@ -16,6 +16,9 @@ from collections.abc import Iterator
 
 from tests.machine import commands
 
+#: What makes a command one of root's.
+ROOT = () if os.geteuid() == 0 else ("sudo", "--non-interactive")
+
 #: How long libvirtd may take until it answers: it asks QEMU what it can do first.
 _START_SECONDS = 60
 
@@ -76,7 +79,6 @@ def running() -> Iterator[str]:
     """
     if missing := [name for name in ("libvirtd", "virtlogd", "qemu-system-x86_64") if not _program(name)]:
         raise RuntimeError(f"not installed: {', '.join(missing)}. bindep.txt says what to install")
-    root = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]
     work = pathlib.Path(tempfile.mkdtemp(prefix="vpmem-libvirt-"))
     try:
         work.chmod(0o755)  # the guests' user looks for its monitor in there
@@ -85,7 +87,7 @@ def running() -> Iterator[str]:
         namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         with (work / "said").open("wb") as said:
             process = subprocess.Popen(
-                [*root, *namespaces, "sh", "-c", _INIT, "sh", str(work), str(os.getuid()), str(os.getgid())],
+                [*ROOT, *namespaces, "sh", "-c", _INIT, "sh", str(work), str(os.getuid()), str(os.getgid())],
                 stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=said,
@@ -100,7 +102,7 @@ def running() -> Iterator[str]:
             process.wait(timeout=_START_SECONDS)
     finally:
         # Outside of the namespace, so that none of its mounts is in there.
-        commands.run(*root, "rm", "-rf", "--one-file-system", work)
+        commands.run(*ROOT, "rm", "-rf", "--one-file-system", work)
 
 
 def pid_of_guest(domain_uuid: str) -> int | None:
