@@ -147,7 +147,7 @@ def is_zero(path: pathlib.Path) -> bool:
 
 
 def _lines(serial: str) -> Iterator[dict]:
-    for line in serial.splitlines():
+    for line in serial.splitlines(keepends=True):
         _, mark, text = line.partition(_MARK)
-        if mark:
+        if mark and line.endswith("\n"):  # the last may be on its way still
             yield json.loads(text)
