@@ -87,16 +87,23 @@ class Domains:
         :raises InvalidRequest: there is none
         :raises LibvirtError: libvirt did not answer
         """
-        with self._errors():
-            for candidate in connection.listAllDomains():
-                if domain in {candidate.name(), candidate.UUIDString()}:
-                    return candidate
+        for candidate in self.all(connection):
+            if domain in {candidate.name(), candidate.UUIDString()}:
+                return candidate
         raise exception.InvalidRequest(
             what="domain",
             value=domain,
             reason=f"there is no such domain on {self.uri or _SYSTEM_URI}",
             remedy="'virsh list --all' shows those there are.",
         )
+
+    def all(self, connection: typing.Any) -> list[typing.Any]:
+        """Every ``libvirt.virDomain``, running or not.
+
+        :raises LibvirtError: libvirt did not answer
+        """
+        with self._errors():
+            return list(connection.listAllDomains())
 
     def definition(self, domain: typing.Any) -> str:
         """The XML that `domain` will be started from, secrets included, so that it can be defined again."""

@@ -27,7 +27,7 @@ def golden(name):
 def grant(device="/dev/dax0.0", **changes):
     values = {
         "owner": str(uuid.uuid4()),
-        "uuid": str(uuid.uuid4()),
+        "uuid": str(uuid.uuid5(uuid.NAMESPACE_URL, device or "")),
         "name": f"ns-{uuid.uuid4().hex[:6]}",
         "label": "LARGE",
         "size": GIB,

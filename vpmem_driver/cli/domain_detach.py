@@ -4,7 +4,7 @@ import argparse
 
 from cliff import lister
 
-from vpmem_driver import exception, guestxml, model
+from vpmem_driver import exception, guestxml
 from vpmem_driver.cli import base
 
 
@@ -40,15 +40,6 @@ class DomainDetach(lister.Lister):
                 )
             if not parsed_args.dry_run:
                 definition = domains.definition(domain)
-                domains.define(connection, guestxml.remove(definition, _paths(definition, grants)))
+                paths = guestxml.find(guestxml.identified(definition), grants)
+                domains.define(connection, guestxml.remove(definition, paths.values()))
         return base.release(self, parsed_args, pool, grants[0].owner, [grant.uuid for grant in grants])
-
-
-def _paths(domain_xml: str, grants: tuple[model.Grant, ...]) -> list[str]:
-    """What the definition calls these namespaces: as they were granted, or as they are now if it was written anew."""
-    present = {device.path for device in guestxml.devices(domain_xml)}
-    paths = []
-    for grant in grants:
-        known = [path for path in (grant.known_device, grant.device) if path in present]
-        paths += known[:1]
-    return [path for path in paths if path is not None]

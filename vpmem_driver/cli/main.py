@@ -39,6 +39,7 @@ COMMANDS = {
     "domain xml": "domain_xml:DomainXML",
     "domain attach": "domain_attach:DomainAttach",
     "domain detach": "domain_detach:DomainDetach",
+    "domain refresh": "domain_refresh:DomainRefresh",
     "history": "history:History",
     "demo": "demo:Demo",
 }

@@ -1,13 +1,26 @@
 """The one reader and writer of ``<memory model='nvdimm'>`` in domain XML, and of what such a device needs around it.
 
 Text or elements in, text or elements out; nothing here talks to libvirt. Sizes are bytes, and KiB in what is written.
-Devices are told apart by their source path, never by their position. Text that comes back has everything else as it
-was, except for what an XML parser does not report: the kind of quotes, spaces inside tags, an XML declaration (a str
-has no encoding to declare). What is said of libvirt and QEMU was read in, or tried with, libvirt 9.0.0 and QEMU 7.2.
+Devices are told by what their alias says or by their source path, never by their position. Text that comes back has
+everything else as it was, except for what an XML parser does not report: the kind of quotes, spaces inside tags, an
+XML declaration (a str has no encoding to declare). What is said of libvirt and QEMU was read in, or tried with, libvirt
+9.0.0 and QEMU 7.2.
 """
 
 from vpmem_driver.guestxml.device import GRANULE, LABEL_SIZE, MIN_LABEL_SIZE, MemoryDevice, device_for, least_size
-from vpmem_driver.guestxml.domain import add, check, devices, guest_node, new_domain, remove, rewrite
+from vpmem_driver.guestxml.domain import (
+    add,
+    check,
+    devices,
+    guest_node,
+    identified,
+    refresh,
+    remove,
+    rewrite,
+    uuid,
+)
+from vpmem_driver.guestxml.identity import find
+from vpmem_driver.guestxml.new import new_domain
 from vpmem_driver.guestxml.values import KIB, MIB, parse_integer, parse_nodeset, parse_size
 
 __all__ = [
@@ -21,12 +34,16 @@ __all__ = [
     "check",
     "device_for",
     "devices",
+    "find",
     "guest_node",
+    "identified",
     "least_size",
     "new_domain",
     "parse_integer",
     "parse_nodeset",
     "parse_size",
+    "refresh",
     "remove",
     "rewrite",
+    "uuid",
 ]

@@ -1,13 +1,13 @@
 """Whole domains: adding, removing and re-pointing memory devices, and what these need around them."""
 
-import html
 import re
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from lxml import etree
 
 from vpmem_driver import exception, model
+from vpmem_driver.guestxml import identity
 from vpmem_driver.guestxml.device import GRANULE, LABEL_SIZE, MemoryDevice, device_for
 from vpmem_driver.guestxml.values import (
     DUMP,
@@ -89,8 +89,10 @@ def add(domain_xml: str, grants: Sequence[model.Grant], *, label_size: int = LAB
         return domain_xml
     _require_numa_and_acpi(domain)
     added = [device_for(grant, node=guest_node(domain, grant.numa_node), label_size=label_size) for grant in grants]
-    for device in added:
-        _append(domain, device.to_element())
+    for device, grant in zip(added, grants, strict=True):
+        element = device.to_element()
+        identity.mark(element, grant.uuid)
+        _append(domain, element)
     _refuse_shared(domain, added)
     memory = _Memory.of(domain)
     _set_size(domain.find("memory"), memory.total)
@@ -149,76 +151,47 @@ def rewrite(domain_xml: str, replacement: Mapping[str, MemoryDevice]) -> str:
     return _print(domain, domain_xml)
 
 
-def new_domain(
-    *,
-    name: str,
-    uuid: str,
-    domain_type: str,
-    memory: int,
-    vcpus: int,
-    host_nodes: Sequence[int],
-    grants: Sequence[model.Grant],
-    label_size: int = LABEL_SIZE,
-) -> str:
-    """A small domain that libvirt defines and starts as it is, without disk or network; x86_64, q35.
+def uuid(domain_xml: str) -> str:
+    """The domain's uuid, in lower case.
 
-    :param domain_type: test, qemu or kvm
-    :param memory: bytes, a whole number of MiB, without the devices; split over the cells
-    :param host_nodes: one guest cell is made for each and pinned to it; empty: one cell, not pinned
-    :raises InvalidRequest: memory or vcpus cannot be split that way
-    :raises NamespaceMissing, DomainRefused: see :func:`add`
+    :raises InvalidDomainXML: the text is no domain, or has none
     """
-    cells = max(len(host_nodes), 1)
-    if memory % MIB or memory < cells * MIB:
-        raise invalid("memory", memory, f"it is no whole number of MiB, or too little for {cells} cells", "Mend that.")
-    if vcpus < cells:
-        raise invalid("vcpus", vcpus, f"there are {cells} guest cells", "Give each cell one or more.")
-    pins = [_NEW_MEMNODE.format(cell=cell, node=node) for cell, node in enumerate(host_nodes)]
-    domain = _NEW_DOMAIN.format(
-        domain_type=html.escape(domain_type),
-        name=html.escape(name, quote=False),
-        uuid=html.escape(uuid, quote=False),
-        memory=memory // KIB,
-        vcpus=vcpus,
-        numatune=f"  <numatune>\n{''.join(pins)}  </numatune>\n" if pins else "",
-        cells="".join(_new_cells(memory // MIB, vcpus, cells)),
-    )
-    return add(domain, grants, label_size=label_size)
+    return str(read(child(_parse(domain_xml), "uuid"), read_text)).lower()
 
 
-_NEW_DOMAIN = """\
-<domain type="{domain_type}">
-  <name>{name}</name>
-  <uuid>{uuid}</uuid>
-  <memory unit="KiB">{memory}</memory>
-  <currentMemory unit="KiB">{memory}</currentMemory>
-  <vcpu>{vcpus}</vcpu>
-{numatune}  <os>
-    <type arch="x86_64" machine="q35">hvm</type>
-  </os>
-  <features>
-    <acpi/>
-  </features>
-  <cpu>
-    <numa>
-{cells}    </numa>
-  </cpu>
-  <devices>
-    <console type="pty"/>
-  </devices>
-</domain>
-"""
+def identified(domain_xml: str) -> list[tuple[MemoryDevice, str | None]]:
+    """All nvdimm devices of a domain, each with the uuid of the namespace that it says it is, or None.
+
+    :raises InvalidDomainXML: see :func:`devices`
+    """
+    return [(MemoryDevice.from_element(element), identity.told(element)) for element in _nvdimms(_parse(domain_xml))]
 
 
-_NEW_MEMNODE = '    <memnode cellid="{cell}" mode="strict" nodeset="{node}"/>\n'
+def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
+    """The domain with the devices of `grants` on the paths of this moment; each says which namespace it is, then.
 
-
-def _new_cells(memory_mib: int, vcpus: int, cells: int) -> Iterator[str]:
-    for cell in range(cells):
-        first, end = vcpus * cell // cells, vcpus * (cell + 1) // cells
-        size = memory_mib * (cell + 1) // cells - memory_mib * cell // cells
-        cpus = f"{first}-{end - 1}" if end - first > 1 else f"{first}"
-        yield f'      <cell id="{cell}" cpus="{cpus}" memory="{size * MIB // KIB}" unit="KiB"/>\n'
+    :raises InvalidDomainXML: no domain, or a device that cannot be read
+    :raises DomainRefused: it has no device for a grant, or two devices would share a path
+    :raises NamespaceMissing: a grant has no path now
+    """
+    domain = _parse(domain_xml)
+    paths = identity.find(identified(domain_xml), grants)
+    found = []
+    for grant in grants:
+        if grant.uuid not in paths:
+            raise _refused(
+                domain, f"it has no device for {grant.name} ({grant.uuid})", "'vpmem domain xml' writes one."
+            )
+        if grant.device is None:
+            raise exception.NamespaceMissing(namespace=grant.name)
+        (element,) = _nvdimms(domain, paths[grant.uuid])
+        found.append((element, grant.uuid, grant.device))
+    for element, uuid, path in found:  # all are found before the first is changed
+        child(element, "source/path").text = checked_path(path)
+        identity.mark(element, uuid)
+    changed = [MemoryDevice.from_element(element) for element, _, _ in found]
+    _refuse_shared(domain, changed)
+    return _print(domain, domain_xml)
 
 
 def _prolog(domain_xml: str) -> str:
