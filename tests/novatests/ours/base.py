@@ -15,7 +15,7 @@ from nova.conf import CONF
 from nova.tests.functional.libvirt import base
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import utils as libvirt_utils
-from novatests import switch
+from novatests import patience, switch
 from oslo_concurrency import processutils
 from oslo_utils import fileutils
 
@@ -81,7 +81,7 @@ class Host:
         return sorted(name for name, (_state, owner) in self.states().items() if owner == server["id"])
 
 
-class VPMEMTestCase(base.ServersTestBase):
+class VPMEMTestCase(patience.Patience, base.ServersTestBase):
     microversion = "latest"
     ADMIN_API = True
     #: Casts stay casts, as in a deployment: an error on the other host does not come back to the caller.

@@ -12,6 +12,7 @@ from nova import context, objects
 from nova.conf import CONF
 from nova.tests.functional import integrated_helpers
 from nova.virt.libvirt import utils as libvirt_utils
+from novatests import patience
 
 from tests.machine import guest, kernel, libvirtd
 from vpmem_driver import conf, ledger
@@ -32,7 +33,7 @@ KERNEL = pathlib.Path(os.environ["VPMEM_KERNEL"])
 SEEN = pathlib.Path(os.environ["VPMEM_SEEN"])
 
 
-class LifecycleTest(integrated_helpers._IntegratedTestBase):
+class LifecycleTest(patience.Patience, integrated_helpers._IntegratedTestBase):
     ADMIN_API = True
     microversion = "latest"
     CAST_AS_CALL = False
