@@ -36,6 +36,10 @@ def same_file(path: str, device: str) -> bool:
     return path == device or pathlib.Path(path).resolve() == pathlib.Path(device).resolve()
 
 
+def _has(domain_xml: str, device: str) -> bool:
+    return any(same_file(memory.path, device) for memory in guestxml.devices(domain_xml))
+
+
 class Domains:
     """One libvirt. It is connected to for each question, so that a restarted daemon does no harm."""
 
@@ -53,16 +57,17 @@ class Domains:
     def user_of(self, device: str, *, defined: bool = False) -> str | None:
         """Which running domain has `device` as memory, in words; None when none has.
 
-        :param defined: ask for those too that are shut off and have it in their definition
+        :param defined: ask for those too that have it in their definition only: shut off, or from their next start on
         :raises LibvirtError: libvirt did not answer
         """
         if self.uri is None:
             return None
         with self.connection() as connection, self._errors():
             for domain in connection.listAllDomains(0 if defined else _libvirt().VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-                paths = (memory.path for memory in guestxml.devices(domain.XMLDesc()))
-                if any(same_file(path, device) for path in paths):
+                if _has(domain.XMLDesc(), device):
                     return f"the {'running' if domain.isActive() else 'defined'} domain {domain.name()}"
+                if defined and _has(self.definition(domain), device):
+                    return f"the definition of domain {domain.name()}"
         return None
 
     @contextlib.contextmanager

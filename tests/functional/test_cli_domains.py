@@ -125,6 +125,20 @@ def test_what_a_domain_has_without_a_claim_is_not_taken_from_it(host, connection
     assert vpmem_json("namespace", "show", "large0")["state"] == "unknown"
 
 
+def test_what_a_running_domain_gets_at_its_next_start_is_not_taken_from_it(host, connection, domain, vpmem, vpmem_json):  # noqa: F811
+    host.options["connection_uri"] = URI
+    domain.create()
+    vpmem_json("domain", "attach", domain.name(), "LARGE", "--connect", URI)
+    for file in host.state_path.iterdir():
+        file.unlink()
+    pattern = fill(host.path("large0"))
+    assert vpmem_json("claim", new_owner(), "LARGE")[0]["name"] == "large1"
+    code, _, err = vpmem("claim", new_owner(), "LARGE")
+    assert code == 4
+    assert f"the definition of domain {domain.name()}" in err
+    assert host.path("large0").read_bytes() == pattern
+
+
 class TestRefused:
     def test_a_domain_that_does_not_exist(self, connection, refused):  # noqa: F811
         for command in (("attach", "nobody", "SMALL"), ("detach", "nobody")):
