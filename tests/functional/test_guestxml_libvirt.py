@@ -213,57 +213,6 @@ def test_the_test_driver_rounds_no_size(size, define):
     assert told.size == size
 
 
-def test_libvirt_refuses_a_small_label(define):
-    device = MemoryDevice(path="/x", size=GIB, node=0, label_size=guestxml.MIN_LABEL_SIZE - KIB)
-    assert "nvdimm label must be at least 128KiB" in refused(define, with_device(device.to_xml()))
-
-
-def test_libvirt_refuses_a_label_that_leaves_nothing(define):
-    device = MemoryDevice(path="/x", size=2 * MIB, node=0, label_size=2 * MIB)
-    assert "label size must be smaller than NVDIMM size" in refused(define, with_device(device.to_xml()))
-
-
-def test_libvirt_refuses_a_device_without_numa_cells(define):
-    root = etree.fromstring(new_domain(some_grants(GIB), host_nodes=[]))
-    root.remove(root.find("cpu"))
-    assert "guest has no NUMA nodes" in refused(define, etree.tostring(root, encoding="unicode"))
-
-
-def test_libvirt_refuses_a_maximum_that_is_too_small(define):
-    text = new_domain(some_grants(GIB))
-    assert define(text)
-    short = text.replace(f">{2 * GIB // KIB}</maxMemory>", f">{2 * GIB // KIB - 1}</maxMemory>")
-    assert "maximum memory size must be equal or greater" in refused(define, short)
-
-
-def test_the_test_driver_believes_the_memory_element(define):
-    """The QEMU driver adds up cells and devices itself; here the devices are taken off what <memory> says."""
-    text = new_domain(some_grants(GIB, 2 * GIB))
-    stale = text.replace(f'<memory unit="KiB">{4 * GIB // KIB}<', f'<memory unit="KiB">{GIB // KIB}<')
-    assert stale != text
-    assert "Total size of memory devices exceeds the total memory size" in refused(define, stale)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("<acpi/>", ""),  # QEMU then refuses the device at start
-        ('slots="2"', 'slots="1"'),  # the QEMU driver finds no empty slot
-        ("<node>1</node>", ""),  # the QEMU driver asks for it
-    ],
-)
-def test_the_test_driver_does_not_ask_for(old, new, define):
-    text = new_domain(some_grants(GIB, GIB))
-    assert old in text
-    assert len(guestxml.devices(define(text.replace(old, new)))) == 2
-
-
-def test_no_driver_minds_one_path_twice(define):
-    first, second = some_grants(GIB, GIB)
-    text = new_domain([first, second]).replace(second.device, first.device)
-    assert [device.path for device in guestxml.devices(define(text))] == [first.device] * 2
-
-
 def test_libvirt_keeps_only_an_alias_of_the_users(define):
     alias = f"ua-{uuid.uuid4()}"
     for name, kept in ((alias, True), ("nvdimm0", False)):
