@@ -1,6 +1,7 @@
 """What holds for every real libvirt, through the module that the command line uses; and where the two differ."""
 
 import os
+import pathlib
 import re
 import typing
 import uuid
@@ -8,10 +9,15 @@ from collections.abc import Callable, Sequence
 
 import libvirt
 import pytest
+from lxml import etree
 
 from tests.contract.cases import MIB, Contract
 from vpmem_driver import exception, guestxml
 from vpmem_driver.domains import Domains
+
+DOMAINS = pathlib.Path(__file__).parents[1] / "data" / "domains"
+_HOSTILE = {"billion-laughs", "external-entity"}
+GOLDEN = sorted(path.stem for path in DOMAINS.glob("*.xml") if path.stem not in _HOSTILE)
 
 Devices = Sequence[guestxml.MemoryDevice]
 
@@ -142,6 +148,19 @@ class RealContract(Contract):
     def test_no_answer_is_an_error(self):
         with pytest.raises(exception.LibvirtError, match="No such file"):
             Domains(f"qemu:///system?socket={self.directory}/none").user_of("/dev/dax0.0")
+
+    @pytest.mark.parametrize("name", GOLDEN)
+    def test_golden_files_come_back_the_same(self, name):
+        text = (DOMAINS / f"{name}.xml").read_text()
+        root = etree.fromstring(text)
+        root.set("type", self.domain_type)
+        root.find("uuid").text = str(uuid.uuid4())
+        root.find("name").text = f"vpmem-{root.findtext('uuid')}"
+        for command_line in root.findall("{http://libvirt.org/schemas/domain/qemu/1.0}commandline"):
+            if self.domain_type != "qemu":
+                root.remove(command_line)
+        self.define(etree.tostring(root, encoding="unicode"))
+        assert guestxml.devices(self.told(root.findtext("uuid"))) == guestxml.devices(text)
 
     @pytest.mark.parametrize("what", TRAPS)
     def test_traps(self, what):

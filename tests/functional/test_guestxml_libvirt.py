@@ -9,12 +9,11 @@ import uuid
 import pytest
 from lxml import etree
 
+from tests.contract.real import DOMAINS, GOLDEN
 from vpmem_driver import guestxml, model
 from vpmem_driver.guestxml import KIB, MIB, MemoryDevice
 
 GIB = 1024 * MIB
-DOMAINS = pathlib.Path(__file__).parents[1] / "data" / "domains"
-HOSTILE = {"billion-laughs", "external-entity"}
 SCHEMA = pathlib.Path("/usr/share/libvirt/schemas/domain.rng")
 
 try:
@@ -99,22 +98,9 @@ def refused(define, text):
     return str(error.value)
 
 
-GOLDEN = sorted(path.stem for path in DOMAINS.glob("*.xml") if path.stem not in HOSTILE)
-
-
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden_files_are_valid_and_libvirt_takes_them_as_they_are(name, schema, define):
-    text = (DOMAINS / f"{name}.xml").read_text()
-    schema.assertValid(etree.fromstring(text))
-    root = etree.fromstring(text)
-    root.set("type", "test")  # the one type that the driver has; each name and uuid once, as tests may run at a time
-    root.find("name").text = f"vpmem-{uuid.uuid4().hex}"
-    root.find("uuid").text = str(uuid.uuid4())
-    for command_line in root.findall("{http://libvirt.org/schemas/domain/qemu/1.0}commandline"):
-        root.remove(command_line)  # the QEMU driver's
-    told = define(etree.tostring(root, encoding="unicode"))
-    assert guestxml.devices(told) == guestxml.devices(text)
-    schema.assertValid(etree.fromstring(told))
+def test_golden_files_are_valid(name, schema):
+    schema.assertValid(etree.parse(DOMAINS / f"{name}.xml"))
 
 
 @pytest.mark.parametrize("align", [4096, 2 * MIB, GIB])
