@@ -72,9 +72,10 @@ namespaces = []
 
 
 @contextlib.contextmanager
-def running() -> Iterator[str]:
+def running(hook: str | None = None) -> Iterator[str]:
     """Start it, and stop it with all its guests; its URI, for any client on the machine.
 
+    :param hook: a script that it asks before it starts a guest
     :raises RuntimeError: a program is missing, or it does not answer; what it said is in the message
     """
     if missing := [name for name in ("libvirtd", "virtlogd", "qemu-system-x86_64") if not _program(name)]:
@@ -84,6 +85,9 @@ def running() -> Iterator[str]:
         work.chmod(0o755)  # the guests' user looks for its monitor in there
         _write(work / "etc/libvirtd.conf", _LIBVIRTD_CONF.format(uuid=uuid.uuid4()))
         _write(work / "etc/qemu.conf", _QEMU_CONF.format(user=os.getuid(), group=os.getgid()))
+        if hook is not None:
+            _write(work / "etc/hooks/qemu.d/vpmem", hook)
+            (work / "etc/hooks/qemu.d/vpmem").chmod(0o755)
         namespaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
         with (work / "said").open("wb") as said:
             process = subprocess.Popen(
@@ -120,7 +124,7 @@ def _program(name: str) -> str | None:
 
 
 def _write(path: pathlib.Path, text: str) -> None:
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
 

@@ -7,7 +7,7 @@ from cliff import lister
 from vpmem_driver import exception, guestxml
 from vpmem_driver.cli import base
 
-COLUMNS = ("domain", "namespace", "uuid", "before", "now")
+COLUMNS = ("domain", "uuid", "name", "before", "now")
 
 
 class DomainRefresh(lister.Lister):
@@ -48,12 +48,12 @@ class DomainRefresh(lister.Lister):
                     continue
                 before = guestxml.find(guestxml.identified(definition), grants)
                 changes += [
-                    (domain.name(), grant.name, grant.uuid, before[grant.uuid], grant.device)
+                    (domain.name(), grant.uuid, grant.name, before[grant.uuid], grant.device)
                     for grant in grants
                     if before[grant.uuid] != grant.device
                 ]
         if failed:  # then there is no table
-            for domain_name, name, _, before_path, now in changes:
+            for domain_name, _, name, before_path, now in changes:
                 self.app.LOG.warning("%s: %s is at %s now, and was at %s", domain_name, name, now, before_path)
             raise failed[0]
         return COLUMNS, changes
