@@ -49,6 +49,7 @@ class Guest:
     def __init__(self, connection: libvirt.virConnect, boot: Boot, log: pathlib.Path, *, cells: int = 1) -> None:
         self._connection = connection
         self._log = log
+        log.touch()  # else libvirtd makes it, as root
         self.uuid = str(uuid.uuid4())
         self.name = f"vpmem-{self.uuid[:8]}"
         numa = [f"<cell id='{n}' cpus='{n}' memory='{256 // cells}' unit='MiB'/>" for n in range(cells)]

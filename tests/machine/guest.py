@@ -53,10 +53,11 @@ for directory in /sys/block/pmem*; do
     fields="\"name\": \"$name\", \"slot\": $slot, \"size\": $size, \"node\": $node"
     say "{$fields, \"zeros\": $zeros, \"text\": \"$text\", \"md5\": \"$md5\"}"
 done
-say '{"ready": true}'
 for input in /sys/class/input/event*; do
-    if [ "$(cat "$input/device/name")" = "Power Button" ]; then head -c 1 "/dev/input/${input##*/}" > /dev/null; fi
+    if [ "$(cat "$input/device/name")" = "Power Button" ]; then exec 3< "/dev/input/${input##*/}"; fi
 done
+say '{"ready": true}'
+head -c 1 <&3 > /dev/null
 sync
 poweroff -f
 """

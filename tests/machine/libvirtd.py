@@ -1,4 +1,4 @@
-"""A libvirt daemon of the run's own, with its virtlogd: system mode, QEMU driver, sockets and state in a directory.
+"""A libvirt daemon of the run's own: system mode, QEMU driver, sockets and state in a directory.
 
 A system libvirtd has fixed directories. So it gets a mount namespace, in which these are others; and a PID namespace,
 with which every guest ends, however the run ends.
@@ -24,8 +24,9 @@ _START_SECONDS = 60
 
 #: The first process of the namespaces. Standard input ends with the run; then this ends, and the kernel ends the rest.
 #: A directory that is not on the machine is not made there: its parent is replaced by links to all that is in it.
-#: The QEMU driver wants its packaged user and group to be there, before it reads in qemu.conf that they are others.
-_INIT = r"""\
+#: The QEMU driver wants its packaged user and group to be there, before it reads in qemu.conf that they are others. And
+#: when it can open /dev/kvm and guests cannot, it asks QEMU anew at each call what it can do, which takes seconds.
+_INIT = r"""
 set -e
 PATH=$PATH:/usr/sbin:/sbin
 for directory in /etc /run /var/cache /var/lib /var/log; do
@@ -45,7 +46,13 @@ for table in passwd group; do
 done
 echo "libvirt-qemu:x:$2:$3::/:/bin/false" >> /etc/passwd
 printf 'libvirt-qemu:x:%s:\nkvm:x:%s:\n' "$3" "$3" >> /etc/group
-virtlogd --pid-file "$1/virtlogd.pid" &
+if [ -e /dev/kvm ]; then
+    mkdir "$1/dev"
+    mount -t tmpfs tmpfs "$1/dev"
+    cp -a /dev/kvm "$1/dev"
+    chmod 666 "$1/dev/kvm"
+    mount --bind "$1/dev/kvm" /dev/kvm
+fi
 libvirtd --pid-file "$1/libvirtd.pid" &
 cat > /dev/null
 """
@@ -58,8 +65,8 @@ unix_sock_ro_perms = "0777"
 unix_sock_rw_perms = "0777"
 """
 
-#: Guests run as whoever runs the tests. Files keep their owner: with dynamic_ownership, libvirt's default, a namespace
-#: that is a file belongs to the guest's user while it runs, and afterwards to whom libvirt remembers, or to root.
+#: Guests run as whoever runs the tests; without virtlogd, which keeps logs as root. Files keep their owner: with
+#: dynamic_ownership, libvirt's default, a namespace that is a file belongs to the guest's user while it runs.
 _QEMU_CONF = """\
 user = "+{user}"
 group = "+{group}"
@@ -68,6 +75,7 @@ remember_owner = 0
 security_driver = "none"
 cgroup_controllers = []
 namespaces = []
+stdio_handler = "file"
 """
 
 
@@ -78,7 +86,7 @@ def running(hook: str | None = None) -> Iterator[str]:
     :param hook: a script that it asks before it starts a guest
     :raises RuntimeError: a program is missing, or it does not answer; what it said is in the message
     """
-    if missing := [name for name in ("libvirtd", "virtlogd", "qemu-system-x86_64") if not _program(name)]:
+    if missing := [name for name in ("libvirtd", "qemu-system-x86_64") if not _program(name)]:
         raise RuntimeError(f"not installed: {', '.join(missing)}. bindep.txt says what to install")
     work = pathlib.Path(tempfile.mkdtemp(prefix="vpmem-libvirt-"))
     try:
