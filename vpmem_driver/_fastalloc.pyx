@@ -106,6 +106,7 @@ cdef struct Demand:          # one label of a request
     int last
     int wanted
     int home                 # group on the wanted node
+    int alone                # group on the node that is tried
     int share                # so many come from there
     int missing              # so many do not
 
@@ -244,6 +245,15 @@ cdef void leave_ring(Table *table, Py_hash_t owner_hash, int position) noexcept 
     namespaces[leaving.after].before = leaving.before
 
 
+cdef void drop_ring(Table *table, Py_hash_t owner_hash, int oldest) noexcept nogil:
+    """Forget where a ring begins."""
+    cdef int *link = &table.buckets[owner_hash & table.bucket_mask]
+
+    while link[0] != oldest:
+        link = &table.namespaces[link[0]].chained
+    link[0] = table.namespaces[oldest].chained
+
+
 # Choosing
 
 cdef bint read_demands(Table *table, Request *request) noexcept nogil:
@@ -370,8 +380,17 @@ cdef bint precedes(const Table *table, const Request *request, int64_t staleness
     return False
 
 
-cdef void try_nodes(const Table *table, Request *request, int node) noexcept nogil:
-    """Pick the best from the wanted node and then from `node`, or from those that are taken if that is NONE."""
+cdef void keep(Request *request) noexcept nogil:
+    """Choose what was tried."""
+    cdef int number
+
+    request.found = True
+    for number in range(request.count):
+        request.items[number].chosen = request.items[number].trial
+
+
+cdef void try_nodes(const Table *table, Request *request, bint alone) noexcept nogil:
+    """Pick the best from the wanted node, and then from that of `Demand.alone`, or from those that are taken."""
     cdef int number, item
     cdef const Demand *demand
 
@@ -380,19 +399,19 @@ cdef void try_nodes(const Table *table, Request *request, int node) noexcept nog
         item = demand.first
         if demand.share:
             item = pick_from_group(table, request, demand.home, item, demand.share)
-        if demand.missing and node == NONE:
-            pick_from_set(table, request, demand, item)
+        if demand.missing and alone:
+            pick_from_group(table, request, demand.alone, item, demand.missing)
         elif demand.missing:
-            pick_from_group(table, request, find_group(table, demand.label, node), item, demand.missing)
+            pick_from_set(table, request, demand, item)
 
 
-cdef void consider(const Table *table, Request *request, int node) noexcept nogil:
+cdef void consider(const Table *table, Request *request, bint alone) noexcept nogil:
     """Choose from these nodes, as of :func:`try_nodes`, if that is better than what is chosen by now."""
     cdef int number
     cdef int64_t size = 0, staleness = 0
     cdef const Namespace *namespace
 
-    try_nodes(table, request, node)
+    try_nodes(table, request, alone)
     for number in range(request.count):
         namespace = &table.namespaces[request.items[number].trial]
         size += namespace.size
@@ -402,23 +421,21 @@ cdef void consider(const Table *table, Request *request, int node) noexcept nogi
             staleness += namespace.state == DIRTY
     if request.found and not precedes(table, request, staleness, size):
         return
-    request.found = True
     request.size = size
     request.staleness = staleness
-    for number in range(request.count):
-        request.items[number].chosen = request.items[number].trial
+    keep(request)
 
 
-cdef bint serves_alone(const Table *table, const Request *request, int node) noexcept nogil:
-    """Whether `node` has all that the wanted node has not."""
-    cdef int number, group
-    cdef const Demand *demand
+cdef bint serves_alone(const Table *table, Request *request, int node) noexcept nogil:
+    """Whether `node` has all that the wanted node has not. If so, `Demand.alone` says where."""
+    cdef int number
+    cdef Demand *demand
 
     for number in range(request.demand_count):
         demand = &request.items[number].demand
         if demand.missing:
-            group = find_group(table, demand.label, node)
-            if group == NONE or free_of(&table.groups[group]) < demand.missing:
+            demand.alone = find_group(table, demand.label, node)
+            if demand.alone == NONE or free_of(&table.groups[demand.alone]) < demand.missing:
                 return False
     return True
 
@@ -433,7 +450,7 @@ cdef void search_single_nodes(const Table *table, Request *request) noexcept nog
     for number in range(label.first_group, label[1].first_group):
         node = table.groups[number].node
         if node != request.home and serves_alone(table, request, node):
-            consider(table, request, node)
+            consider(table, request, True)
 
 
 cdef int list_nodes(const Table *table, const Request *request, int *listed) noexcept nogil:
@@ -489,7 +506,7 @@ cdef void search_sets(const Table *table, Request *request, const int *nodes, in
         while chosen >> count == 0:
             take(table, nodes, count, chosen)
             if set_serves(table, request):
-                consider(table, request, NONE)
+                consider(table, request, False)
             # Gosper's hack: the next number with as many bits.
             carried = chosen + (chosen & (~chosen + 1))
             chosen = ((chosen ^ carried) >> (2 + lowest_bit(chosen))) | carried
@@ -544,7 +561,7 @@ cdef void search_greedily(const Table *table, Request *request) noexcept nogil:
         table.nodes[node].taken = True
         reset_nodes(table, request, False)
         node = best_addition(table, request)
-    consider(table, request, NONE)
+    consider(table, request, False)
     reset_nodes(table, request, True)
 
 
@@ -555,13 +572,16 @@ cdef bint choose(Table *table, Request *request, int wanted_node) noexcept nogil
 
     request.found = False
     request.home = NONE if wanted_node == NONE else find(table.node_ids, 0, table.node_count, wanted_node)
+    if table.node_count == 1:
+        request.home = 0  # all there is, whatever is wanted
     if not read_demands(table, request):
         return False
     missing = share_home(table, request)
     if missing == NONE:
         return False
     if missing == 0:
-        consider(table, request, NONE)
+        try_nodes(table, request, False)
+        keep(request)
         return True
     search_single_nodes(table, request)
     if request.found:
@@ -753,18 +773,17 @@ cdef class NamespaceTable:
         :returns: an index for each label, or None when there are not enough free ones
         :raises ValueError: there are no labels, or a label or the node is negative
         """
-        cdef tuple wanted = tuple(labels)
+        cdef list wanted = labels if type(labels) is list else list(labels)
         cdef Item small[SMALL]
         cdef Request request
-        cdef int number = 0
+        cdef int number
 
         if node < -1 or not wanted:
             raise ValueError("the request is empty" if not wanted else f"node {node} is negative")
         open_request(&request, small, len(wanted))
         try:
-            for label in wanted:
-                request.items[number].trial = label_id(label)
-                number += 1
+            for number in range(request.count):
+                request.items[number].trial = label_id(wanted[number])
             if not choose(&self.table, &request, node):
                 return None
             indices = self.chosen_indices(&request)
@@ -799,11 +818,20 @@ cdef class NamespaceTable:
 
         :returns: the indices, in the order in which they were claimed; empty if it holds nothing
         """
-        cdef tuple indices = self.held(owner)
+        cdef Table *table = &self.table
         cdef Py_hash_t owner_hash = hash(owner)
+        cdef int position = self.find_ring(owner, owner_hash)
+        cdef tuple indices = self.ring_indices(position)
+        cdef PyObject *holder
+        cdef int _
 
-        for index in indices:
-            self.take_back(owner_hash, self.table.position_of[<int>index])
+        if position != NONE:
+            drop_ring(table, owner_hash, position)
+        for _ in range(<int>len(indices)):
+            holder = table.namespaces[position].owner
+            set_state(table, position, DIRTY, NULL)
+            Py_XDECREF(holder)
+            position = table.namespaces[position].after
         return indices
 
     def release_exact(self, str owner not None, indices) -> None:
@@ -875,17 +903,7 @@ cdef class NamespaceTable:
 
     def held(self, str owner not None) -> tuple[int, ...]:
         """The indices of what `owner` holds or has reserved, in the order in which it got them here."""
-        cdef Namespace *namespaces = self.table.namespaces
-        cdef int oldest = self.find_ring(owner, hash(owner))
-        cdef int position = oldest
-        cdef list indices = []
-
-        while position != NONE:
-            indices.append(namespaces[position].index)
-            position = namespaces[position].after
-            if position == oldest:
-                break
-        return tuple(indices)
+        return self.ring_indices(self.find_ring(owner, hash(owner)))
 
     def free(self, int label) -> int:
         """How many of a label are free.
@@ -1012,6 +1030,27 @@ cdef class NamespaceTable:
     cdef PyObject *owner_in_ring(self, str owner, int oldest) noexcept:
         """The object by which the ring that begins at `oldest` knows `owner`, the object itself if that is NONE."""
         return <PyObject *>owner if oldest == NONE else self.table.namespaces[oldest].owner
+
+    cdef tuple ring_indices(self, int oldest):
+        """The indices of the ring that begins at `oldest`, none if that is NONE."""
+        cdef const Namespace *namespaces = self.table.namespaces
+        cdef int position = oldest
+        cdef int number, count = 0
+        cdef tuple indices
+        cdef object index
+
+        while position != NONE:
+            count += 1
+            position = namespaces[position].after
+            if position == oldest:
+                break
+        indices = PyTuple_New(count)
+        for number in range(count):
+            index = namespaces[position].index
+            Py_INCREF(index)  # the tuple takes a reference of its own
+            PyTuple_SET_ITEM(indices, number, index)
+            position = namespaces[position].after
+        return indices
 
     cdef tuple chosen_indices(self, const Request *request):
         cdef tuple indices = PyTuple_New(request.count)
