@@ -1,6 +1,7 @@
 """One ``<memory model='nvdimm'>``: its fields, its XML, and the one that a namespace needs."""
 
 import dataclasses
+import functools
 import math
 import operator
 import typing
@@ -70,6 +71,10 @@ class _Place(typing.NamedTuple):
     write: Callable[[typing.Any], object]
     read: Read[object]
 
+    def written(self, value: object) -> str:
+        """The field in XML, nothing for None and False."""
+        return "" if value is None or value is False else self.template % self.write(value)
+
 
 def _at(path: str, kind: _Kind) -> dict[str, _Place]:
     part, *outer, tag = path.split("/")
@@ -119,11 +124,7 @@ class MemoryDevice:
 
         :raises InvalidRequest: a size that is no whole number of KiB, or a path that XML cannot hold
         """
-        texts = [
-            "" if value is None or value is False else template % write(value)
-            for value, (template, write) in zip(_VALUES(self), _WRITERS, strict=True)
-        ]
-        return _TEMPLATE % (*texts,)
+        return _TEMPLATE % tuple([write(value) for value, write in zip(_VALUES(self), _WRITERS, strict=True)])
 
     def to_element(self) -> etree._Element:
         """The same as an lxml element that belongs to no document.
@@ -155,7 +156,10 @@ class MemoryDevice:
 _NAMES = tuple(field.name for field in dataclasses.fields(MemoryDevice))
 _PLACES = tuple(typing.cast("_Place", field.metadata["place"]) for field in dataclasses.fields(MemoryDevice))
 _VALUES = operator.attrgetter(*_NAMES)
-_WRITERS = tuple((place.template, place.write) for place in _PLACES)
+# Devices of a host are mostly alike but for their paths.
+_WRITERS = tuple(
+    place.written if place.tag == "path" else functools.lru_cache(maxsize=64)(place.written) for place in _PLACES
+)
 _HOLES = ["%s" * sum(place.part == part for place in _PLACES) for part in ("@", "source", "target")]
 _TEMPLATE = '<memory model="nvdimm"{}><source>{}</source><target>{}</target></memory>'.format(*_HOLES)
 
