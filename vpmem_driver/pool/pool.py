@@ -159,10 +159,12 @@ class Pool(Books):
         failures: dict[str, wiping.Result] = {}
         while True:
             try:
-                before = self._reserve(owner, label_ids, numa_node, failures)
+                before, taken = self._reserve(owner, label_ids, numa_node, failures)
             except exception.InsufficientNamespaces:
                 wiping.raise_for(failures.values())  # without these there would have been enough
                 raise
+            if all(row.state is State.CLAIMED for row in taken):
+                return tuple(self._view.grant(row) for row in taken)
             failed = self._finish(owner, before, on_progress, stop)
             if not failed:
                 return self._granted(owner, before)
@@ -246,8 +248,9 @@ class Pool(Books):
             table.seen = self._ledger.last_move()
             if any(self._configured.get(row.uuid) != self._view.label_of.get(row.uuid) for row in released):
                 self._label_held(self._ledger.rows())
+            dirty = [self._row(row.uuid) for row in released]
         LOG.info("%s released %s", owner, _names(released))
-        return tuple(self._view.record(self._row(row.uuid)) for row in released)
+        return tuple(self._view.record(row) for row in dirty)
 
     def renew(self, owner: str) -> None:
         """Have all that `owner` holds wiped, and keep it for that owner, who starts anew.
@@ -302,10 +305,12 @@ class Pool(Books):
 
     # Inside
 
-    def _reserve(self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]) -> list[Row]:
+    def _reserve(
+        self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]
+    ) -> tuple[list[Row], list[Row]]:
         """Claim what is clean and reserve what must be wiped first, leaving out `failures`.
 
-        :returns: the chosen rows as they were before
+        :returns: the chosen rows as they were before, and as they are now
         :raises InsufficientNamespaces: nothing was changed
         """
         with self._change() as table:
@@ -314,6 +319,7 @@ class Pool(Books):
             before = [self._row(uuid) for uuid in chosen or ()]
             self._take(owner, before)
             table.seen = self._ledger.last_move()
+            taken = [self._row(row.uuid) for row in before]
         if chosen is None:
             raise exception.InsufficientNamespaces(
                 request=",".join(self._config.labels[index] for index in label_ids),
@@ -323,7 +329,7 @@ class Pool(Books):
                 ),
             )
         LOG.info("%s is given %s", owner, _names(before))
-        return before
+        return before, taken
 
     def _reserve_exact(self, owner: str, uuids: Sequence[str]) -> list[Row]:
         """As :meth:`_reserve`, for exactly these."""
