@@ -1129,5 +1129,6 @@ cdef dict index_by(texts, bint folded):
     for index, text in enumerate(texts):
         if text is not None:
             text = text.lower() if folded else text
-            places[text] = SEVERAL if text in places else index
+            if places.setdefault(text, index) is not index:
+                places[text] = SEVERAL
     return places

@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 
+import msgspec
+
 from vpmem_driver import exception, model
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One namespace under one label.
 
     :ivar label: index into :attr:`LabelConfig.labels`

@@ -12,8 +12,9 @@ import os
 import pathlib
 import sqlite3
 import threading
-import typing
 from collections.abc import Iterator
+
+import msgspec
 
 from vpmem_driver import exception, model
 
@@ -79,8 +80,7 @@ _REMEDIES = {
 }
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One namespace as the ledger has it. Sizes are bytes.
 
     :ivar owner: who holds it (claimed), or will when its wipe is done (dirty)
@@ -126,21 +126,8 @@ class Move:
     reason: str
 
 
-_ROW_FIELDS = tuple(field.name for field in dataclasses.fields(Row))
-_ROW_COLUMNS = ", ".join(_ROW_FIELDS)
+_ROW_COLUMNS = ", ".join(Row.__struct_fields__)
 _MOVE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Move))
-
-
-def _row(line: tuple[typing.Any, ...]) -> Row:
-    values = dict(zip(_ROW_FIELDS, line, strict=True))
-    return Row(
-        **values
-        | {
-            "pmem": bool(values["pmem"]),
-            "begun": bool(values["begun"]),
-            "state": model.State(values["state"]),
-        }
-    )
 
 
 class Ledger:
@@ -347,8 +334,8 @@ class Ledger:
         with self._lock:
             found = self._execute(f"SELECT {_ROW_COLUMNS} FROM namespace {rest}", values).fetchall()  # noqa: S608
         try:
-            return [_row(line) for line in found]
-        except ValueError as error:
+            return msgspec.convert(found, list[Row], strict=False)  # SQLite's 0 and 1 are bool
+        except msgspec.ValidationError as error:
             raise exception.LedgerCorrupt(path=self.path, reason=str(error), remedy=_CORRUPT_REMEDY) from error
 
     def _make_private(self) -> None:

@@ -1,11 +1,13 @@
 """The frozen values that every part of the package speaks in.
 
-Sizes and alignments are bytes. UUIDs are strings, lower case, in canonical form.
+Sizes and alignments are bytes. UUIDs are strings, lower case, in canonical form. What there is one of for each
+namespace of a host is a msgspec.Struct: it is made in a tenth of the time that a frozen dataclass takes.
 """
 
 import dataclasses
 import enum
 
+import msgspec
 import os_resource_classes
 
 #: Prefix that Nova puts before a label to make a Placement resource class (nova/virt/libvirt/driver.py, Nova 31-34).
@@ -25,8 +27,7 @@ class State(enum.StrEnum):
     QUARANTINED = "quarantined"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Namespace:
+class Namespace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One namespace as discovery sees it at this moment.
 
     :ivar uuid: its identity; None where the kind has none (such a namespace is unusable)

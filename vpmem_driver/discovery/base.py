@@ -5,8 +5,9 @@ What the two views of the host's NVDIMM bus, ndctl and sysfs, have to say alike 
 
 import abc
 import collections
-import dataclasses
 from collections.abc import Iterable
+
+import msgspec
 
 from vpmem_driver import exception, model
 
@@ -58,7 +59,7 @@ def mark_shared_identities(found: Iterable[model.Namespace]) -> tuple[model.Name
     if len(count) == len(namespaces):
         return tuple(namespaces)
     return tuple(
-        dataclasses.replace(ns, unusable="another namespace has the same uuid")
+        msgspec.structs.replace(ns, unusable="another namespace has the same uuid")
         if ns.uuid is not None and ns.unusable is None and count[ns.uuid] > 1
         else ns
         for ns in namespaces

@@ -63,20 +63,6 @@ class _Item(msgspec.Struct, frozen=True, gc=False):
     dimms: tuple["_Item", ...] | None = None
 
 
-class _Row(msgspec.Struct, frozen=True, gc=False):
-    """What becomes a :class:`model.Namespace`: to fill frozen dataclasses from these in C takes half the time."""
-
-    uuid: str | None
-    name: str | None
-    size: int
-    align: int
-    numa_node: int | None
-    mode: str
-    device: str | None
-    unusable: str | None
-    pmem: bool = True
-
-
 _DECODER: msgspec.json.Decoder[list[_Item] | _Item] = msgspec.json.Decoder(list[_Item] | _Item)
 _NO_DEVICE = _Device("")
 
@@ -136,8 +122,8 @@ def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ..
     """
     if not text or text.isspace():
         return ()
-    rows = [row for row in _rows(_decode(text), -1, node_of) if row.size or row.uuid]
-    return base.mark_shared_identities(msgspec.convert(rows, tuple[model.Namespace, ...], from_attributes=True))
+    found = _namespaces(_decode(text), -1, node_of)
+    return base.mark_shared_identities([namespace for namespace in found if namespace.size or namespace.uuid])
 
 
 def _handed_in(run: Callable[[], str]) -> str:
@@ -203,20 +189,20 @@ def _decode(text: str) -> Sequence[_Item]:
     return decoded if isinstance(decoded, list) else (decoded,)
 
 
-def _rows(items: Sequence[_Item], region_node: int, node_of: NodeOf | None) -> Iterator[_Row]:
+def _namespaces(items: Sequence[_Item], region_node: int, node_of: NodeOf | None) -> Iterator[model.Namespace]:
     """Every namespace in `items`, which are in a region of that NUMA node (-1: not told)."""
     for item in items:
         if item.dev.startswith("namespace"):
-            yield _row(item, region_node, node_of)
+            yield _namespace(item, region_node, node_of)
             continue
         inner = [part for part in (item.buses, item.regions, item.namespaces) if part is not None]
         if not inner and not item.dev and item.dimms is None:
             raise _failed("what it printed is JSON, but no list of namespaces", _BY_HAND)
         for part in inner:
-            yield from _rows(part, item.numa_node, node_of)
+            yield from _namespaces(part, item.numa_node, node_of)
 
 
-def _row(item: _Item, region_node: int, node_of: NodeOf | None) -> _Row:
+def _namespace(item: _Item, region_node: int, node_of: NodeOf | None) -> model.Namespace:
     region = item.daxregion
     devices = region.devices if region is not None else _only(item)
     if len(devices) != 1:
@@ -226,15 +212,20 @@ def _row(item: _Item, region_node: int, node_of: NodeOf | None) -> _Row:
     uuid = base.canonical_uuid(item.uuid)
     size = device.size or item.size
     node = item.numa_node
-    return _Row(
-        uuid,
-        item.name,
-        size,
-        device.align or (region.align if region is not None else 0) or item.align or base.DEFAULT_ALIGN,
-        node if node >= 0 else _node(item, device, region_node, node_of),
-        mode,
-        "/dev/" + device.chardev if device.chardev else None,
-        base.why_unusable(
+    # Most are as they should be: to ask for the reason costs as much as all else here.
+    plain = mode == "devdax" and item.state != "disabled" and device.state != "disabled" and device.chardev
+    return model.Namespace(
+        uuid=uuid,
+        name=item.name,
+        size=size,
+        align=device.align or (region.align if region is not None else 0) or item.align or base.DEFAULT_ALIGN,
+        numa_node=node if node >= 0 else _node(item, device, region_node, node_of),
+        mode=mode,
+        device="/dev/" + device.chardev if device.chardev else None,
+        pmem=True,
+        unusable=None
+        if plain and size > 0 and uuid and item.name
+        else base.why_unusable(
             item.dev,
             enabled=item.state != "disabled",
             mode=mode,

@@ -7,6 +7,7 @@ and is made anew from it after one that failed.
 import contextlib
 import dataclasses
 import logging
+import operator
 import threading
 from collections.abc import Iterable, Iterator
 
@@ -19,6 +20,9 @@ from vpmem_driver.pool.table import Table
 from vpmem_driver.pool.view import View
 
 LOG = logging.getLogger(__name__)
+
+#: What the ledger has of a namespace, and discovery too.
+_description = operator.attrgetter("name", "size", "align", "numa_node", "mode", "device", "pmem")
 
 
 class Books:
@@ -64,7 +68,11 @@ class Books:
                 )
             configured = matching.match(self._config, found, rows, leave_out_absent=self._leave_out_absent)
             for uuid, namespace in usable.items():
-                self._record(rows.get(uuid), namespace)
+                row = rows.get(uuid)
+                if row is None:
+                    self._ledger.insert(namespace)
+                elif _description(row) != _description(namespace):
+                    self._describe(row, namespace)
             self._configured = configured
             self._view = View(self._config, found, usable, configured)
             self._label_held(rows.values())
@@ -134,17 +142,9 @@ class Books:
             wiped=wiped,
         )
 
-    def _record(self, row: Row | None, namespace: model.Namespace) -> None:
-        """Take what discovery says of one namespace into the ledger."""
-        if row is None:
-            self._ledger.insert(namespace)
-            return
+    def _describe(self, row: Row, namespace: model.Namespace) -> None:
+        """Take what discovery says of a known namespace into the ledger."""
         if row.size != namespace.size and row.state is State.CLEAN:
             LOG.warning("%s was %d bytes and is %d now: unknown again", row.name, row.size, namespace.size)
             self._ledger.move(row, State.UNKNOWN, "its size has changed")
-        if _description(row) != _description(namespace):
-            self._ledger.describe(row, namespace)
-
-
-def _description(entry: Row | model.Namespace) -> tuple[object, ...]:
-    return (entry.name, entry.size, entry.align, entry.numa_node, entry.mode, entry.device, entry.pmem)
+        self._ledger.describe(row, namespace)

@@ -38,11 +38,12 @@ def match(
                 label_of[row.uuid] = entry.label
         else:
             _refuse(_config_error(entry, code), leave_out=leave_out_absent and code == _fastalloc.NOT_FOUND)
+    least_sizes = {align: guestxml.least_size(align) for align in {namespace.align for namespace in found}}
     for namespace, label in zip(found, label_ids, strict=True):
         if label < 0:
             continue
         fault = namespace.unusable
-        if namespace.size < (least := guestxml.least_size(namespace.align)):
+        if namespace.size < (least := least_sizes[namespace.align]):
             fault = fault or f"a guest's device takes {least} bytes, and it has {namespace.size}"
         if fault is not None and namespace.uuid not in rows:
             entry = next(
@@ -71,11 +72,14 @@ def keep_held(
     """
     known = dict(zip(config.resource_classes, config.labels, strict=True))
     kept = dict(label_of)
+    index_of: dict[str, int] = {}
     for row in rows:
         if row.owner is not None and row.label is not None:
-            resource_class = model.resource_class(row.label)
-            known.setdefault(resource_class, row.label)
-            kept[row.uuid] = list(known).index(resource_class)
+            if row.label not in index_of:
+                resource_class = model.resource_class(row.label)
+                known.setdefault(resource_class, row.label)
+                index_of[row.label] = list(known).index(resource_class)
+            kept[row.uuid] = index_of[row.label]
             if label_of.get(row.uuid) != kept[row.uuid]:
                 LOG.warning("Namespace %s stays under label %s until %s releases it", row.name, row.label, row.owner)
     return dataclasses.replace(config, labels=tuple(known.values()), resource_classes=tuple(known)), kept

@@ -1,10 +1,10 @@
 """What all kinds of discovery have in common."""
 
-import dataclasses
 import pathlib
 import random
 import uuid
 
+import msgspec
 import pytest
 
 from tests.unit.discovery import hosts
@@ -29,7 +29,7 @@ def test_a_shared_identity_makes_all_unusable() -> None:
     twice = [shared, namespace(uuid=shared.uuid), other]
     found = {each.name: each for each in base.mark_shared_identities(twice)}
     assert found[other.name] == other
-    assert found[shared.name] == dataclasses.replace(shared, unusable="another namespace has the same uuid")
+    assert found[shared.name] == msgspec.structs.replace(shared, unusable="another namespace has the same uuid")
     assert sum(each.unusable is not None for each in found.values()) == 2
 
 
