@@ -97,7 +97,7 @@ class HostPool:
             for resource_class, total in self._totals.items()
         }
 
-    def resources(self, provider_uuid: str) -> dict[str, set[objects.Resource]]:
+    def resources(self, provider_uuid: str) -> dict[str, HandOut]:
         """What the resource tracker may pick from, and what it must find again, by resource class."""
         rows = {row.uuid: row for row in self._pool.ledger.rows()}
         records = self._pool.records()

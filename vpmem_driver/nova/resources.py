@@ -5,7 +5,6 @@ The tracker does ``free = provided - assigned`` and then ``free.pop()`` (Resourc
 build window): so each pick is noted here, and not offered again until the ledger has it, or it was given back.
 """
 
-import copy
 import time
 import typing
 from collections.abc import Iterable
@@ -31,47 +30,54 @@ class Picks:
         for identifier in identifiers:
             self._until.pop(identifier, None)
 
-    def __contains__(self, identifier: str) -> bool:
-        return self._until.get(identifier, 0.0) > time.monotonic()
+    def now(self) -> set[str]:
+        """What must not be offered at this moment."""
+        now = time.monotonic()
+        return {identifier for identifier, until in self._until.copy().items() if until > now}
 
-    def __deepcopy__(self, memo: dict[int, typing.Any]) -> "Picks":
-        return self
 
+class HandOut(frozenset[objects.Resource]):
+    """All Resource objects of one class on a host, and which of them may be handed out, in which order.
 
-class HandOut(set[objects.Resource]):
-    """A set of Resource objects that gives them out in order of :attr:`ranks`, and none that was picked already.
-
-    :ivar ranks: by identifier, of those that may be handed out; what has no rank is in use
+    A value: nobody changes it, nor what is in it. So a copy is the set itself; the tracker makes one for each claim.
     """
 
-    def __init__(self, resources: Iterable[objects.Resource], ranks: dict[str, int], picks: Picks) -> None:
-        super().__init__(resources)
-        self.ranks = ranks
-        self.picks = picks
+    _offered: dict[str, objects.Resource]
+    _picks: Picks
+
+    def __new__(cls, resources: Iterable[objects.Resource], ranks: dict[str, int], picks: Picks) -> typing.Self:
+        """Make a set.
+
+        :param ranks: by identifier, of those that may be handed out; what has no rank is in use
+        """
+        made = super().__new__(cls, resources)
+        offered = {resource.identifier: resource for resource in made}
+        made._offered = {identifier: offered[identifier] for identifier in sorted(ranks, key=ranks.__getitem__)}
+        made._picks = picks
+        return made
 
     def __deepcopy__(self, memo: dict[int, typing.Any]) -> "HandOut":
-        return HandOut((copy.deepcopy(resource, memo) for resource in self), self.ranks, self.picks)
+        return self
 
     def __copy__(self) -> "HandOut":
-        return HandOut(self, self.ranks, self.picks)
+        return self
 
-    def __sub__(self, assigned: typing.AbstractSet[typing.Any]) -> "HandOut":
+    def __sub__(self, assigned: typing.AbstractSet[typing.Any]) -> "Free":  # type: ignore[override]
         """What may be handed out. Namespaces are told by identifier: a device path on record may be an old one."""
-        taken = {resource.identifier for resource in assigned}
-        free = (
-            resource
-            for resource in self
-            if resource.identifier in self.ranks
-            and resource.identifier not in taken
-            and resource.identifier not in self.picks
-        )
-        return HandOut(free, self.ranks, self.picks)
+        taken = {resource.identifier for resource in assigned} | self._picks.now()
+        free = [resource for identifier, resource in self._offered.items() if identifier not in taken]
+        return Free(reversed(free), self._picks)
 
-    def pop(self) -> objects.Resource:
+
+class Free(list[objects.Resource]):
+    """What may be handed out, the first one last."""
+
+    def __init__(self, resources: Iterable[objects.Resource], picks: Picks) -> None:
+        super().__init__(resources)
+        self._picks = picks
+
+    def pop(self) -> objects.Resource:  # type: ignore[override]
         """Take the first one out, and note that it was picked."""
-        first = min(self, key=lambda resource: self.ranks[resource.identifier], default=None)
-        if first is None:
-            raise KeyError("no namespace is free")
-        self.remove(first)
-        self.picks.note(first.identifier)
+        first = super().pop()
+        self._picks.note(first.identifier)
         return first
