@@ -6,7 +6,7 @@ import pathlib
 import typing
 from collections.abc import Iterator
 
-from vpmem_driver import exception, guestxml
+from vpmem_driver import exception
 
 #: Where a libvirt daemon that serves qemu:///system listens: the monolithic one, and the modular one (libvirt >= 7).
 _DAEMON_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
@@ -37,6 +37,8 @@ def same_file(path: str, device: str) -> bool:
 
 
 def _has(domain_xml: str, device: str) -> bool:
+    from vpmem_driver import guestxml  # noqa: PLC0415  as slow to load as the binding
+
     return any(same_file(memory.path, device) for memory in guestxml.devices(domain_xml))
 
 

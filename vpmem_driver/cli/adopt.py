@@ -7,7 +7,7 @@ from cliff import lister
 from vpmem_driver.cli import base
 
 
-class Adopt(lister.Lister):
+class Adopt(base.Ours, lister.Lister):
     """Give an owner the namespaces that its guest has already, as they are: nothing is wiped.
 
     For guests that had persistent memory before this ledger was there. What another owner holds, or has left its bytes

@@ -7,7 +7,7 @@ from cliff import lister
 from vpmem_driver.cli import base
 
 
-class Claim(lister.Lister):
+class Claim(base.Ours, lister.Lister):
     """Claim one namespace for each label, all or nothing.
 
     Clean namespaces are given at once. Where only dirty or unknown ones are left, this waits until they are wiped.

@@ -12,8 +12,6 @@ import tempfile
 import typing
 import uuid
 
-from cliff import command
-
 from vpmem_driver import exception, guestxml
 from vpmem_driver.cli import base
 from vpmem_driver.domains import Domains
@@ -29,7 +27,7 @@ _FLAVOR = "LARGE,SMALL"
 _COLUMNS = tuple(f"-c{column}" for column in ("name", "label", "size", "numa_node", "state", "owner"))
 
 
-class Demo(command.Command):
+class Demo(base.Ours):
     """Show the whole way of a namespace on this machine: into a guest and back, and on to the next.
 
     Needs no configuration, no root and no daemon: namespaces are files in a private temporary directory, the guest is a

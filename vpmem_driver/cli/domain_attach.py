@@ -10,7 +10,7 @@ from vpmem_driver.cli import base
 from vpmem_driver.domains import Domains
 
 
-class DomainAttach(lister.Lister):
+class DomainAttach(base.Ours, lister.Lister):
     """Claim namespaces for a libvirt domain and add them to its definition.
 
     A running domain has them from its next start on. Its definition needs guest NUMA cells.

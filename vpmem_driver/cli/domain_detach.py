@@ -8,7 +8,7 @@ from vpmem_driver import exception, guestxml
 from vpmem_driver.cli import base
 
 
-class DomainDetach(lister.Lister):
+class DomainDetach(base.Ours, lister.Lister):
     """Take all of a domain's namespaces out of its definition and release them. Its bytes in them are lost.
 
     The domain must be shut off: a guest cannot give up persistent memory while it runs.

@@ -10,7 +10,7 @@ from vpmem_driver.cli import base
 COLUMNS = ("domain", "uuid", "name", "before", "now")
 
 
-class DomainRefresh(lister.Lister):
+class DomainRefresh(base.Ours, lister.Lister):
     """Write the device paths of this moment into the definitions of domains that hold namespaces.
 
     The kernel may number its device nodes anew at each boot. A domain that is defined from its XML, as libvirt does it

@@ -4,13 +4,11 @@ import argparse
 import pathlib
 import sys
 
-from cliff import command
-
 from vpmem_driver import exception, guestxml
 from vpmem_driver.cli import base
 
 
-class DomainXML(command.Command):
+class DomainXML(base.Ours):
     """Print domain XML that has what an owner holds, with the device paths of this moment.
 
     With --base, that domain with the devices added; without, a small domain to start from. Nothing is defined: hand it

@@ -11,7 +11,7 @@ from vpmem_driver.cli import base
 _COLUMNS = tuple(field.name for field in dataclasses.fields(ledger.Move))
 
 
-class History(lister.Lister):
+class History(base.Ours, lister.Lister):
     """Show what has happened to this host's namespaces: when, which, from which state to which, for whom, and why."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

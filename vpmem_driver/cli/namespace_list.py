@@ -7,7 +7,7 @@ from cliff import lister
 from vpmem_driver.cli import base
 
 
-class NamespaceList(lister.Lister):
+class NamespaceList(base.Ours, lister.Lister):
     """List this host's namespaces: label, size, state and owner of each.
 
     Shows those that the configuration gives to guests and those that somebody holds. With --all also the others, each

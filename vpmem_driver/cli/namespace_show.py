@@ -7,7 +7,7 @@ from cliff import show
 from vpmem_driver.cli import base
 
 
-class NamespaceShow(show.ShowOne):
+class NamespaceShow(base.Ours, show.ShowOne):
     """Show one namespace."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

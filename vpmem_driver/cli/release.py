@@ -7,7 +7,7 @@ from cliff import lister
 from vpmem_driver.cli import base
 
 
-class Release(lister.Lister):
+class Release(base.Ours, lister.Lister):
     """Take back what an owner holds. Its bytes are lost: the namespaces are wiped at once, in the background.
 
     Stop the guest first: what a guest still uses is not wiped, and so not given to anybody else, until it is stopped.

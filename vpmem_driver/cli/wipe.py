@@ -8,7 +8,7 @@ from vpmem_driver import wiping
 from vpmem_driver.cli import base
 
 
-class Wipe(lister.Lister):
+class Wipe(base.Ours, lister.Lister):
     """Wipe namespaces that nobody holds: overwrite every byte with zeros, check it, and wait for that.
 
     All dirty ones, or exactly those that are named; named ones may also be unknown (never seen by this ledger) or

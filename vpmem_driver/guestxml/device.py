@@ -12,7 +12,6 @@ from lxml import etree
 from vpmem_driver import exception, model
 from vpmem_driver.guestxml.values import (
     KIB,
-    MIB,
     PARSER,
     Read,
     invalid,
@@ -22,22 +21,13 @@ from vpmem_driver.guestxml.values import (
     read_access,
     read_text,
     unreadable,
-    up,
     write_path,
     write_size,
 )
+from vpmem_driver.sizes import GRANULE, LABEL_SIZE, PAGE, least_size
 
-#: libvirt rounds the size of a memory device UP to this, on x86 and aarch64 alike
-#: (qemuDomainGetMemoryModuleSizeAlignment in qemu_domain.c). On ppc64 it rounds a nvdimm DOWN, to 256 MiB and the label
-#: (qemuDomainNVDimmAlignSizePseries), which cannot go past the end of a device either.
-GRANULE = 2 * MIB
-#: What Nova's in-tree vPMEM gives a label (LibvirtConfigGuestVPMEM in nova/virt/libvirt/config.py, Nova 31-34). The
-#: label lies at the end of a device, so a guest finds its own only as long as this and the size stay as they were.
-LABEL_SIZE = 2 * MIB
 #: The least that libvirt (virDomainMemoryTargetDefParseXML) and QEMU (MIN_NAMESPACE_LABEL_SIZE) take for a label.
 MIN_LABEL_SIZE = 128 * KIB
-
-PAGE = 4096
 
 
 class _Kind(typing.NamedTuple):
@@ -162,11 +152,6 @@ _WRITERS = tuple(
 )
 _HOLES = ["%s" * sum(place.part == part for place in _PLACES) for part in ("@", "source", "target")]
 _TEMPLATE = '<memory model="nvdimm"{}><source>{}</source><target>{}</target></memory>'.format(*_HOLES)
-
-
-def least_size(align: int, label_size: int = LABEL_SIZE) -> int:
-    """The fewest bytes of a namespace of that alignment that leave the guest anything beside the label."""
-    return up(label_size + max(align, PAGE), math.lcm(align or 1, GRANULE))
 
 
 def device_for(grant: model.Grant, *, node: int, label_size: int = LABEL_SIZE) -> MemoryDevice:

@@ -8,7 +8,7 @@ from lxml import etree
 
 from vpmem_driver import exception, model
 from vpmem_driver.guestxml import identity
-from vpmem_driver.guestxml.device import GRANULE, LABEL_SIZE, MemoryDevice, device_for
+from vpmem_driver.guestxml.device import MemoryDevice, device_for
 from vpmem_driver.guestxml.values import (
     DUMP,
     KIB,
@@ -25,6 +25,7 @@ from vpmem_driver.guestxml.values import (
     unreadable,
     up,
 )
+from vpmem_driver.sizes import GRANULE, LABEL_SIZE
 
 CELL_GRANULE = 1 * MIB  # qemuDomainGetMemorySizeAlignment
 PPC64_GRANULE = 256 * MIB  # there, of cells and devices both

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-from vpmem_driver import _fastalloc, exception, guestxml, labels, ledger, model
+from vpmem_driver import _fastalloc, exception, labels, ledger, model, sizes
 
 LOG = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def match(
                 label_of[row.uuid] = entry.label
         else:
             _refuse(_config_error(entry, code), leave_out=leave_out_absent and code == _fastalloc.NOT_FOUND)
-    least_sizes = {align: guestxml.least_size(align) for align in {namespace.align for namespace in found}}
+    least_sizes = {align: sizes.least_size(align) for align in {namespace.align for namespace in found}}
     for namespace, label in zip(found, label_ids, strict=True):
         if label < 0:
             continue

@@ -1,0 +1,20 @@
+"""How much of a namespace a guest's device takes."""
+
+import math
+
+MIB = 1024 * 1024
+
+#: libvirt rounds the size of a memory device UP to this, on x86 and aarch64 alike
+#: (qemuDomainGetMemoryModuleSizeAlignment in qemu_domain.c). On ppc64 it rounds a nvdimm DOWN, to 256 MiB and the label
+#: (qemuDomainNVDimmAlignSizePseries), which cannot go past the end of a device either.
+GRANULE = 2 * MIB
+#: What Nova's in-tree vPMEM gives a label (LibvirtConfigGuestVPMEM in nova/virt/libvirt/config.py, Nova 31-34). The
+#: label lies at the end of a device, so a guest finds its own only as long as this and the size stay as they were.
+LABEL_SIZE = 2 * MIB
+PAGE = 4096
+
+
+def least_size(align: int, label_size: int = LABEL_SIZE) -> int:
+    """The fewest bytes of a namespace of that alignment that leave the guest anything beside the label."""
+    unit = math.lcm(align or 1, GRANULE)
+    return -(-(label_size + max(align, PAGE)) // unit) * unit
