@@ -18,6 +18,7 @@ import pytest
 from tests.functional.conftest import MIB, fill, is_zero, new_owner
 from vpmem_driver import ledger, wiping
 from vpmem_driver.cli.main import VPMEMApp
+from vpmem_driver.discovery.directory import DirectoryDiscovery
 
 KEYS = ["uuid", "name", "label", "resource_class", "size", "align", "numa_node", "device", "state", "owner", "reason"]
 
@@ -205,7 +206,7 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("entries", "said"),
         [
-            (["LARGE:nowhere"], "there is no namespace 'nowhere' on this host. 'vpmem namespace list --all'"),
+            (["LARGE:nowhere"], "there is no namespace 'nowhere' on this host. There are: large0, large1, small0"),
             (["A:small0|small0"], "namespace 'small0' stands twice under this label"),
             (["A:small0", "B:small0"], "namespace 'small0' is under another label already"),
             (["small0"], "there is no colon"),
@@ -223,7 +224,11 @@ class TestConfiguration:
 
     def test_one_name_for_two_namespaces(self, host, refused):
         host.make("small0", node=3)
-        assert "two namespaces of this host have the name 'small0'. Write the uuid" in refused(2, "namespace", "list")
+        namespaces = DirectoryDiscovery(str(host.directory)).namespaces()
+        uuids = [namespace.uuid for namespace in namespaces if namespace.name == "small0"]
+        err = refused(2, "namespace", "list")
+        assert "two namespaces of this host have the name 'small0'. Write the uuid" in err
+        assert all(uuid in err for uuid in uuids)  # no listing can be had until the configuration is right
 
     @pytest.mark.parametrize("kind", ["empty", "odd", "symlink", "fifo", "device"])
     def test_what_cannot_be_a_namespace(self, host, refused, kind):

@@ -8,6 +8,9 @@ from vpmem_driver import _fastalloc, exception, labels, ledger, model, sizes
 
 LOG = logging.getLogger(__name__)
 
+#: How many names or uuids a message tells at most.
+_SHOWN = 8
+
 
 def match(
     config: labels.LabelConfig,
@@ -37,7 +40,7 @@ def match(
                 LOG.warning("%s%s", exception.NamespaceMissing(namespace=entry.namespace), _held(row))
                 label_of[row.uuid] = entry.label
         else:
-            _refuse(_config_error(entry, code), leave_out=leave_out_absent and code == _fastalloc.NOT_FOUND)
+            _refuse(_config_error(entry, code, found), leave_out=leave_out_absent and code == _fastalloc.NOT_FOUND)
     least_sizes = {align: sizes.least_size(align) for align in {namespace.align for namespace in found}}
     for namespace, label in zip(found, label_ids, strict=True):
         if label < 0:
@@ -95,17 +98,27 @@ def _refuse(error: exception.InvalidNamespaceConfig, *, leave_out: bool) -> None
     LOG.warning("%s It is left out for now.", error)
 
 
-def _config_error(entry: labels.Entry, code: int) -> exception.InvalidNamespaceConfig:
+def _config_error(
+    entry: labels.Entry, code: int, found: Sequence[model.Namespace]
+) -> exception.InvalidNamespaceConfig:
+    # No listing can be had with this configuration: what it would tell is told here.
+    name = entry.namespace
     reason, remedy = {
         _fastalloc.NOT_FOUND: (
-            "there is no namespace '{}' on this host",
-            "'vpmem namespace list --all' shows those there are.",
+            f"there is no namespace '{name}' on this host",
+            f"There are: {_shortened(ns.name for ns in found if ns.unusable is None)}.",
         ),
         _fastalloc.AMBIGUOUS: (
-            "two namespaces of this host have the name '{}'",
-            "Write the uuid of the one that is meant; 'vpmem namespace list --all' shows both.",
+            f"two namespaces of this host have the name '{name}'",
+            f"Write the uuid of the one that is meant: {_shortened(ns.uuid for ns in found if ns.name == name)}.",
         ),
-        _fastalloc.REPEATED: ("namespace '{}' stands twice under this label", "Take one out."),
-        _fastalloc.TWO_LABELS: ("namespace '{}' is under another label already", "Keep it under one label."),
+        _fastalloc.REPEATED: (f"namespace '{name}' stands twice under this label", "Take one out."),
+        _fastalloc.TWO_LABELS: (f"namespace '{name}' is under another label already", "Keep it under one label."),
     }[code]
-    return exception.InvalidNamespaceConfig(entry=entry.text, reason=reason.format(entry.namespace), remedy=remedy)
+    return exception.InvalidNamespaceConfig(entry=entry.text, reason=reason, remedy=remedy)
+
+
+def _shortened(words: Iterable[str | None]) -> str:
+    """Those that there are, if they are not too many for a message."""
+    known = [word for word in words if word]
+    return ", ".join([*known[:_SHOWN], "…"] if len(known) > _SHOWN else known) or "none"
