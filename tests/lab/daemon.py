@@ -1,0 +1,64 @@
+"""The virtual host's own libvirtd, as its packages have it, and a domain for it."""
+
+import pathlib
+import uuid
+
+from tests.lab.host import VirtualHost
+from tests.lab.ready import ROOT
+from tests.machine import guest, kernel
+
+BOOT = "/var/lib/libvirt/boot"
+LOG = "/var/log/libvirt/guest.log"
+
+#: The packages' scripts make the user that guests run as; here only programs are taken from packages.
+_START = f"""
+set -e
+getent group kvm > /dev/null || echo 'kvm:x:64054:' >> /etc/group
+getent group libvirt-qemu > /dev/null || echo 'libvirt-qemu:x:64055:' >> /etc/group
+getent passwd libvirt-qemu > /dev/null || echo 'libvirt-qemu:x:64055:64054::/:/bin/false' >> /etc/passwd
+mkdir -p /etc/libvirt {BOOT} /var/log/libvirt
+cp "$1" {BOOT}/vmlinuz
+cp "$2" {BOOT}/initramfs
+printf 'auth_unix_ro = "none"\\nauth_unix_rw = "none"\\n' > /etc/libvirt/libvirtd.conf
+printf 'security_default_confined = 0\\n' > /etc/libvirt/qemu.conf
+virtlogd --daemon
+libvirtd --daemon
+timeout 60 sh -c 'until virsh uri; do :; done'
+"""
+
+_DOMAIN = f"""\
+<domain type='qemu'>
+  <name>guest</name>
+  <uuid>{{uuid}}</uuid>
+  <memory unit='MiB'>256</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='q35'>hvm</type>
+    <kernel>{BOOT}/vmlinuz</kernel>
+    <initrd>{BOOT}/initramfs</initrd>
+    <cmdline>console=ttyS0 {kernel.QUICK}</cmdline>
+  </os>
+  <features><acpi/></features>
+  <cpu><numa><cell id='0' cpus='0' memory='256' unit='MiB'/></numa></cpu>
+  <on_reboot>destroy</on_reboot>
+  <devices>
+    <controller type='usb' model='none'/>
+    <serial type='file'><source path='{LOG}'/></serial>
+    <memballoon model='none'/>
+  </devices>
+</domain>
+"""
+
+
+def start(host: VirtualHost) -> None:
+    """Start it, at its usual places."""
+    initramfs = guest.build(ROOT / ".tox/kernel/guest-initramfs", host.kernel)
+    host.run("sh", "-c", _START, "sh", host.kernel.image, initramfs)
+
+
+def define(host: VirtualHost) -> str:
+    """Define a domain that boots the small guest; its uuid."""
+    owner = str(uuid.uuid4())
+    host.call("write", "/run/guest.xml", _DOMAIN.format(uuid=owner))
+    host.run("virsh", "define", "/run/guest.xml")
+    return owner
