@@ -49,9 +49,7 @@ def main(config_file: str, label: str) -> None:
             with lock:
                 port.write(json.dumps(words).encode() + b"\n")
 
-        threads = [
-            threading.Thread(target=come_and_go, args=(Pool.from_conf(options), label, note)) for _ in range(2)
-        ]
+        threads = [threading.Thread(target=come_and_go, args=(Pool.from_conf(options), label, note)) for _ in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -1,6 +1,5 @@
 """The virtual host's own libvirtd, as its packages have it, and a domain for it."""
 
-import pathlib
 import uuid
 
 from tests.lab.host import VirtualHost
@@ -16,7 +15,8 @@ set -e
 getent group kvm > /dev/null || echo 'kvm:x:64054:' >> /etc/group
 getent group libvirt-qemu > /dev/null || echo 'libvirt-qemu:x:64055:' >> /etc/group
 getent passwd libvirt-qemu > /dev/null || echo 'libvirt-qemu:x:64055:64054::/:/bin/false' >> /etc/passwd
-mkdir -p /etc/libvirt {BOOT} /var/log/libvirt
+mkdir -p /etc/libvirt/hooks/qemu.d {BOOT} /var/log/libvirt
+ln -sf "$(command -v vpmem-libvirt-hook)" /etc/libvirt/hooks/qemu.d/vpmem
 cp "$1" {BOOT}/vmlinuz
 cp "$2" {BOOT}/initramfs
 printf 'auth_unix_ro = "none"\\nauth_unix_rw = "none"\\n' > /etc/libvirt/libvirtd.conf
@@ -56,9 +56,13 @@ def start(host: VirtualHost) -> None:
     host.run("sh", "-c", _START, "sh", host.kernel.image, initramfs)
 
 
-def define(host: VirtualHost) -> str:
-    """Define a domain that boots the small guest; its uuid."""
+def define(host: VirtualHost, domain_xml: str) -> None:
+    """Define a domain."""
+    host.call("write", "/run/domain.xml", domain_xml)
+    host.run("virsh", "define", "/run/domain.xml")
+
+
+def small_guest() -> tuple[str, str]:
+    """The uuid and the XML of a new domain, ``guest``, that boots the small guest."""
     owner = str(uuid.uuid4())
-    host.call("write", "/run/guest.xml", _DOMAIN.format(uuid=owner))
-    host.run("virsh", "define", "/run/guest.xml")
-    return owner
+    return owner, _DOMAIN.format(uuid=owner)

@@ -125,8 +125,18 @@ class VirtualHost:
         words += ["-drive", f"file={self._work / 'disk'},format=raw,if=virtio,cache=writeback"]
         words += ["-fsdev", "local,id=root,path=/,readonly=on,security_model=none,multidevs=remap"]
         words += ["-device", "virtio-9p-pci,fsdev=root,mount_tag=root", "-device", "virtio-serial-pci"]
-        words += ["-chardev", f"socket,id=requests,fd={port}", "-device", "virtserialport,chardev=requests,name=requests"]
-        words += ["-chardev", f"file,id=notes,append=on,path={self.notes}", "-device", "virtserialport,chardev=notes,name=notes"]
+        words += [
+            "-chardev",
+            f"socket,id=requests,fd={port}",
+            "-device",
+            "virtserialport,chardev=requests,name=requests",
+        ]
+        words += [
+            "-chardev",
+            f"file,id=notes,append=on,path={self.notes}",
+            "-device",
+            "virtserialport,chardev=notes,name=notes",
+        ]
         words += ["-serial", terminal or f"file:{self._console}"]
         words += ["-kernel", str(self.kernel.image), "-initrd", str(self._work / "initramfs")]
         return [*words, "-append", f"console=ttyS0 {kernel.QUICK}"]

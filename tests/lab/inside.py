@@ -77,7 +77,7 @@ def _forked(words: list[str], out: typing.BinaryIO, err: typing.BinaryIO) -> int
         code = program.main(words)
     except SystemExit as end:
         code = end.code or 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001  this process is a copy, and ends here
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -172,7 +172,10 @@ def mapped(device: str) -> mmap.mmap:
         os.close(descriptor)
 
 
-_CALLS = {call.__name__: call for call in (run, start, vpmem, start_vpmem, shell, write, read, fill, content, first_nonzero, ledger)}
+_CALLS = {
+    call.__name__: call
+    for call in (run, start, vpmem, start_vpmem, shell, write, read, fill, content, first_nonzero, ledger)
+}
 
 
 def port(name: str) -> str:
@@ -196,7 +199,7 @@ def main() -> None:
             for request in map(json.loads, requests):
                 try:
                     _answer(line, {"value": _CALLS[request["call"]](*request["values"])})
-                except Exception:
+                except Exception:  # noqa: BLE001  it is told outside
                     _answer(line, {"error": traceback.format_exc()})
 
 

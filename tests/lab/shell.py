@@ -18,7 +18,7 @@ All programs of your machine are here; what you write is gone when you leave, wi
 
     vpmem namespace list --all
     ndctl list --namespaces --idle --verbose
-    virsh define /run/guest.xml && vpmem domain attach guest GUEST && virsh start guest --console
+    vpmem domain attach guest GUEST && virsh start guest --console
 
 END
 alias poweroff=exit
@@ -36,7 +36,7 @@ def main() -> int:
     print("Starting a virtual host; this takes half a minute.", flush=True)
     with _restored(terminal), ready.virtual_host(terminal=_TERMINAL) as host:
         daemon.start(host)
-        daemon.define(host)
+        daemon.define(host, daemon.small_guest()[1])
         host.call("write", "/run/.bash_profile", _WELCOME)
         columns, rows = os.get_terminal_size(terminal)
         host.call("shell", "/dev/ttyS0", rows, columns, os.environ.get("TERM", "dumb"), seconds=None)

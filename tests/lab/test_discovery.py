@@ -45,7 +45,11 @@ def test_each_kind_has_the_right_reason(listed, seen):
 
 def test_usable_ones_have_size_alignment_node_and_device(listed, seen):
     rows = {row["name"]: row for row in listed["ndctl"] if row["state"] == "unknown"}
-    assert {name: rows[name]["align"] for name in ("mem", "dev", "fine")} == {"mem": 2 << 20, "dev": 2 << 20, "fine": 4096}
+    assert {name: rows[name]["align"] for name in ("mem", "dev", "fine")} == {
+        "mem": 2 << 20,
+        "dev": 2 << 20,
+        "fine": 4096,
+    }
     assert {rows[name]["numa_node"] for name in ("mem", "dev", "fine")} == {0}
     assert {rows[name]["numa_node"] for name in ("big", "power0", "guest")} == {1}
     assert all(row["device"].startswith("/dev/dax") for row in rows.values())

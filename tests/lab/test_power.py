@@ -1,6 +1,7 @@
-"""The plug is pulled in the middle of things; then the device nodes have other numbers."""
+"""The plug is pulled in the middle of everything; then the device nodes have other numbers."""
 
 import collections
+import dataclasses
 import json
 import pathlib
 import random
@@ -8,9 +9,14 @@ import sys
 import time
 import uuid
 
+import pytest
+
 from tests.lab import inside, ready
 
 DEADLINE_SECONDS = 300
+
+NAMES = ready.LABELS["POWER"]
+KEPT, LEFT = NAMES[:2]
 
 
 def listed(host):
@@ -23,12 +29,6 @@ def power_cycle(host):
     host.power_off()
     host.boot()
     ready.configure(host, discovery="sysfs")
-
-
-def notes(host):
-    """What was noted outside by what ran in the host. The last line may not be whole."""
-    text = host.notes.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def wait_until(host, condition):
@@ -50,88 +50,96 @@ def wait_for_rows(host, condition):
     return wait_until(host, rows)
 
 
-def slowly(host, *words):
-    """Start vpmem, with wipes that take long."""
-    host.call("start_vpmem", ["--config-file", ready.SLOW_CONFIG, *words])
-
-
 def in_the_middle(row):
     return row["begun"] and 0 < row["wiped"] < row["size"] * 3 / 4
 
 
-def test_off_in_the_middle_of_a_wipe_a_claim_and_a_release(host, seen):
-    keeper, leaver, newcomer, other = (str(uuid.uuid4()) for _ in range(4))
-    names = ready.LABELS["POWER"]
+def notes(host):
+    """What was noted outside by what ran in the host. The last line may not be whole."""
+    text = host.notes.read_text() if host.notes.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+@dataclasses.dataclass
+class Story:
+    """What was going on when the power went, and what there was before and after: listings, and the ledger's rows."""
+
+    keeper: str
+    newcomer: str
+    reserved: list[str]
+    wiped: str
+    unknown: str
+    before: dict[str, dict]
+    rows: dict[str, dict]
+    after: dict[str, dict]
+
+
+@pytest.fixture(scope="module")
+def story(host):
+    """Off in the middle of a wipe, of a claim and of a release, while other guests come and go."""
+    keeper, leaver, newcomer = (str(uuid.uuid4()) for _ in range(3))
     ready.configure(host, discovery="sysfs")
     before = listed(host)
-    for name in names:
+    for name in NAMES:
         host.call("fill", before[name]["device"], f"somebody's {name}")
-    kept, left = names[:2]
-    host.vpmem("adopt", keeper, kept)
-    host.vpmem("adopt", leaver, left)
+    host.vpmem("adopt", keeper, KEPT)
+    host.vpmem("adopt", leaver, LEFT)
 
-    slowly(host, "claim", newcomer, "POWER,POWER")
-    rows = wait_for_rows(host, lambda rows: sum(row["owner"] == newcomer for row in rows.values()) == 2)
-    reserved = [name for name in names if rows[name]["owner"] == newcomer]
-    (wiped, unknown) = (name for name in names if name not in {kept, left, *reserved})
-    slowly(host, "wipe", "--namespace", wiped)
-    slowly(host, "release", leaver)
-    rows = wait_for_rows(host, lambda rows: all(in_the_middle(rows[name]) for name in (left, wiped, *reserved)))
-    power_cycle(host)
-
-    after = listed(host)
-    assert all(after[name]["device"] != before[name]["device"] for name in names)
-    assert all(after[name]["uuid"] == before[name]["uuid"] for name in names)
-    states = {name: (after[name]["state"], after[name]["owner"]) for name in names}
-    assert states == {
-        kept: ("claimed", keeper),
-        left: ("dirty", None),
-        wiped: ("dirty", None),
-        **dict.fromkeys(reserved, ("dirty", newcomer)),
-        unknown: ("unknown", None),
-    }
-    assert host.call("content", after[kept]["device"]) == f"somebody's {kept}"
-    assert host.call("content", after[unknown]["device"]) == f"somebody's {unknown}"
-    ledger = host.call("ledger", ready.LEDGER)
-    for name in (left, wiped, *reserved):
-        assert ledger[name]["wiped"] >= rows[name]["wiped"]
-        assert host.call("first_nonzero", after[name]["device"]) >= ledger[name]["wiped"]
-    seen("another order of the NVDIMMs", f"what was {before[wiped]['device']} is {after[wiped]['device']} now")
-    seen("power off in a wipe", f"dirty, {after[wiped]['reason']}")
-    seen("power off in a release", f"dirty, {after[left]['reason']}, nobody's")
-    seen("power off in a claim", f"dirty, {after[reserved[0]]['reason']}")
-
-    host.vpmem("claim", other, "POWER,POWER,POWER,POWER", code=3)
-    host.vpmem("wipe")
-    granted = host.vpmem("claim", other, "POWER,POWER,POWER", "-f", "json").json
-    assert {row["name"] for row in granted} == {left, wiped, unknown}
-    last = listed(host)
-    assert {name for name in names if last[name]["owner"] == newcomer} == set(reserved)
-    assert {last[name]["state"] for name in names} == {"claimed"}
-    assert {host.call("content", last[name]["device"]) for name in names if name != kept} == {""}
-    assert host.call("content", last[kept]["device"]) == f"somebody's {kept}"
-    seen("the wipes after that", "went on; what was held has its bytes, the rest is zeros and one owner's each")
-
-
-def test_off_at_any_moment(host, seen):
-    before = listed(host)
-    host.call("start", [sys.executable, "-P", str(pathlib.Path(__file__).with_name("churn.py")), ready.CONFIG, "CHURN"])
-    wanted = random.randrange(10, 20)
+    churn = pathlib.Path(__file__).with_name("churn.py")
+    host.call("start", [sys.executable, "-P", str(churn), ready.CONFIG, "CHURN"])
+    wanted = random.randrange(5, 15)
     wait_until(host, lambda: len(notes(host)) >= wanted)
-    power_cycle(host)
-    told = notes(host)
-    assert len(told) >= wanted
 
-    after = {name: row for name, row in listed(host).items() if row["label"] == "CHURN"}
-    assert all(row["device"] != before[name]["device"] for name, row in after.items())
-    owners = {row["owner"]: row for row in after.values() if row["state"] == "claimed"}
+    slowly = ["--config-file", ready.SLOW_CONFIG]
+    host.call("start_vpmem", [*slowly, "claim", newcomer, "POWER,POWER"])
+    rows = wait_for_rows(host, lambda rows: sum(row["owner"] == newcomer for row in rows.values()) == 2)
+    reserved = [name for name in NAMES if rows[name]["owner"] == newcomer]
+    wiped, unknown = (name for name in NAMES if name not in {KEPT, LEFT, *reserved})
+    host.call("start_vpmem", [*slowly, "wipe", "--namespace", wiped])
+    host.call("start_vpmem", [*slowly, "release", leaver])
+    rows = wait_for_rows(host, lambda rows: all(in_the_middle(rows[name]) for name in (LEFT, wiped, *reserved)))
+    power_cycle(host)
+    return Story(keeper, newcomer, reserved, wiped, unknown, before, rows, listed(host))
+
+
+def test_device_nodes_have_other_numbers(story, seen):
+    assert set(story.after) == set(story.before)
+    for name, row in story.after.items():
+        assert row["uuid"] == story.before[name]["uuid"]
+        assert row["device"] != story.before[name]["device"]
+    seen("another order of the NVDIMMs", f"{story.before[LEFT]['device']} is {story.after[LEFT]['device']} now")
+
+
+def test_off_in_the_middle_of_a_wipe_a_claim_and_a_release(host, story, seen):
+    after, begun = story.after, (LEFT, story.wiped, *story.reserved)
+    assert {name: (after[name]["state"], after[name]["owner"]) for name in NAMES} == {
+        KEPT: ("claimed", story.keeper),
+        LEFT: ("dirty", None),
+        story.wiped: ("dirty", None),
+        **dict.fromkeys(story.reserved, ("dirty", story.newcomer)),
+        story.unknown: ("unknown", None),
+    }
+    for name in (KEPT, story.unknown):
+        assert host.call("content", after[name]["device"]) == f"somebody's {name}"
+    ledger = host.call("ledger", ready.LEDGER)
+    for name in begun:
+        assert ledger[name]["wiped"] >= story.rows[name]["wiped"]
+        assert host.call("first_nonzero", after[name]["device"]) >= ledger[name]["wiped"]
+    for what, name in (("wipe", story.wiped), ("release", LEFT), ("claim", story.reserved[0])):
+        seen(f"power off in a {what}", f"{after[name]['state']}, {after[name]['reason']}")
+
+
+def test_off_at_any_moment(host, story, seen):
+    told = notes(host)
+    after = [row for row in story.after.values() if row["label"] == "CHURN"]
+    owners = {row["owner"]: row for row in after if row["state"] == "claimed"}
     last = {owner: (step, namespace) for step, owner, namespace in told}
     for owner, (step, namespace) in last.items():
         if step == "filled":
             assert owners[owner]["uuid"] == namespace, f"{owner} lost what it held"
         elif step == "left":
             assert owner not in owners, f"{owner} has back what it left"
-    for row in after.values():
+    for row in after:
         word = host.call("content", row["device"])
         match row["state"]:
             case "claimed" if row["owner"] in last:
@@ -139,8 +147,24 @@ def test_off_at_any_moment(host, seen):
             case "claimed":
                 assert word.strip("…") in {"", row["owner"]}, "another owner's bytes were handed out"
             case "clean":
-                assert word == ""
-    states = collections.Counter(row["state"] for row in after.values())
-    kept = sum(step == "filled" for step, _ in last.values())
+                assert not word
+    states = collections.Counter(row["state"] for row in after)
     said = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    seen("power off at any moment", f"after {len(told)} steps of {len(last)} owners: {said}; {kept} owners kept theirs")
+    seen("power off at any moment", f"after {len(told)} noted steps of {len(last)} owners: {said}; all as noted")
+
+
+def test_nothing_is_lost_leaked_or_handed_out_twice(host, story, seen):
+    other = str(uuid.uuid4())
+    host.vpmem("claim", other, "POWER,POWER,POWER,POWER", code=3)
+    host.vpmem("wipe")
+    granted = host.vpmem("claim", other, "POWER,POWER", "-f", "json").json
+    assert {row["name"] for row in granted} == {LEFT, story.wiped}
+    last = listed(host)
+    assert {name for name in NAMES if last[name]["owner"] == story.newcomer} == set(story.reserved)
+    assert {last[name]["state"] for name in (*story.reserved, LEFT, story.wiped)} == {"claimed"}
+    for name in (*story.reserved, LEFT, story.wiped):
+        assert not host.call("content", last[name]["device"])
+    for name in (KEPT, story.unknown):
+        assert host.call("content", last[name]["device"]) == f"somebody's {name}"
+    assert not any(host.call("content", row["device"]) for row in last.values() if row["state"] == "clean")
+    seen("the wipes after that", "went on; what was held has its bytes, the rest is zeros and one owner's each")

@@ -1,47 +1,76 @@
 """A guest of the virtual host, started by its libvirtd with a device-dax namespace: an emulation in an emulation."""
 
-from tests.lab import daemon
-from tests.lab.test_power import listed, wait_until
+import pytest
+
+from tests.lab import daemon, ready
+from tests.lab.test_power import listed, power_cycle, wait_until
 from tests.machine import guest
 
 
 def booted(host):
-    """Start the guest; what it tells when it is ready."""
+    """Start the guest; what it tells of its one device when it is ready."""
     host.run("virsh", "start", "guest")
     (report,) = wait_until(host, lambda: guest.reports(host.call("read", daemon.LOG)))
-    return report
+    (device,) = report.devices
+    return device
 
 
-def test_guest_on_device_dax(host, seen):
+def line(owner):
+    """What the guest fills its device with."""
+    return guest.pattern(owner, 0, 64).decode()
+
+
+@pytest.fixture(scope="module")
+def owner(host):
+    """The guest: a plain domain, defined and off."""
     daemon.start(host)
-    host.call("fill", listed(host)["guest"]["device"], "somebody's")
-    owner = daemon.define(host)
-    (row,) = host.vpmem("domain", "attach", "guest", "GUEST", "-f", "json").json
-    name, device = row["name"], row["device"]
-    assert (row["state"], row["owner"]) == ("claimed", owner)
+    made, domain_xml = daemon.small_guest()
+    daemon.define(host, domain_xml)
+    return made
 
-    first = booted(host)
-    assert first.uuid == owner
-    (written,) = first.devices
+
+def test_guest_on_device_dax(host, owner, seen):
+    host.call("fill", listed(host)["guest"]["device"], "somebody's")
+    (row,) = host.vpmem("domain", "attach", "guest", "GUEST", "-f", "json").json
+    assert (row["name"], row["state"], row["owner"]) == ("guest", "claimed", owner)
+
+    written = booted(host)
     assert written.zeros
     assert written.holds(owner, 0)
-    line = guest.pattern(owner, 0, 64).decode()
-    assert host.call("content", device, written.size) == line
-    seen(f"guest on {device}", f"sees {written.size >> 20} of {row['size'] >> 20} MiB, all zero, and fills them")
+    assert host.call("content", row["device"], written.size) == line(owner)
+    seen(f"guest on {row['device']}", f"sees {written.size >> 20} of {row['size'] >> 20} MiB, all zero, and fills them")
 
-    host.vpmem("wipe", "--namespace", name, code=4)
+    host.vpmem("wipe", "--namespace", "guest", code=4)
     host.run("virsh", "destroy", "guest")
-    (found,) = booted(host).devices
+    found = booted(host)
     assert not found.zeros
     assert found.holds(owner, 0)
     seen("the same, after stop and start", "finds what it wrote")
 
-    refused = host.vpmem("release", owner, "--wait", code=4)
-    assert listed(host)[name]["state"] == "dirty"
-    assert host.call("content", device, written.size) == line
-    seen("released while it runs", refused.err.splitlines()[0])
+
+def test_guest_after_power_loss(host, owner, seen):
+    before = listed(host)
+    domain_xml = host.run("virsh", "dumpxml", "--inactive", "guest").out
+    power_cycle(host)
+    daemon.start(host)
+    daemon.define(host, domain_xml)
+    after = listed(host)
+    others = [name for name, row in after.items() if row["device"] == before["guest"]["device"]]
+    assert others == ["mem"]
+    refused = host.run("virsh", "start", "guest", code=1).err
+    seen("started with another's path", next(said for said in refused.splitlines() if "vpmem" in said))
+
+    host.vpmem("domain", "refresh", "guest")
+    host.run("virsh", "start", "guest")
+    assert host.call("content", after["guest"]["device"], ready.GUEST_SIZE) == line(owner)
+    seen("the same, refreshed", f"starts on {after['guest']['device']}, where its bytes are")
+
+    refused = host.vpmem("release", owner, "--wait", code=4).err
+    assert listed(host)["guest"]["state"] == "dirty"
+    assert host.call("content", after["guest"]["device"], ready.GUEST_SIZE) == line(owner)
+    seen("released while it runs", refused.removeprefix("vpmem: ").strip())
     host.run("virsh", "destroy", "guest")
     host.vpmem("wipe")
-    assert listed(host)[name]["state"] == "clean"
-    assert host.call("content", device) == ""
-    seen("wiped when it was off", "all zero")
+    assert listed(host)["guest"]["state"] == "clean"
+    assert host.call("content", after["guest"]["device"]) == ""
+    seen("wiped when it is off", "all zero")
