@@ -121,6 +121,17 @@ class RealContract(Contract):
             self.define(guestxml.remove(self.definition(owner), [grant.device]))
         assert self.definition(owner) == plain
 
+    def test_a_device_keeps_what_tells_its_namespace(self):
+        """Its alias: in the definition, while it runs, and after."""
+        owner = str(uuid.uuid4())
+        grants = [self.grant(owner), self.grant(owner, node=1)]
+        domain = self.define(self.written(owner, grants))
+        told = list(zip(guestxml.devices(self.definition(owner)), [grant.uuid for grant in grants], strict=True))
+        domain.create()
+        assert guestxml.identified(self.told(owner)) == guestxml.identified(self.definition(owner)) == told
+        domain.destroy()
+        assert guestxml.identified(self.told(owner)) == told
+
     def test_a_running_domain_gets_them_at_its_next_start(self):
         """Until then they are in its definition only, and it has them all the same."""
         owner = str(uuid.uuid4())

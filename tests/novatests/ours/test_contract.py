@@ -2,8 +2,9 @@
 
 It gives back a template of its own. Of a nvdimm that keeps path, size, alignment and cell, as bare numbers, so that all
 but KiB are wrong; whatever was defined, the device is shared, has ``<pmem/>``, and a label of 2097152, without a unit:
-2 GiB. Guest cells and ``<maxMemory>`` are gone, so that nothing can be added to what it tells. It refuses nothing, and
-a domain that is defined anew is off. What all that hides is tested against libvirtd and QEMU: tests/integration.
+2 GiB. The alias, which tells the namespace, is gone. So are guest cells and ``<maxMemory>``: nothing can be added to
+what it tells. It refuses nothing, and a domain that is defined anew is off. What all that hides is tested against
+libvirtd and QEMU: tests/integration.
 """
 
 import dataclasses
@@ -42,6 +43,13 @@ class ContractTest(cases.Contract, test.NoDBTestCase):
         self.define(self.written(owner, [self.grant(owner)]).replace('"KiB">8192<', '"MiB">8<'))
         (device,) = guestxml.devices(self.told(owner))
         self.assertEqual(8 * guestxml.KIB, device.size)
+
+    def test_it_does_not_keep_what_tells_a_namespace(self):
+        owner = str(uuid.uuid4())
+        text = self.written(owner, [self.grant(owner)])
+        self.define(text)
+        self.assertTrue(all(identity for _, identity in guestxml.identified(text)))
+        self.assertEqual([None], [identity for _, identity in guestxml.identified(self.told(owner))])
 
     def test_nothing_can_be_added_to_what_it_tells(self):
         owner = str(uuid.uuid4())
