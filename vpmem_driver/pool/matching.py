@@ -98,9 +98,7 @@ def _refuse(error: exception.InvalidNamespaceConfig, *, leave_out: bool) -> None
     LOG.warning("%s It is left out for now.", error)
 
 
-def _config_error(
-    entry: labels.Entry, code: int, found: Sequence[model.Namespace]
-) -> exception.InvalidNamespaceConfig:
+def _config_error(entry: labels.Entry, code: int, found: Sequence[model.Namespace]) -> exception.InvalidNamespaceConfig:
     # No listing can be had with this configuration: what it would tell is told here.
     name = entry.namespace
     reason, remedy = {
