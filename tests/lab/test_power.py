@@ -51,7 +51,7 @@ def wait_for_rows(host, condition):
 
 
 def in_the_middle(row):
-    return row["begun"] and 0 < row["wiped"] < row["size"] * 3 / 4
+    return row["begun"] and 0 < row["wiped"] < row["size"]
 
 
 def notes(host):
@@ -85,18 +85,17 @@ def story(host):
     host.vpmem("adopt", keeper, KEPT)
     host.vpmem("adopt", leaver, LEFT)
 
-    churn = pathlib.Path(__file__).with_name("churn.py")
-    host.call("start", [sys.executable, "-P", str(churn), ready.CONFIG, "CHURN"])
-    wanted = random.randrange(5, 15)
-    wait_until(host, lambda: len(notes(host)) >= wanted)
-
     slowly = ["--config-file", ready.SLOW_CONFIG]
     host.call("start_vpmem", [*slowly, "claim", newcomer, "POWER,POWER"])
     rows = wait_for_rows(host, lambda rows: sum(row["owner"] == newcomer for row in rows.values()) == 2)
     reserved = [name for name in NAMES if rows[name]["owner"] == newcomer]
     wiped, unknown = (name for name in NAMES if name not in {KEPT, LEFT, *reserved})
-    host.call("start_vpmem", [*slowly, "wipe", "--namespace", wiped])
     host.call("start_vpmem", [*slowly, "release", leaver])
+    host.call("start_vpmem", [*slowly, "wipe", "--namespace", wiped])
+    churn = pathlib.Path(__file__).with_name("churn.py")
+    host.call("start", [sys.executable, "-P", str(churn), ready.CONFIG, "CHURN"])
+    wanted = random.randrange(4, 12)
+    wait_until(host, lambda: len(notes(host)) >= wanted)
     rows = wait_for_rows(host, lambda rows: all(in_the_middle(rows[name]) for name in (LEFT, wiped, *reserved)))
     power_cycle(host)
     return Story(keeper, newcomer, reserved, wiped, unknown, before, rows, listed(host))
