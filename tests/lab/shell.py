@@ -6,11 +6,12 @@ import sys
 import termios
 from collections.abc import Iterator
 
-from tests.lab import daemon, ready
+from tests.lab import daemon, inside, ready
 
 _TERMINAL = "/dev/tty"
 
-_WELCOME = """\
+_WELCOME = f"""\
+PATH={inside.ENVIRONMENT["PATH"]}
 cat <<'END'
 
 A host with two NUMA nodes, two NVDIMMs, namespaces of every kind, libvirtd, and this project's vpmem.
