@@ -42,6 +42,21 @@ def _has(domain_xml: str, device: str) -> bool:
     return any(same_file(memory.path, device) for memory in guestxml.devices(domain_xml))
 
 
+def _use(domain: typing.Any, device: str, *, defined: bool) -> str | None:
+    """How a domain has `device`, in words; None when it has it not."""
+    libvirt = _libvirt()
+    try:
+        if _has(domain.XMLDesc(), device):
+            return f"the {'running' if domain.isActive() else 'defined'} domain {domain.name()}"
+        if defined and _has(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), device):
+            return f"the definition of domain {domain.name()}"
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        # It is gone since it was listed.
+    return None
+
+
 class Domains:
     """One libvirt. It is connected to for each question, so that a restarted daemon does no harm."""
 
@@ -65,12 +80,8 @@ class Domains:
         if self.uri is None:
             return None
         with self.connection() as connection, self._errors():
-            for domain in connection.listAllDomains(0 if defined else _libvirt().VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-                if _has(domain.XMLDesc(), device):
-                    return f"the {'running' if domain.isActive() else 'defined'} domain {domain.name()}"
-                if defined and _has(self.definition(domain), device):
-                    return f"the definition of domain {domain.name()}"
-        return None
+            listed = connection.listAllDomains(0 if defined else _libvirt().VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+            return next(filter(None, (_use(domain, device, defined=defined) for domain in listed)), None)
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[typing.Any]:

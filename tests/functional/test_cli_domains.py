@@ -1,6 +1,8 @@
 """vpmem domain attach, detach and xml, on libvirt's own test driver: test:///default lives in this process."""
 
+import contextlib
 import pathlib
+import types
 
 import libvirt
 import pytest
@@ -137,6 +139,20 @@ def test_what_a_running_domain_gets_at_its_next_start_is_not_taken_from_it(host,
     assert code == 4
     assert f"the definition of domain {domain.name()}" in err
     assert host.path("large0").read_bytes() == pattern
+
+
+def test_a_domain_that_goes_while_it_is_asked_has_nothing(host, connection, domain, vpmem_json):  # noqa: F811
+    (attached,) = vpmem_json("domain", "attach", domain.name(), "SMALL", "--connect", URI)
+    gone = connection.defineXML(DOMAIN.format(name="gone", uuid=new_owner()))
+    gone.undefine()
+
+    class Listed(Domains):
+        @contextlib.contextmanager
+        def connection(self):
+            yield types.SimpleNamespace(listAllDomains=lambda _flags: [gone, domain])
+
+    found = Listed(URI).user_of(attached["device"], defined=True)
+    assert found == f"the defined domain {domain.name()}"
 
 
 class TestRefused:
