@@ -1,0 +1,59 @@
+"""Made-up hosts of any size: what ndctl would print of them, and how they are configured."""
+
+import copy
+import json
+import pathlib
+import tempfile
+import uuid
+
+from oslo_config import cfg
+
+from vpmem_driver import conf
+
+LABELS = ("4GB", "SMALL")
+NODES = 8
+#: What ndctl printed of a real one.
+_RECORDED = pathlib.Path(__file__).parents[1] / "data/ndctl/ndctl-list-Xi.json"
+
+
+def listing(count: int) -> str:
+    """The text that ``ndctl list -X`` prints of `count` namespaces on 8 regions."""
+    recorded = next(item for item in json.loads(_RECORDED.read_text()) if item["mode"] == "devdax" and "name" in item)
+    return json.dumps([_namespace(recorded, number) for number in range(count)], indent=2)
+
+
+def _namespace(recorded: dict, number: int) -> dict:
+    made = copy.deepcopy(recorded)
+    region, place = number % NODES, number // NODES
+    made |= {"dev": f"namespace{region}.{place}", "name": f"ns{number}", "uuid": str(uuid.uuid4())}
+    made["daxregion"]["id"] = region
+    made["daxregion"]["devices"][0] |= {"chardev": f"dax{region}.{place}", "target_node": region}
+    return made
+
+
+def pmem_namespaces(count: int) -> list[str]:
+    """The option for that host: two labels."""
+    return [
+        f"{label}:{'|'.join(f'ns{number}' for number in range(first, count, len(LABELS)))}"
+        for first, label in enumerate(LABELS)
+    ]
+
+
+def configured(count: int, state_path: str) -> cfg.ConfigOpts:
+    """The whole configuration for that host."""
+    options = cfg.ConfigOpts()
+    conf.register_opts(options)
+    options([], default_config_files=[])
+    options.set_override("pmem_namespaces", pmem_namespaces(count), group="libvirt")
+    options.set_override("state_path", state_path, group="vpmem")
+    return options
+
+
+def on_disk() -> tempfile.TemporaryDirectory[str]:
+    """A directory in the working directory: a filesystem whose fsync does something, unlike tmpfs."""
+    return tempfile.TemporaryDirectory(prefix="bench-", dir=pathlib.Path.cwd())
+
+
+def in_memory() -> tempfile.TemporaryDirectory[str]:
+    """A directory on tmpfs."""
+    return tempfile.TemporaryDirectory(prefix="bench-", dir="/dev/shm")

@@ -1,0 +1,23 @@
+"""All rows, in the order of the table."""
+
+from bench import claim, destroying, discovering, domains, durable, handout, importing, opening, sizes, wiping
+from bench.rows import Row
+
+ROWS: dict[str, Row] = {
+    row.name: row
+    for row in (
+        claim.ROW,
+        claim.NUMA_ROW,
+        handout.ROW,
+        discovering.ROW,
+        discovering.SYSFS_ROW,
+        opening.ROW,
+        domains.ROW,
+        durable.ROW,
+        wiping.ROW,
+        wiping.VERIFY_ROW,
+        destroying.ROW,
+        importing.ROW,
+        sizes.ROW,
+    )
+}
