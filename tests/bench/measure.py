@@ -22,7 +22,7 @@ class Measure:
         """
         args = self._runner.parse_args()
         before = args.values
-        args.loops, args.values = loops, before if loops > 1 else max(1, before // 5)
+        args.loops, args.values = loops, before if loops > 1 else max(3, before // 5)
         self._runner.bench_time_func(f"{self._row}/{case}/{self._kind}", run)
         args.values = before
 
