@@ -58,7 +58,7 @@ def test_guest_after_power_loss(host, owner, seen):
     others = [name for name, row in after.items() if row["device"] == before["guest"]["device"]]
     assert others == ["mem"]
     refused = host.run("virsh", "start", "guest", code=1).err
-    seen("started with another's path", next(said for said in refused.splitlines() if "vpmem" in said))
+    seen("started with another's path", f"refused: {refused.rpartition('vpmem: ')[2].strip()}")
 
     host.vpmem("domain", "refresh", "guest")
     host.run("virsh", "start", "guest")
