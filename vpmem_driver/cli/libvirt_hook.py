@@ -3,18 +3,11 @@
 libvirt runs it as /etc/libvirt/hooks/qemu.d/vpmem with the domain's XML on standard input, and does not start the
 domain when it fails (hooks.html, libvirt 6.5 and later). Device nodes may be numbered anew at boot, so that a path in
 a definition leads to another's namespace. It must not call libvirt back, and domains without persistent memory are
-none of its business, whatever the state of the host.
+none of its business, whatever the state of the host; they do not wait for it to load anything.
 """
 
-import os
 import sys
 from collections.abc import Sequence
-
-from oslo_config import cfg
-
-from vpmem_driver import conf, exception, guestxml, model
-from vpmem_driver.domains import Domains
-from vpmem_driver.pool import Pool
 
 CONFIG_FILE = "/etc/vpmem/vpmem.conf"
 
@@ -24,56 +17,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     _, domain, operation, *_ = [*(sys.argv if argv is None else argv), "", ""]
     if operation != "prepare":  # the one before each start, restored and migrated guests included
         return 0
-    try:
-        xml = sys.stdin.read()
-        if guestxml.devices(xml):
-            check(domain, xml, _pool())
-    except (exception.VPMEMError, cfg.Error) as error:
-        print(f"vpmem: {error}", file=sys.stderr)
-        return 1
-    return 0
+    xml = sys.stdin.read()
+    if "nvdimm" not in xml:
+        return 0
+    from vpmem_driver.cli import guest_check  # noqa: PLC0415  see above
 
-
-def check(domain: str, xml: str, pool: Pool) -> None:
-    """Whether each nvdimm device of a domain leads to a namespace that the domain holds.
-
-    Files and devices that are no namespaces of this host are none of ours. A guest that was there before the ledger,
-    and holds nothing in it, may have an unknown namespace.
-
-    :raises DomainRefused: one does not
-    """
-    owner = guestxml.uuid(xml)
-    held = {grant.uuid: grant for grant in pool.grants(owner)}
-    by_path = {os.path.realpath(record.device): record for record in pool.records() if record.device is not None}
-    for device, told in guestxml.identified(xml):
-        record = by_path.get(os.path.realpath(device.path))
-        meant = held.get(told or "")
-        if meant is not None and (record is None or record.uuid != meant.uuid):
-            reason = f"its {meant.name} ({meant.uuid}) is at {meant.device or 'no path'} now, and not at {device.path}"
-            raise exception.DomainRefused(domain=domain, reason=reason, remedy=f"'vpmem domain refresh {domain}'.")
-        if record is not None and record.state != "unusable":
-            _require_its_own(domain, owner, record, device.path, held)
-
-
-def _require_its_own(domain: str, owner: str, record: model.Record, path: str, held: dict[str, model.Grant]) -> None:
-    if record.owner == owner:
-        if not held[record.uuid or ""].ready:
-            raise exception.NamespaceBusy(namespace=record.name)
-    elif record.owner is not None or held:
-        whose = "nobody's" if record.owner is None else f"that of {record.owner}"
-        reason = f"{path} is {record.name} ({record.uuid}), {whose}"
-        raise exception.DomainRefused(domain=domain, reason=reason, remedy=f"'vpmem domain refresh {domain}'.")
-    elif record.state != model.State.UNKNOWN:
-        reason = f"{path} is {record.name} ({record.uuid}), which it does not hold"
-        remedy = f"'vpmem adopt {owner} {record.name}' gives it what is in it; 'vpmem domain attach' does it cleanly."
-        raise exception.DomainRefused(domain=domain, reason=reason, remedy=remedy)
-
-
-def _pool() -> Pool:
-    options = cfg.ConfigOpts()
-    conf.register_opts(options)
-    options([], project="vpmem", default_config_files=[CONFIG_FILE])
-    return Pool.from_conf(options, domains=Domains("test:///default"), leave_out_absent=True)
+    reason = guest_check.refusal(domain, xml, CONFIG_FILE)
+    if reason is None:
+        return 0
+    print(f"vpmem: {reason}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":
