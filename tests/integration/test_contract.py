@@ -39,6 +39,8 @@ class TestContract(RealContract):
         self.define(self.written(owner, [grant])).create()
         assert path.stat().st_size == 8 * MIB
 
-    def test_summary(self, seen):
+    def test_the_test_driver_is_kinder(self, seen):
+        """Else it would do, and none of this were needed."""
         kind = sum(trap.qemu != trap.test for trap in TRAPS.values())
+        assert kind
         seen(f"{len(TRAPS)} definitions", f"{kind} of them are taken otherwise by libvirt's test driver")
