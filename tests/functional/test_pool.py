@@ -272,6 +272,17 @@ class TestReconcile:
         assert (large.total, large.unknown, large.unavailable) == (2, 1, 1)
         assert (small.total, small.claimed, small.clean, small.unknown) == (3, 1, 1, 1)
 
+    def test_one_that_is_held_and_has_another_size_is_told_of_and_kept(self, host, caplog):
+        owner = new_owner()
+        (held,) = host.pool().claim(owner, ["SMALL"])
+        pattern = fill(host.path(held.name))
+        with host.path(held.name).open("ab") as file:
+            file.write(bytes(MIB))
+        (grant,) = host.pool().grants(owner)
+        assert grant.size == held.size + MIB
+        assert f"{held.name} was {held.size} bytes and is {grant.size} now; {owner} holds it" in caplog.text
+        assert host.path(held.name).read_bytes()[: held.size] == pattern
+
     def test_a_namespace_that_comes_later(self, host):
         pool = host.pool()
         host.make("small9", node=0)

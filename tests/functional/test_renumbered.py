@@ -152,6 +152,15 @@ class TestHook:
         assert f"'vpmem adopt {stranger.UUIDString()} large0'" in said
         assert hook(stranger, xml.replace(path, "/elsewhere"))[0] == 0, "no namespace of this host"
 
+    def test_a_device_that_is_somebody_elses_or_nobodys_by_now(self, host, attached, hook, vpmem_json):  # noqa: F811
+        """It holds nothing any more, and its path leads to an unknown namespace: what it says of itself tells."""
+        domain, _ = attached("SMALL")
+        vpmem_json("release", domain.UUIDString(), "--wait")
+        assert hook(domain)[0] == 1
+        swap(host, pathlib.Path(paths(domain)[0]).name, "large0")
+        code, said = hook(domain)
+        assert (code, "now, and not at" in said) == (1, True)
+
     def test_what_is_none_of_its_business(self, host, attached, new_domain, hook):
         domain, _ = attached("SMALL")
         assert hook(domain, "not even XML", operation="started") == (0, "")

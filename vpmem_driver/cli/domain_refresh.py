@@ -36,6 +36,8 @@ class DomainRefresh(base.Ours, lister.Lister):
         with domains.connection() as connection:
             named = [domains.find(connection, name) for name in parsed_args.domains]
             for domain in named or domains.all(connection):
+                if not pool.ledger.held(domain.UUIDString()):
+                    continue  # nothing of it is looked at, nor the host for its sake
                 grants = pool.grants(domain.UUIDString())
                 try:
                     definition = domains.definition(domain)

@@ -5,7 +5,6 @@ import os
 from oslo_config import cfg
 
 from vpmem_driver import conf, exception, guestxml, model
-from vpmem_driver.domains import Domains
 from vpmem_driver.pool import Pool
 
 
@@ -22,17 +21,20 @@ def refusal(domain: str, xml: str, config_file: str) -> str | None:
 def check(domain: str, xml: str, pool: Pool) -> None:
     """Whether each nvdimm device of a domain leads to a namespace that the domain holds.
 
-    Files and devices that are no namespaces of this host are none of ours. A guest that was there before the ledger,
-    and holds nothing in it, may have an unknown namespace.
+    Files and devices that are no namespaces of this host are none of ours; nor is what a device says that it is, if it
+    comes from another host. A guest that was there before the ledger, and holds nothing in it, may have an unknown
+    namespace.
 
     :raises DomainRefused: one does not
     """
     owner = guestxml.uuid(xml)
     held = {grant.uuid: grant for grant in pool.grants(owner)}
-    by_path = {os.path.realpath(record.device): record for record in pool.records() if record.device is not None}
+    records = pool.records()
+    by_path = {os.path.realpath(record.device): record for record in records if record.device is not None}
+    by_uuid = {record.uuid: record for record in records if record.uuid is not None}
     for device, told in guestxml.identified(xml):
         record = by_path.get(os.path.realpath(device.path))
-        meant = held.get(told or "")
+        meant = by_uuid.get(told or "")
         if meant is not None and (record is None or record.uuid != meant.uuid):
             reason = f"its {meant.name} ({meant.uuid}) is at {meant.device or 'no path'} now, and not at {device.path}"
             raise exception.DomainRefused(domain=domain, reason=reason, remedy=f"'vpmem domain refresh {domain}'.")
@@ -58,4 +60,4 @@ def _pool(config_file: str) -> Pool:
     options = cfg.ConfigOpts()
     conf.register_opts(options)
     options([], project="vpmem", default_config_files=[config_file])
-    return Pool.from_conf(options, domains=Domains("test:///default"), leave_out_absent=True)
+    return Pool.from_conf(options, leave_out_absent=True)

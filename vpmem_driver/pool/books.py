@@ -147,4 +147,9 @@ class Books:
         if row.size != namespace.size and row.state is State.CLEAN:
             LOG.warning("%s was %d bytes and is %d now: unknown again", row.name, row.size, namespace.size)
             self._ledger.move(row, State.UNKNOWN, "its size has changed")
+        elif row.size != namespace.size and row.owner is not None:
+            LOG.warning(
+                "%s was %d bytes and is %d now; %s holds it, and nothing is done to it",
+                *(row.name, row.size, namespace.size, row.owner),
+            )
         self._ledger.describe(row, namespace)
