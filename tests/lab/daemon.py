@@ -9,12 +9,16 @@ from tests.machine import guest, kernel
 BOOT = "/var/lib/libvirt/boot"
 LOG = "/var/log/libvirt/guest.log"
 
-#: The packages' scripts make the user that guests run as; here only programs are taken from packages.
+#: The packages' scripts make the user that guests run as, and udev gives them /dev/kvm; here only programs are taken from
+#: packages.
 _START = f"""
 set -e
 getent group kvm > /dev/null || echo 'kvm:x:64054:' >> /etc/group
 getent group libvirt-qemu > /dev/null || echo 'libvirt-qemu:x:64055:' >> /etc/group
 getent passwd libvirt-qemu > /dev/null || echo 'libvirt-qemu:x:64055:64054::/:/bin/false' >> /etc/passwd
+busybox modprobe kvm_amd
+chgrp kvm /dev/kvm
+chmod 660 /dev/kvm
 mkdir -p /etc/libvirt/hooks/qemu.d {BOOT} /var/log/libvirt
 ln -sf "$(command -v vpmem-libvirt-hook)" /etc/libvirt/hooks/qemu.d/vpmem
 cp "$1" {BOOT}/vmlinuz
@@ -26,8 +30,9 @@ libvirtd --daemon
 timeout 60 sh -c 'until virsh uri; do :; done'
 """
 
+#: With KVM: what is emulated is an AMD processor with its virtualization. An emulation in an emulation takes minutes.
 _DOMAIN = f"""\
-<domain type='qemu'>
+<domain type='kvm'>
   <name>guest</name>
   <uuid>{{uuid}}</uuid>
   <memory unit='MiB'>256</memory>

@@ -24,6 +24,7 @@ _CALL_SECONDS = 600
 #: What finds the root; that has all the others.
 _MODULES = ["virtio_pci", "9pnet_virtio", "9p", "overlay"]
 
+#: The shell stays, as the first process of the host: it waits for orphans, which libvirtd wants to see gone.
 _INIT = """\
 mkdir /lower /upper /top
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 root /lower
@@ -46,7 +47,8 @@ modprobe() {{ busybox modprobe "$@"; }}
 modprobe -a virtio_console virtio_blk crc32c_generic ext4 nfit nd_pmem nd_btt device_dax dax_pmem kmem
 mount -t ext4 /dev/vda {state}
 busybox ip link set lo up
-exec "{python}" -P "{inside}"'
+"{python}" -P "{inside}" &
+wait'
 """
 
 

@@ -1,4 +1,4 @@
-"""The first process of the virtual host: does what it is told over a virtio port. It runs there, on Python alone.
+"""The server in the virtual host: does what it is told over a virtio port. It runs there, on Python alone.
 
 A request is a line of JSON, ``{"call": NAME, "values": [...]}``; the answer is one, ``{"value": ...}`` or
 ``{"error": ...}``.

@@ -1,4 +1,4 @@
-"""A guest of the virtual host, started by its libvirtd with a device-dax namespace: an emulation in an emulation."""
+"""A guest of the virtual host, started by its libvirtd with KVM and a device-dax namespace."""
 
 import pytest
 
