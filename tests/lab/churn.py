@@ -1,16 +1,13 @@
 """Guests come and go, until the power goes. Each step is noted outside as soon as it is done. Runs in the virtual host.
 
-The arguments are a configuration file and a label. Notes are lines of JSON, ``[step, owner, uuid]``, on a virtio port.
+Notes are lines of JSON, ``[step, owner, uuid]``, on a virtio port.
 """
 
 import json
-import os
 import random
-import sys
 import threading
 import uuid
 
-sys.path.append(os.path.dirname(__file__))
 import inside
 from oslo_config import cfg
 
@@ -38,7 +35,7 @@ def come_and_go(pool: Pool, label: str, note) -> None:
 
 
 def main(config_file: str, label: str) -> None:
-    """Two threads of it."""
+    """Two threads of it, for namespaces of that label, until there is none left that could be claimed."""
     options = cfg.ConfigOpts()
     conf.register_opts(options)
     options(["--config-file", config_file])
@@ -54,7 +51,3 @@ def main(config_file: str, label: str) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

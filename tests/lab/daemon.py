@@ -9,14 +9,12 @@ from tests.machine import guest, kernel
 BOOT = "/var/lib/libvirt/boot"
 LOG = "/var/log/libvirt/guest.log"
 
-#: The packages' scripts make the user that guests run as, and udev gives them /dev/kvm; here only programs are taken from
-#: packages.
+#: Of packages only the programs are here: their scripts make the user that guests run as, and udev gives it /dev/kvm.
 _START = f"""
 set -e
 getent group kvm > /dev/null || echo 'kvm:x:64054:' >> /etc/group
 getent group libvirt-qemu > /dev/null || echo 'libvirt-qemu:x:64055:' >> /etc/group
 getent passwd libvirt-qemu > /dev/null || echo 'libvirt-qemu:x:64055:64054::/:/bin/false' >> /etc/passwd
-busybox modprobe kvm_amd
 chgrp kvm /dev/kvm
 chmod 660 /dev/kvm
 mkdir -p /etc/libvirt/hooks/qemu.d {BOOT} /var/log/libvirt

@@ -24,6 +24,9 @@ _CALL_SECONDS = 600
 #: What finds the root; that has all the others.
 _MODULES = ["virtio_pci", "9pnet_virtio", "9p", "overlay"]
 
+#: The second CPU has to wait for `inside.switch_on_all_cpus`, which says why.
+_ONE_CPU = "maxcpus=1 noreplace-smp"
+
 #: The shell stays, as the first process of the host: it waits for orphans, which libvirtd wants to see gone.
 _INIT = """\
 mkdir /lower /upper /top
@@ -44,7 +47,7 @@ mkdir "/top/lib/modules/$(uname -r)"
 mount --bind "/top{modules}" "/top/lib/modules/$(uname -r)"
 exec switch_root /top /bin/busybox sh -c '
 modprobe() {{ busybox modprobe "$@"; }}
-modprobe -a virtio_console virtio_blk crc32c_generic ext4 nfit nd_pmem nd_btt device_dax dax_pmem kmem
+modprobe -a virtio_console virtio_blk crc32c_generic ext4 nfit nd_pmem nd_btt device_dax dax_pmem kmem kvm_amd
 mount -t ext4 /dev/vda {state}
 busybox ip link set lo up
 "{python}" -P "{inside}" &
@@ -114,7 +117,7 @@ class VirtualHost:
     def _qemu(self, port: int, terminal: str | None) -> list[str]:
         words = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot"]
         words += ["-machine", "q35,nvdimm=on,nvdimm-persistence=cpu", "-accel", "tcg,thread=multi", "-cpu", "max"]
-        words += ["-smp", str(NODES), "-m", f"3G,slots={NODES},maxmem=16G"]
+        words += ["-smp", f"{NODES},sockets={NODES}", "-m", f"3G,slots={NODES},maxmem=16G"]
         for node in range(NODES):
             words += ["-object", f"memory-backend-ram,id=ram{node},size=1536M"]
             words += ["-numa", f"node,nodeid={node},memdev=ram{node},cpus={node}"]
@@ -141,7 +144,7 @@ class VirtualHost:
         ]
         words += ["-serial", terminal or f"file:{self._console}"]
         words += ["-kernel", str(self.kernel.image), "-initrd", str(self._work / "initramfs")]
-        return [*words, "-append", f"console=ttyS0 {kernel.QUICK}"]
+        return [*words, "-append", f"console=ttyS0 {kernel.QUICK} {_ONE_CPU}"]
 
     def call(self, name: str, *values: object, seconds: float | None = _CALL_SECONDS) -> typing.Any:
         """Have a function of `inside` called there; it may take `seconds`.

@@ -4,6 +4,7 @@ A request is a line of JSON, ``{"call": NAME, "values": [...]}``; the answer is 
 ``{"error": ...}``.
 """
 
+import fcntl
 import importlib
 import json
 import mmap
@@ -13,11 +14,14 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import typing
+from collections.abc import Callable
 
 BLOCK = 1 << 20
+_KVM_CREATE_VM = 0xAE01  # linux/kvm.h
 STARTED_LOG = "/run/started.log"
 ENVIRONMENT = {
     "PATH": f"{pathlib.Path(sys.executable).parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -40,19 +44,22 @@ def start(words: list[str]) -> int:
         return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True).pid
 
 
-def load() -> None:
-    """Import the program vpmem with all its commands, for :func:`vpmem`."""
+def _load() -> None:
+    """Import the program vpmem with all its commands: that takes seconds of emulation."""
     from vpmem_driver.cli import main as program
 
     for target in program.COMMANDS.values():
         importlib.import_module("vpmem_driver.cli." + target.partition(":")[0])
 
 
+_loading = threading.Thread(target=_load)
+
+
 def vpmem(words: list[str]) -> dict[str, object]:
     """Run the program vpmem to its end."""
     began = time.monotonic()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        _, status = os.waitpid(_forked(words, out, err), 0)
+        _, status = os.waitpid(_forked_vpmem(words, out, err), 0)
         seconds = time.monotonic() - began
         return {"code": os.waitstatus_to_exitcode(status), "out": _text(out), "err": _text(err), "seconds": seconds}
 
@@ -60,21 +67,33 @@ def vpmem(words: list[str]) -> dict[str, object]:
 def start_vpmem(words: list[str]) -> int:
     """Start the program vpmem and leave it running; its process id."""
     with open(STARTED_LOG, "ab") as log:
-        return _forked(words, log, log)
+        return _forked_vpmem(words, log, log)
 
 
-def _forked(words: list[str], out: typing.BinaryIO, err: typing.BinaryIO) -> int:
-    """Start vpmem in a copy of this process, which has loaded it already: that takes seconds of emulation."""
-    load()
+def start_churn(config_file: str, label: str) -> int:
+    """Have guests of `label` come and go from now on; the process id of it."""
+    import churn  # which imports this
+
+    with open(STARTED_LOG, "ab") as log:
+        return _forked(lambda: churn.main(config_file, label), log, log)
+
+
+def _forked_vpmem(words: list[str], out: typing.BinaryIO, err: typing.BinaryIO) -> int:
     from vpmem_driver.cli import main as program
 
+    return _forked(lambda: program.main(words), out, err)
+
+
+def _forked(main: Callable[[], int | None], out: typing.BinaryIO, err: typing.BinaryIO) -> int:
+    """Start `main` in a copy of this process, which has loaded all that it needs."""
+    _loading.join()
     if child := os.fork():
         return child
     code = 1
     try:
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
-        code = program.main(words)
+        code = main() or 0
     except SystemExit as end:
         code = end.code or 0
     except BaseException:  # noqa: BLE001  this process is a copy, and ends here
@@ -174,7 +193,7 @@ def mapped(device: str) -> mmap.mmap:
 
 _CALLS = {
     call.__name__: call
-    for call in (run, start, vpmem, start_vpmem, shell, write, read, fill, content, first_nonzero, ledger)
+    for call in (run, start, vpmem, start_vpmem, start_churn, shell, write, read, fill, content, first_nonzero, ledger)
 }
 
 
@@ -186,8 +205,23 @@ def port(name: str) -> str:
     raise FileNotFoundError(name)
 
 
+def switch_on_all_cpus() -> None:
+    """Make of a host with one CPU, and no virtual machine yet, one with all its CPUs.
+
+    The first virtual machine has the kernel patch its scheduler, and so does the end of the last. When another CPU runs
+    there at that moment, QEMU (7.2; MTTCG) may go on with what it had translated before, for ever. So one machine is
+    there before the other CPUs are, and stays.
+    """
+    fcntl.ioctl(os.open("/dev/kvm", os.O_RDWR), _KVM_CREATE_VM, 0)
+    for online in pathlib.Path("/sys/devices/system/cpu").glob("cpu[1-9]*/online"):
+        online.write_text("1")
+
+
 def main() -> None:
     """Serve until the power goes."""
+    switch_on_all_cpus()
+    sys.path.append(os.path.dirname(__file__))
+    _loading.start()
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
     with open(port("requests"), "r+b", buffering=0) as line:

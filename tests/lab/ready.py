@@ -33,7 +33,7 @@ _NAMESPACES = {
     1: (
         "--name=guest --mode=devdax --size=16M",  # the first, as is mem: the other order makes one's path the other's
         "--name=big --mode=devdax --size=256M",
-        *(f"--name=power{number} --mode=devdax --size=64M" for number in range(6)),
+        *(f"--name=power{number} --mode=devdax --size=32M" for number in range(6)),
         *(f"--name=churn{number} --mode=devdax --size=16M" for number in range(4)),
     ),
 }

@@ -3,9 +3,7 @@
 import collections
 import dataclasses
 import json
-import pathlib
 import random
-import sys
 import time
 import uuid
 
@@ -92,8 +90,7 @@ def story(host):
     wiped, unknown = (name for name in NAMES if name not in {KEPT, LEFT, *reserved})
     host.call("start_vpmem", [*slowly, "release", leaver])
     host.call("start_vpmem", [*slowly, "wipe", "--namespace", wiped])
-    churn = pathlib.Path(__file__).with_name("churn.py")
-    host.call("start", [sys.executable, "-P", str(churn), ready.CONFIG, "CHURN"])
+    host.call("start_churn", ready.CONFIG, "CHURN")
     wanted = random.randrange(4, 12)
     wait_until(host, lambda: len(notes(host)) >= wanted)
     rows = wait_for_rows(host, lambda rows: all(in_the_middle(rows[name]) for name in (LEFT, wiped, *reserved)))
