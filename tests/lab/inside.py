@@ -10,7 +10,6 @@ import json
 import mmap
 import os
 import pathlib
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -166,6 +165,8 @@ def first_nonzero(device: str) -> int:
 
 def ledger(path: str) -> dict[str, dict[str, object]]:
     """The rows of a ledger by the namespaces' names, without our own code."""
+    import sqlite3
+
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         found = database.execute("SELECT * FROM namespace")

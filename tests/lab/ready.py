@@ -84,8 +84,11 @@ def virtual_host(*, terminal: str | None = None) -> Iterator[VirtualHost]:
 
 def make_namespaces(host: VirtualHost) -> None:
     """Make all of them anew."""
-    made = [f"ndctl create-namespace --region=$node{node} {kind}" for node in _NAMESPACES for kind in _NAMESPACES[node]]
-    host.run("sh", "-c", _MAKE + "\n".join(made))
+    made = [
+        " &&\n".join(f"ndctl create-namespace --region=$node{node} {kind}" for kind in kinds)
+        for node, kinds in _NAMESPACES.items()
+    ]
+    host.run("sh", "-c", _MAKE + " &\n".join(made) + "\nwait %1")
 
 
 def configure(host: VirtualHost, *, discovery: str = "ndctl", labels: dict[str, list[str]] = LABELS) -> None:

@@ -91,7 +91,7 @@ def story(host):
     host.call("start_vpmem", [*slowly, "release", leaver])
     host.call("start_vpmem", [*slowly, "wipe", "--namespace", wiped])
     host.call("start_churn", ready.CONFIG, "CHURN")
-    wanted = random.randrange(4, 12)
+    wanted = random.randrange(2, 8)
     wait_until(host, lambda: len(notes(host)) >= wanted)
     rows = wait_for_rows(host, lambda rows: all(in_the_middle(rows[name]) for name in (LEFT, wiped, *reserved)))
     power_cycle(host)

@@ -56,7 +56,7 @@ class Engine:
         self._threads = threads
         self._rate = rate
         # -P: what lies in the working directory is nobody's module.
-        self._command = command or (sys.executable, "-P", "-m", "vpmem_driver.wipe.child")
+        self._command = command or (sys.executable, "-P", "-S", "-m", "vpmem_driver.wipe.child")
 
     def run(self, jobs: Iterable[Job], watcher: Watcher, stop: threading.Event | None = None) -> dict[str, Result]:
         """Wipe all, return when all are over. The failure of one does not keep the others from being wiped.
