@@ -8,9 +8,11 @@ moves of all processes. A ledger that cannot be read or written raises and chang
 import contextlib
 import dataclasses
 import datetime
+import errno
 import os
 import pathlib
 import sqlite3
+import stat
 import threading
 from collections.abc import Iterator
 
@@ -339,15 +341,20 @@ class Ledger:
             raise exception.LedgerCorrupt(path=self.path, reason=str(error), remedy=_CORRUPT_REMEDY) from error
 
     def _make_private(self) -> None:
-        """The file is made here, not by SQLite, so that nobody else can ever open it; -wal and -shm copy its mode."""
+        """The file is made here, not by SQLite, so that nobody else can ever open it; -wal and -shm copy its mode.
+
+        It is not opened here: to close it would take away all locks that this process has on it, those of another
+        open ledger too. Then the next process to close it would remove the write-ahead log that is still written.
+        """
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                if os.fstat(descriptor).st_mode & 0o077:
-                    os.fchmod(descriptor, 0o600)
-            finally:
-                os.close(descriptor)
+            with contextlib.suppress(FileExistsError):
+                os.mknod(self.path, 0o600)
+            mode = self.path.lstat().st_mode
+            if not stat.S_ISREG(mode):
+                raise OSError(errno.EINVAL, "it is no regular file")
+            if mode & 0o077:
+                self.path.chmod(0o600)
         except OSError as error:
             raise exception.LedgerError(
                 path=self.path, reason=error.strerror or str(error), remedy=_PERMISSION_REMEDY

@@ -3,6 +3,8 @@
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 import uuid
 
@@ -55,6 +57,32 @@ def test_a_claim_is_there_for_the_next_process(records, tmp_path):
     (held,) = other.held("me")
     other.close()
     assert (held.uuid, held.state, held.label, held.device) == (row.uuid, State.CLAIMED, "L", "/dev/dax9.9")
+
+
+_OPEN_AND_CLOSE = """
+import sys
+from vpmem_driver import ledger
+opened = ledger.Ledger(sys.argv[1])
+print(*[row.uuid for row in opened.rows()])
+opened.close()
+"""
+
+
+def test_open_twice_in_a_process_it_still_keeps_what_is_committed(records, tmp_path):
+    """All locks that a process has on a file go with the first descriptor of that file that it closes (POSIX)."""
+
+    def seen_by_another_process():
+        command = [sys.executable, "-c", _OPEN_AND_CLOSE, str(tmp_path / "state")]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+
+    first = insert(records)
+    second = ledger.Ledger(tmp_path / "state")
+    # Without locks of ours it takes itself for the last, and removes the write-ahead log when it closes.
+    assert seen_by_another_process() == [first.uuid]
+    later = insert(records)
+    assert sorted(seen_by_another_process()) == sorted([first.uuid, later.uuid])
+    assert second.rows() == records.rows()
+    second.close()
 
 
 def test_an_exception_leaves_nothing(records):
