@@ -221,7 +221,7 @@ class TestUnusable:
 
     def test_not_a_database(self, tmp_path):
         (tmp_path / ledger.FILE_NAME).write_bytes(os.urandom(4096))
-        assert "restore it from a backup" in self.refused(tmp_path, exception.LedgerCorrupt)
+        assert "move it away" in self.refused(tmp_path, exception.LedgerCorrupt)
 
     def test_another_database(self, tmp_path):
         with sqlite3.connect(tmp_path / ledger.FILE_NAME) as database:
