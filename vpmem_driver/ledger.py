@@ -72,8 +72,8 @@ BUSY_TIMEOUT_SECONDS = 60
 
 _PERMISSION_REMEDY = "Check that [vpmem] state_path is on a writable filesystem and belongs to this user."
 _CORRUPT_REMEDY = (
-    "Keep a copy, then move it away: every namespace is then unknown, and is wiped before it is handed out; what a guest "
-    "has must be adopted first. Or restore a backup, if nothing was claimed or released after it."
+    "Keep a copy, then move it away: every namespace is then unknown, and is wiped before it is handed out; "
+    "what guests have must be adopted first. Or restore a backup, if nothing was claimed or released after it."
 )
 _REMEDIES = {
     sqlite3.SQLITE_FULL: "Make room on its filesystem, then try again.",
