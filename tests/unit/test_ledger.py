@@ -206,6 +206,21 @@ def test_two_that_make_it_at_once_both_get_it(tmp_path):
         one.close()
 
 
+def test_a_ledger_of_an_older_version_is_carried_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "MIGRATIONS", ledger.MIGRATIONS[:1])
+    old = ledger.Ledger(tmp_path)
+    rows, moves, last = [insert(old), insert(old)], old.history(), old.last_move()
+    old.close()
+    monkeypatch.undo()
+    new = ledger.Ledger(tmp_path)
+    assert {row.uuid: row for row in new.rows()} == {row.uuid: row for row in rows}
+    assert new.history() == moves
+    assert new.changed_since(last - 1) == [rows[1]]
+    insert(new)
+    assert new.last_move() == last + 1
+    new.close()
+
+
 class TestUnusable:
     """Each with a message that tells what to do; the file stays as it is."""
 
