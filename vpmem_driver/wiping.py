@@ -7,6 +7,7 @@ byte is overwritten only after the ledger, asked under the engine's lock on the 
 import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from vpmem_driver import exception, ledger, model
@@ -15,8 +16,10 @@ from vpmem_driver.wipe import Engine, Job, Outcome
 
 LOG = logging.getLogger(__name__)
 
-#: How long to wait before asking again for a namespace that another process is wiping.
-_BUSY_SECONDS = 0.2
+#: How often to look in the ledger how far another process is, which is wiping what is to be wiped here too.
+_LOOK_SECONDS = 0.2
+#: When it has got no further for so long, it may be gone: try again. That starts a process, as root perhaps.
+_QUIET_SECONDS = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,15 +92,31 @@ class Wiper:
             jobs = self._jobs(pending, results)
             watcher = _Watcher(self._ledger, self._find, self._domains, on_progress)
             outcomes = self._engine.run(jobs, watcher, stop) | watcher.refused
-            pending = []
+            busy, moved_on = [], []
             for job in jobs:
                 outcome, reason = outcomes[job.uuid]
                 results[job.uuid] = Result(uuid=job.uuid, name=job.name, outcome=outcome, reason=reason)
-                if not stop.is_set() and (outcome is Outcome.BUSY or self._moved_on(job, outcome)):
-                    pending.append(job.uuid)
-            if pending:
-                stop.wait(_BUSY_SECONDS)
+                if outcome is Outcome.BUSY:
+                    busy.append(job.uuid)
+                elif self._moved_on(job, outcome):
+                    moved_on.append(job.uuid)
+            if busy and not moved_on:
+                self._wait_for_others(busy, stop)
+            pending = [] if stop.is_set() else busy + moved_on
         return list(results.values())
+
+    def _wait_for_others(self, uuids: list[str], stop: threading.Event) -> None:
+        """Wait as long as others get further with wiping them: until one is done, or all are quiet."""
+        before, since = None, time.monotonic()
+        while not stop.wait(_LOOK_SECONDS):
+            rows = [self._ledger.row(uuid) for uuid in uuids]
+            states = [(row.state, row.wiped) for row in rows if row is not None]
+            if any(state is not model.State.DIRTY for state, _ in states):
+                return
+            if states != before:
+                before, since = states, time.monotonic()
+            elif time.monotonic() - since >= _QUIET_SECONDS:
+                return
 
     def _jobs(self, uuids: list[str], results: dict[str, Result]) -> list[Job]:
         """A job for each that is dirty still; the others were wiped by another process meanwhile."""

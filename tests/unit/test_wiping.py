@@ -1,0 +1,91 @@
+"""Wipes of what another process is wiping already: an engine that says so, on a real ledger."""
+
+import threading
+import uuid
+
+import pytest
+
+from vpmem_driver import ledger, model, wiping
+from vpmem_driver.domains import Domains
+from vpmem_driver.model import State
+from vpmem_driver.wipe import Outcome
+
+SIZE = 1 << 20
+
+
+class Locked:
+    """Another process holds the lock on the device until `free`; counts how often somebody tried."""
+
+    def __init__(self):
+        self.tries = 0
+        self.free = False
+        self.tried = threading.Event()
+
+    def run(self, jobs, watcher, stop=None):
+        self.tries += len(jobs)
+        self.tried.set()
+        if not self.free:
+            return {job.uuid: (Outcome.BUSY, "another process is wiping it") for job in jobs}
+        for job in jobs:
+            watcher.finished(job, Outcome.WIPED, "")
+        return {job.uuid: (Outcome.WIPED, "") for job in jobs}
+
+
+@pytest.fixture
+def records(tmp_path):
+    opened = ledger.Ledger(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def row(records):
+    """A namespace that is to be wiped."""
+    namespace = model.Namespace(
+        uuid=str(uuid.uuid4()),
+        name="ns0",
+        size=SIZE,
+        align=4096,
+        numa_node=0,
+        mode="file",
+        device="/dev/null",
+        pmem=False,
+    )
+    with records.transaction():
+        records.insert(namespace)
+        records.move(records.row(namespace.uuid), State.DIRTY, "to be wiped")
+    return records.row(namespace.uuid)
+
+
+def wiper(records, engine):
+    return wiping.Wiper(records, engine, lambda uuid: None, Domains("test:///default"))
+
+
+def test_it_waits_while_the_other_gets_further(records, row):
+    engine, results = Locked(), []
+    thread = threading.Thread(target=lambda: results.extend(wiper(records, engine).wipe([row.uuid])))
+    thread.start()
+    engine.tried.wait()
+    records.begin_wipe(row.uuid, 0)
+    for done in range(0, SIZE, SIZE // 8):
+        records.progress(row.uuid, done)
+        thread.join(wiping._LOOK_SECONDS)
+        assert thread.is_alive()
+    with records.transaction():
+        records.move(records.row(row.uuid), State.CLEAN, "wiped")
+    thread.join()
+    assert [result.outcome for result in results] == [Outcome.WIPED]
+    assert engine.tries == 1, "each starts a process"
+
+
+def test_it_tries_again_when_the_other_is_quiet(records, row, monkeypatch):
+    monkeypatch.setattr(wiping, "_QUIET_SECONDS", 0.5)
+    engine, results = Locked(), []
+    thread = threading.Thread(target=lambda: results.extend(wiper(records, engine).wipe([row.uuid])))
+    thread.start()
+    engine.tried.wait()
+    engine.free = True
+    thread.join()
+    assert [result.outcome for result in results] == [Outcome.WIPED]
+    assert engine.tries == 2
+    assert records.row(row.uuid).state is State.CLEAN
