@@ -44,11 +44,15 @@ def start(words: list[str]) -> int:
 
 
 def _load() -> None:
-    """Import the program vpmem with all its commands: that takes seconds of emulation."""
+    """Import the program vpmem with all its commands, and what they look for: that takes seconds of emulation."""
+    import stevedore
+
     from vpmem_driver.cli import main as program
 
     for target in program.COMMANDS.values():
         importlib.import_module("vpmem_driver.cli." + target.partition(":")[0])
+    for kind in ("list", "show"):
+        stevedore.ExtensionManager(f"cliff.formatter.{kind}")
 
 
 _loading = threading.Thread(target=_load)
