@@ -33,7 +33,7 @@ _NAMESPACES = {
     1: (
         "--name=guest --mode=devdax --size=16M",  # the first, as is mem: the other order makes one's path the other's
         "--name=big --mode=devdax --size=256M",
-        *(f"--name=power{number} --mode=devdax --size=32M" for number in range(6)),
+        *(f"--name=power{number} --mode=devdax --size=32M" for number in range(5)),
         *(f"--name=churn{number} --mode=devdax --size=16M" for number in range(4)),
     ),
 }
@@ -44,7 +44,7 @@ GUEST_SIZE = 12 << 20
 LABELS = {
     "KIND": ["mem", "dev", "fine"],
     "BIG": ["big"],
-    "POWER": [f"power{number}" for number in range(6)],
+    "POWER": [f"power{number}" for number in range(5)],
     "CHURN": [f"churn{number}" for number in range(4)],
     "GUEST": ["guest"],
 }
