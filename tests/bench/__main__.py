@@ -57,8 +57,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pyperf", type=pathlib.Path, metavar="FILE", help="write every value, for python -m pyperf")
     parser.add_argument("--plots", type=pathlib.Path, metavar="DIR", help="draw cost against N as SVG")
     parsed = parser.parse_args()
-    for name in ("output", "pyperf", "plots"):  # this runs in a directory of tox's
-        if path := getattr(parsed, name):
+    for name in ("output", "pyperf", "plots"):
+        # This runs in a directory of tox's, for which tox rewrites those paths that exist already.
+        if (path := getattr(parsed, name)) and not path.exists():
             setattr(parsed, name, ROOT / path)
     if unknown := set(parsed.rows) - set(table.ROWS):
         parser.error(f"there is no row {', '.join(sorted(unknown))}; there are {', '.join(table.ROWS)}")
