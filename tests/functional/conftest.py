@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shlex
+import sys
 import uuid
 
 import pytest
@@ -23,6 +25,20 @@ def fill(path: pathlib.Path) -> bytes:
 
 def is_zero(path: pathlib.Path) -> bool:
     return not any(path.read_bytes())
+
+
+#: A child that wipes as ever, on a medium that has forgotten one zero by the time it is read back.
+_FORGETFUL = """
+import os, sys
+from vpmem_driver.wipe import child
+path, at, verify = sys.argv[1], int(sys.argv[2]), child.Wipe.verify
+def forget_and_verify(wipe):
+    if os.path.samestat(os.fstat(wipe._device.fd), os.stat(path)):
+        os.pwrite(wipe._device.fd, b"x", at)
+    verify(wipe)
+child.Wipe.verify = forget_and_verify
+sys.exit(child.main())
+"""
 
 
 class Host:
@@ -75,6 +91,12 @@ class Host:
     def path(self, name: str) -> pathlib.Path:
         (found,) = self.directory.rglob(name)
         return found
+
+    def forgetful(self, path: str | pathlib.Path, at: int) -> str:
+        """A ``wipe_command`` for which the byte `at` of this namespace is not zero when it is read back."""
+        program = self.directory.parent / "forgetful.py"
+        program.write_text(_FORGETFUL)
+        return shlex.join([sys.executable, str(program), str(path), str(at)])
 
     def close(self) -> None:
         for pool in self._pools:

@@ -461,22 +461,11 @@ class TestHostTrouble:
 
 
 class TestWipeFails:
-    def test_a_medium_that_does_not_keep_zeros(self, host, vpmem, vpmem_json, monkeypatch):
+    def test_a_medium_that_does_not_keep_zeros(self, host, vpmem, vpmem_json):
         owner = new_owner()
         (claimed,) = vpmem_json("claim", owner, "LARGE")
-        host.options["wipe_rate"] = 16  # so that the check is under way when the byte turns
-        told = wiping._Watcher.progress
-
-        def turn_a_byte(watcher, job, phase, done):
-            if (phase, done) == ("zero", job.size):
-                with open(claimed["device"], "r+b") as file:
-                    file.seek(-1, os.SEEK_END)
-                    file.write(b"x")
-            told(watcher, job, phase, done)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(wiping._Watcher, "progress", turn_a_byte)
-            code, _, err = vpmem("release", owner, "--wait")
+        host.options["wipe_command"] = host.forgetful(claimed["device"], claimed["size"] - 1)
+        code, _, err = vpmem("release", owner, "--wait")
         assert code == 6
         assert f"{claimed['name']} (byte {claimed['size'] - 1} is not zero" in err
         shown = vpmem_json("namespace", "show", claimed["name"])
@@ -484,7 +473,7 @@ class TestWipeFails:
         assert "is not zero" in shown["reason"]
         assert vpmem_json("claim", new_owner(), "LARGE")[0]["name"] != claimed["name"]
         assert vpmem("claim", new_owner(), "LARGE")[0] == 3, "it is out of everyone's reach"
-        host.options["wipe_rate"] = 0
+        del host.options["wipe_command"]
         assert vpmem_json("wipe", "--namespace", claimed["name"])[0]["state"] == "clean"
 
 
