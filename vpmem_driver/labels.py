@@ -1,6 +1,5 @@
 """Reading ``[libvirt] pmem_namespaces``: which namespaces, by name or uuid, guests may be given under which label."""
 
-import dataclasses
 from collections.abc import Sequence
 
 import msgspec
@@ -21,8 +20,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class LabelConfig:
+class LabelConfig(msgspec.Struct, frozen=True):
     """All labels in the order of the configuration, the resource class of each, and what is under them."""
 
     labels: tuple[str, ...]
@@ -56,24 +54,17 @@ def parse(pmem_namespaces: Sequence[str]) -> LabelConfig:
                 remedy="Spell them alike if they are one label; else rename one.",
             )
         position = list(labels).index(resource_class)
-        entries.extend(Entry(position, name, text) for name in names)
+        entries += [Entry(position, name, text) for name in names]
     return LabelConfig(tuple(labels.values()), tuple(labels), tuple(entries))
 
 
 def _split(text: str) -> tuple[str, list[str]]:
-    label, colon, rest = (part.strip() for part in text.partition(":"))
+    label, colon, rest = text.partition(":")
+    label = label.strip()
     names = [name.strip() for name in rest.split("|")]
-    fault = (
-        "there is no colon"
-        if not colon
-        else "the label is empty"
-        if not label
-        else "a namespace's name is empty"
-        if not all(names)
-        else None
+    if label and all(names):
+        return label, names
+    reason = "there is no colon" if not colon else "the label is empty" if not label else "a namespace's name is empty"
+    raise exception.InvalidNamespaceConfig(
+        entry=text, reason=reason, remedy="Write LABEL:NAMESPACE|NAMESPACE, for example 4GB:ns0|ns1."
     )
-    if fault:
-        raise exception.InvalidNamespaceConfig(
-            entry=text, reason=fault, remedy="Write LABEL:NAMESPACE|NAMESPACE, for example 4GB:ns0|ns1."
-        )
-    return label, names

@@ -1,5 +1,6 @@
 """How much of a namespace a guest's device takes."""
 
+import functools
 import math
 
 MIB = 1024 * 1024
@@ -14,6 +15,7 @@ LABEL_SIZE = 2 * MIB
 PAGE = 4096
 
 
+@functools.lru_cache
 def least_size(align: int, label_size: int = LABEL_SIZE) -> int:
     """The fewest bytes of a namespace of that alignment that leave the guest anything beside the label."""
     unit = math.lcm(align or 1, GRANULE)

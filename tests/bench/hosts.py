@@ -12,13 +12,13 @@ from vpmem_driver import conf
 
 LABELS = ("4GB", "SMALL")
 NODES = 8
-#: What ndctl printed of a real one.
-_RECORDED = pathlib.Path(__file__).parents[1] / "data/ndctl/ndctl-list-Xi.json"
+#: What ndctl printed, asked as vpmem asks it, in the virtual host of tests/lab.
+_RECORDED = pathlib.Path(__file__).parents[1] / "data/ndctl/ndctl-list-verbose.json"
 
 
 def listing(count: int) -> str:
-    """The text that ``ndctl list -X`` prints of `count` namespaces on 8 regions."""
-    recorded = next(item for item in json.loads(_RECORDED.read_text()) if item["mode"] == "devdax" and "name" in item)
+    """The text that ``ndctl list --namespaces --idle --verbose`` prints of `count` namespaces on 8 regions."""
+    recorded = next(item for item in json.loads(_RECORDED.read_text()) if item.get("name") == "big")
     return json.dumps([_namespace(recorded, number) for number in range(count)], indent=2)
 
 
@@ -26,6 +26,7 @@ def _namespace(recorded: dict, number: int) -> dict:
     made = copy.deepcopy(recorded)
     region, place = number % NODES, number // NODES
     made |= {"dev": f"namespace{region}.{place}", "name": f"ns{number}", "uuid": str(uuid.uuid4())}
+    made |= {"raw_uuid": str(uuid.uuid4()), "numa_node": region, "target_node": region}
     made["daxregion"]["id"] = region
     made["daxregion"]["devices"][0] |= {"chardev": f"dax{region}.{place}", "target_node": region}
     return made

@@ -16,7 +16,7 @@ import uuid
 import pytest
 
 from tests.functional.conftest import MIB, fill, is_zero, new_owner
-from vpmem_driver import ledger, wiping
+from vpmem_driver import ledger
 from vpmem_driver.cli.main import VPMEMApp
 from vpmem_driver.discovery.directory import DirectoryDiscovery
 

@@ -54,16 +54,21 @@ class Discovery(abc.ABC):
 
 def mark_shared_identities(found: Iterable[model.Namespace]) -> tuple[model.Namespace, ...]:
     """Sorted by name and uuid; namespaces that share a uuid (a copied image) are made unusable, all of them."""
-    namespaces = sorted(found, key=lambda ns: (ns.name or "", ns.uuid or "", ns.device or ""))
-    count = collections.Counter([ns.uuid for ns in namespaces])
-    if len(count) == len(namespaces):
+    namespaces = sorted(found, key=_order)
+    uuids = [ns.uuid for ns in namespaces]
+    if len(set(uuids)) == len(uuids):
         return tuple(namespaces)
+    count = collections.Counter(uuids)
     return tuple(
         msgspec.structs.replace(ns, unusable="another namespace has the same uuid")
         if ns.uuid is not None and ns.unusable is None and count[ns.uuid] > 1
         else ns
         for ns in namespaces
     )
+
+
+def _order(namespace: model.Namespace) -> tuple[str, str, str]:
+    return namespace.name or "", namespace.uuid or "", namespace.device or ""
 
 
 def canonical_uuid(text: str | None) -> str | None:

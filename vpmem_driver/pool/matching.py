@@ -1,8 +1,9 @@
 """Which label each namespace of the host has: configured names and uuids against what discovery saw."""
 
-import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
 
 from vpmem_driver import _fastalloc, exception, labels, ledger, model, sizes
 
@@ -45,21 +46,19 @@ def match(
     for namespace, label in zip(found, label_ids, strict=True):
         if label < 0:
             continue
-        fault = namespace.unusable
-        if namespace.size < (least := least_sizes[namespace.align]):
-            fault = fault or f"a guest's device takes {least} bytes, and it has {namespace.size}"
-        if fault is not None and namespace.uuid not in rows:
-            entry = next(
-                entry for entry in config.entries if entry.namespace.lower() in {namespace.name, namespace.uuid}
-            )
-            error = exception.InvalidNamespaceConfig(
-                entry=entry.text,
-                reason=f"namespace '{entry.namespace}' cannot be used: {fault}",
-                remedy="Mend that, or take it out of the entry.",
-            )
-            _refuse(error, leave_out=leave_out_absent)
-        else:
+        fits = namespace.size >= least_sizes[namespace.align]
+        if (fits and namespace.unusable is None) or namespace.uuid in rows:
             label_of[namespace.uuid or ""] = label
+            continue
+        least = least_sizes[namespace.align]
+        fault = namespace.unusable or f"a guest's device takes {least} bytes, and it has {namespace.size}"
+        entry = next(entry for entry in config.entries if entry.namespace.lower() in {namespace.name, namespace.uuid})
+        error = exception.InvalidNamespaceConfig(
+            entry=entry.text,
+            reason=f"namespace '{entry.namespace}' cannot be used: {fault}",
+            remedy="Mend that, or take it out of the entry.",
+        )
+        _refuse(error, leave_out=leave_out_absent)
     return label_of
 
 
@@ -85,7 +84,7 @@ def keep_held(
             kept[row.uuid] = index_of[row.label]
             if label_of.get(row.uuid) != kept[row.uuid]:
                 LOG.warning("Namespace %s stays under label %s until %s releases it", row.name, row.label, row.owner)
-    return dataclasses.replace(config, labels=tuple(known.values()), resource_classes=tuple(known)), kept
+    return msgspec.structs.replace(config, labels=tuple(known.values()), resource_classes=tuple(known)), kept
 
 
 def _held(row: ledger.Row) -> str:

@@ -61,6 +61,21 @@ def test_recorded_list_with_devices(name: str) -> None:
     assert not found
 
 
+def test_recorded_list_as_it_is_asked_for() -> None:
+    """What a host with two NUMA nodes and namespaces of every kind printed (ndctl 76.1, tests/lab)."""
+    found = ndctl.parse(recorded("ndctl-list-verbose.json"), node_of=lambda dev: pytest.fail(f"{dev}: it was told"))
+    assert [each.name for each in found if each.unusable is None] == [
+        *("big", "churn0", "churn1", "churn2", "churn3", "dev", "fine", "guest", "mem", "off"),
+        *("power0", "power1", "power2", "power3", "power4", "ram", "twin", "twin"),
+    ]
+    assert {each.name for each in found if each.numa_node == 1} == {
+        *("big", "churn0", "churn1", "churn2", "churn3", "guest"),
+        *("power0", "power1", "power2", "power3", "power4"),
+    }
+    (fine,) = [each for each in found if each.name == "fine"]
+    assert (fine.size, fine.align, fine.device) == (30 * MIB, 4096, "/dev/dax1.2")
+
+
 # Shapes
 
 
