@@ -1,8 +1,8 @@
 """This host's durable record of namespaces, owners and states, in SQLite.
 
 Everything that others rely on: a transaction is one commit, on disk when it returns (WAL, synchronous=FULL); a row
-moves only from the state and owner that the caller saw; every move leaves a line in the history, whose id orders all
-moves of all processes. A ledger that cannot be read or written raises and changes nothing.
+moves only when nobody has moved it since the caller saw it; every move leaves a line in the history, whose id orders
+all moves of all processes. A ledger that cannot be read or written raises and changes nothing.
 """
 
 import contextlib
@@ -209,6 +209,12 @@ class Ledger:
         """What `owner` holds or has reserved, in the order of its devices."""
         return self._select("WHERE owner = ? ORDER BY position", owner)
 
+    def next_position(self, owner: str) -> int:
+        """The place of the next device of `owner`: after all that it holds or has reserved."""
+        with self._lock:
+            found = self._execute("SELECT coalesce(max(position), -1) + 1 FROM namespace WHERE owner = ?", (owner,))
+            return int(found.fetchone()[0])
+
     def changed_since(self, move_id: int) -> list[Row]:
         """The rows that were moved after history line `move_id`."""
         return self._select("WHERE uuid IN (SELECT uuid FROM history WHERE id > ?)", move_id)
@@ -289,34 +295,45 @@ class Ledger:
         begun: bool = False,
         wiped: int = 0,
         reason: str | None = None,
-    ) -> int:
-        """Move one namespace to `state`, for `owner`, and write down `why`. Inside a transaction.
+    ) -> Row:
+        """Move one namespace to `state`, for `owner`, and write down `why`.
 
-        `row` is what the caller saw; `label` and `device` are kept when not given.
+        Inside the transaction that `row` was read in. `label` and `device` are kept when not given.
 
-        :returns: the id of its history line
-        :raises LedgerError: the namespace is no longer as `row` says
+        :returns: the row as it is now
+        :raises LedgerError: the namespace was moved since it was read
         """
         move_id = self._note(
             row.uuid, row.name, before=row.state, after=state, owner=owner if owner is not None else row.owner, why=why
         )
-        last_owner = row.owner if row.state is model.State.CLAIMED else row.last_owner
+        moved = msgspec.structs.replace(
+            row,
+            state=state,
+            owner=owner,
+            position=position,
+            label=row.label if label is None else label,
+            device=row.device if device is None else device,
+            last_owner=row.owner if row.state is model.State.CLAIMED else row.last_owner,
+            begun=begun,
+            wiped=wiped,
+            reason=reason,
+            changed=move_id,
+        )
         done = self._execute(
-            "UPDATE namespace SET state = ?, owner = ?, position = ?, label = coalesce(?, label), "
-            "device = coalesce(?, device), last_owner = ?, begun = ?, wiped = ?, reason = ?, changed = ? "
-            "WHERE uuid = ? AND state = ? AND owner IS ?",
+            "UPDATE namespace SET state = ?, owner = ?, position = ?, label = ?, device = ?, last_owner = ?, "
+            "begun = ?, wiped = ?, reason = ?, changed = ? WHERE uuid = ? AND changed = ?",
             (
-                *(state, owner, position, label, device, last_owner, begun, wiped, reason, move_id),
-                *(row.uuid, row.state, row.owner),
+                *(state, owner, position, moved.label, moved.device, moved.last_owner),
+                *(begun, wiped, reason, move_id, row.uuid, row.changed),
             ),
         )
         if done.rowcount != 1:
             raise exception.LedgerError(
                 path=self.path,
-                reason=f"namespace {row.name} ({row.uuid}) is no longer {row.state} as it was read",
+                reason=f"namespace {row.name} ({row.uuid}) was moved since it was read, {row.state}",
                 remedy="Try again.",
             )
-        return move_id
+        return moved
 
     def begin_wipe(self, uuid: str, wiped: int) -> bool:
         """Note that a wipe overwrites a dirty namespace from byte `wiped` on. A transaction of its own.

@@ -52,11 +52,12 @@ def test_a_new_namespace_is_unknown_and_in_the_history(records):
 def test_a_claim_is_there_for_the_next_process(records, tmp_path):
     row = insert(records)
     with records.transaction():
-        records.move(row, State.CLAIMED, "claimed", owner="me", position=0, label="L", device="/dev/dax9.9")
+        moved = records.move(row, State.CLAIMED, "claimed", owner="me", position=0, label="L", device="/dev/dax9.9")
     other = ledger.Ledger(tmp_path / "state")
     (held,) = other.held("me")
     other.close()
     assert (held.uuid, held.state, held.label, held.device) == (row.uuid, State.CLAIMED, "L", "/dev/dax9.9")
+    assert held == moved
 
 
 _OPEN_AND_CLOSE = """
@@ -98,9 +99,20 @@ def test_a_move_from_what_is_no_longer_so_is_refused(records):
     row = insert(records)
     with records.transaction():
         records.move(row, State.DIRTY, "x")
-    with pytest.raises(exception.LedgerError, match="no longer unknown"), records.transaction():
+    with pytest.raises(exception.LedgerError, match="was moved since"), records.transaction():
         records.move(row, State.CLEAN, "stale")
     assert records.row(row.uuid).state is State.DIRTY
+
+
+def test_a_move_to_where_it_was_before_is_seen(records):
+    """Clean then and clean now is not enough: in between it was somebody's."""
+    row = insert(records)
+    with records.transaction():
+        back = records.move(records.move(row, State.DIRTY, "x"), row.state, "and back")
+    assert (back.state, back.owner) == (row.state, row.owner)
+    with pytest.raises(exception.LedgerError, match="was moved since"), records.transaction():
+        records.move(row, State.CLEAN, "stale")
+    assert records.row(row.uuid) == back
 
 
 @pytest.mark.parametrize(

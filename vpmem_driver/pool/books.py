@@ -121,16 +121,17 @@ class Books:
         label: str | None = None,
         begun: bool = False,
         wiped: int = 0,
-    ) -> None:
+    ) -> Row:
         """Move a row in the ledger.
 
         :param label: the label that it has from now on, if not the one of now
+        :returns: the row as it is now
         """
         namespace = self._view.usable.get(row.uuid)
         index = self._view.label_of.get(row.uuid)
         if label is None and index is not None:
             label = self._view.config.labels[index]
-        self._ledger.move(
+        return self._ledger.move(
             row,
             state,
             why,

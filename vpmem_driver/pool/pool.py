@@ -219,7 +219,7 @@ class Pool(Books):
             rows = [self._row(uuid) for uuid in uuids]
             for row in rows:
                 requests.adoption(owner, row)
-            position = self._next_position(owner)
+            position = self._ledger.next_position(owner)
             for row in rows:
                 if row.owner is None:
                     label = label_of.get(row.uuid)
@@ -242,13 +242,11 @@ class Pool(Books):
         with self._change() as table:
             released = self._held(owner, uuids)
             table.release(owner, [row.uuid for row in released])
-            for row in released:
-                # A reservation that ends early keeps its wipe's progress: nobody has written since.
-                self._move(row, State.DIRTY, "released", begun=row.begun, wiped=row.wiped)
-            table.seen = self._ledger.last_move()
+            # A reservation that ends early keeps its wipe's progress: nobody has written since.
+            dirty = [self._move(row, State.DIRTY, "released", begun=row.begun, wiped=row.wiped) for row in released]
+            table.saw(dirty)
             if any(self._configured.get(row.uuid) != self._view.label_of.get(row.uuid) for row in released):
                 self._label_held(self._ledger.rows())
-            dirty = [self._row(row.uuid) for row in released]
         LOG.info("%s released %s", owner, _names(released))
         return tuple(self._view.record(row) for row in dirty)
 
@@ -317,9 +315,8 @@ class Pool(Books):
             chosen = table.claim(owner, label_ids, numa_node, [self._row(uuid) for uuid in failures])
             shortage = table.shortage(label_ids) if chosen is None else {}
             before = [self._row(uuid) for uuid in chosen or ()]
-            self._take(owner, before)
-            table.seen = self._ledger.last_move()
-            taken = [self._row(row.uuid) for row in before]
+            taken = self._take(owner, before)
+            table.saw(taken)
         if chosen is None:
             raise exception.InsufficientNamespaces(
                 request=",".join(self._config.labels[index] for index in label_ids),
@@ -339,24 +336,24 @@ class Pool(Books):
                 requests.exact(owner, row, usable=row.uuid in self._view.usable)
             new = [row for row in before if row.owner is None]
             table.claim_exact(owner, [row.uuid for row in new])
-            self._take(owner, new)
-            table.seen = self._ledger.last_move()
+            table.saw(self._take(owner, new))
         if new:
             LOG.info("%s is given %s", owner, _names(new))
         return before
 
-    def _take(self, owner: str, rows: Sequence[Row]) -> None:
-        """Claim what is clean, reserve what must be wiped first. Inside a transaction."""
-        for position, row in enumerate(rows, start=self._next_position(owner)):
-            if row.state is State.CLEAN:
-                self._move(row, State.CLAIMED, "claimed", owner=owner, position=position)
-            else:
-                self._move(
-                    row, State.DIRTY, "reserved", owner=owner, position=position, begun=row.begun, wiped=row.wiped
-                )
+    def _take(self, owner: str, rows: Sequence[Row]) -> list[Row]:
+        """Claim what is clean, reserve what must be wiped first. Inside a transaction.
 
-    def _next_position(self, owner: str) -> int:
-        return max((row.position or 0 for row in self._ledger.held(owner)), default=-1) + 1
+        :returns: the rows as they are now
+        """
+        return [
+            self._move(row, State.CLAIMED, "claimed", owner=owner, position=position)
+            if row.state is State.CLEAN
+            else self._move(
+                row, State.DIRTY, "reserved", owner=owner, position=position, begun=row.begun, wiped=row.wiped
+            )
+            for position, row in enumerate(rows, start=self._ledger.next_position(owner))
+        ]
 
     def _finish(
         self,

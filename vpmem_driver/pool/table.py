@@ -18,7 +18,7 @@ _TABLE_STATES = {
 class Table:
     """Chooses. It is made from the rows of one moment; :meth:`put` takes over each that has changed since.
 
-    :ivar seen: the newest history line that is in it; who moves rows and the table alike sets it
+    :ivar seen: the newest history line that is in it; who moves rows and the table alike says so (:meth:`saw`)
     """
 
     def __init__(self, view: View, rows: Sequence[ledger.Row], seen: int) -> None:
@@ -40,6 +40,10 @@ class Table:
         index = self._index.get(row.uuid)
         if index is not None:  # else another process discovered it, and this one has yet to
             self._table.put(index, self._state(row), row.owner)
+
+    def saw(self, moved: Iterable[ledger.Row]) -> None:
+        """Note that the moves of these rows, the newest of all, are in it."""
+        self.seen = max((row.changed for row in moved), default=self.seen)
 
     def claim(
         self, owner: str, label_ids: Sequence[int], numa_node: int | None, barred: Iterable[ledger.Row]
