@@ -1,5 +1,6 @@
 """Reading ``[libvirt] pmem_namespaces``: which namespaces, by name or uuid, guests may be given under which label."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import msgspec
@@ -20,7 +21,8 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     text: str
 
 
-class LabelConfig(msgspec.Struct, frozen=True):
+@dataclasses.dataclass(frozen=True, slots=True)
+class LabelConfig:
     """All labels in the order of the configuration, the resource class of each, and what is under them."""
 
     labels: tuple[str, ...]

@@ -28,6 +28,11 @@ def app(cmd: command.Command) -> "main.VPMEMApp":
 class Ours(command.Command):
     """A command of this program: put before cliff's own classes."""
 
+    def __init__(self, app: "main.VPMEMApp", app_args: argparse.Namespace | None, cmd_name: str | None = None) -> None:
+        # For a command that has a name cliff looks for plug-ins, in what all installed packages contain.
+        super().__init__(app, app_args)
+        self.cmd_name = cmd_name
+
     def get_epilog(self) -> str:
         """Return nothing. To tell which plug-in a command is from, cliff reads what all installed packages contain."""
         return ""

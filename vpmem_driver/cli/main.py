@@ -9,7 +9,7 @@ import typing
 from cliff import app, command, commandmanager
 from oslo_config import cfg
 
-from vpmem_driver import conf, exception
+from vpmem_driver import __version__, conf, exception
 from vpmem_driver.domains import Domains
 from vpmem_driver.pool import Pool
 
@@ -63,7 +63,7 @@ class VPMEMApp(app.App):
     def __init__(self) -> None:
         super().__init__(
             description=DESCRIPTION,
-            version=importlib.metadata.version("vpmem_driver"),
+            version=__version__,
             command_manager=Commands("vpmem"),
             deferred_help=True,
         )

@@ -1,9 +1,8 @@
 """Which label each namespace of the host has: configured names and uuids against what discovery saw."""
 
+import dataclasses
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-
-import msgspec
 
 from vpmem_driver import _fastalloc, exception, labels, ledger, model, sizes
 
@@ -84,7 +83,7 @@ def keep_held(
             kept[row.uuid] = index_of[row.label]
             if label_of.get(row.uuid) != kept[row.uuid]:
                 LOG.warning("Namespace %s stays under label %s until %s releases it", row.name, row.label, row.owner)
-    return msgspec.structs.replace(config, labels=tuple(known.values()), resource_classes=tuple(known)), kept
+    return dataclasses.replace(config, labels=tuple(known.values()), resource_classes=tuple(known)), kept
 
 
 def _held(row: ledger.Row) -> str:
