@@ -9,7 +9,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -122,8 +122,9 @@ def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ..
     """
     if not text or text.isspace():
         return ()
-    found = _namespaces(_decode(text), -1, node_of)
-    return base.mark_shared_identities([namespace for namespace in found if namespace.size or namespace.uuid])
+    found: list[model.Namespace] = []
+    _add(found, _decode(text), -1, node_of)
+    return base.mark_shared_identities(found)
 
 
 def _handed_in(run: Callable[[], str]) -> str:
@@ -189,17 +190,19 @@ def _decode(text: str) -> Sequence[_Item]:
     return decoded if isinstance(decoded, list) else (decoded,)
 
 
-def _namespaces(items: Sequence[_Item], region_node: int, node_of: NodeOf | None) -> Iterator[model.Namespace]:
-    """Every namespace in `items`, which are in a region of that NUMA node (-1: not told)."""
+def _add(found: list[model.Namespace], items: Sequence[_Item], region_node: int, node_of: NodeOf | None) -> None:
+    """Add every namespace in `items`, which are in a region of that NUMA node (-1: not told), but for empty slots."""
     for item in items:
         if item.dev.startswith("namespace"):
-            yield _namespace(item, region_node, node_of)
+            namespace = _namespace(item, region_node, node_of)
+            if namespace.size or namespace.uuid:
+                found.append(namespace)
             continue
         inner = [part for part in (item.buses, item.regions, item.namespaces) if part is not None]
         if not inner and not item.dev and item.dimms is None:
             raise _failed("what it printed is JSON, but no list of namespaces", _BY_HAND)
         for part in inner:
-            yield from _namespaces(part, item.numa_node, node_of)
+            _add(found, part, item.numa_node, node_of)
 
 
 def _namespace(item: _Item, region_node: int, node_of: NodeOf | None) -> model.Namespace:
