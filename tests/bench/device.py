@@ -1,6 +1,6 @@
 """Wiping one device, as whole processes: our wipe, ``daxio -z``, and both without the start of a process.
 
-For a host that has device-dax, such as the lab's: ``python device.py UUID``, as root, with this package installed; it
+For a host that has device-dax, such as the lab's: ``python device.py NAME``, as root, with this package installed; it
 needs nothing else of the benchmarks. What the device holds is lost.
 """
 
@@ -17,47 +17,55 @@ from vpmem_driver.wipe import Engine, Job, Outcome
 from vpmem_driver.wipe.device import Device
 
 
-class _Consenting:
-    """A watcher that lets a wipe happen, and keeps no books."""
+class _Clock:
+    """A watcher that lets a wipe happen, keeps no books, and looks at the clock."""
+
+    def __init__(self) -> None:
+        self.zeroing = self._go = 0.0
 
     def may_start(self, job: Job) -> bool:
+        self._go = time.perf_counter()
         return True
 
     def progress(self, job: Job, phase: str, done: int) -> None:
-        pass
+        if (phase, done) == ("zero", job.size):
+            self.zeroing = time.perf_counter() - self._go
 
     def finished(self, job: Job, outcome: Outcome, reason: str) -> None:
         pass
 
 
-def compare(uuid: str, *, source: str = "sysfs", threads: int = 1, rounds: int = 3) -> dict[str, float]:
-    """The least seconds of each, in turn: ``ours`` and ``daxio`` are processes, ``stores`` are stores and no more.
+def compare(name: str, threads: int, *, rounds: int = 3) -> dict[str, list[float]]:
+    """The seconds of each, in turn, by who wipes it.
 
-    :param source: the discovery that finds it
+    ``ours`` and ``daxio`` are processes, and ours reads back what it has zeroed; ``zeroing`` is that much of ours;
+    ``stores`` are stores and no more.
     """
-    found = discovery.make(source)
-    namespace = found.find(uuid)
-    path = namespace.device or ""
+    found = discovery.make("sysfs")
+    (namespace,) = [each for each in found.namespaces() if each.name == name]
+    path, size = namespace.device or "", namespace.size
     engine = Engine(found, parallel=1, threads=threads, rate=0)
-    job = Job(uuid=uuid, name=path, size=namespace.size)
+    clock = _Clock()
 
     def ours() -> None:
-        outcome, reason = engine.run([job], _Consenting())[uuid]
+        job = Job(uuid=namespace.uuid or "", name=name, size=size)
+        outcome, reason = engine.run([job], clock)[job.uuid]
         if outcome is not Outcome.WIPED:
             raise RuntimeError(f"{path}: {outcome}: {reason}")
 
     ways: dict[str, Callable[[], object]] = {
         "ours": ours,
         "daxio": lambda: subprocess.run(["daxio", "-z", "-o", path], check=True, capture_output=True),
-        "stores": lambda: _stores(path, namespace.size, namespace.align),
+        "stores": lambda: _stores(path, size, namespace.align),
     }
-    least = dict.fromkeys(ways, float("inf"))
+    seconds: dict[str, list[float]] = {way: [] for way in (*ways, "zeroing")}
     for _ in range(rounds):
-        for name, way in ways.items():
+        for way, run in ways.items():
             start = time.perf_counter()
-            way()
-            least[name] = min(least[name], time.perf_counter() - start)
-    return least
+            run()
+            seconds[way].append(time.perf_counter() - start)
+        seconds["zeroing"].append(clock.zeroing)
+    return seconds
 
 
 def _stores(path: str, size: int, align: int) -> None:
@@ -73,4 +81,4 @@ def _stores(path: str, size: int, align: int) -> None:
 
 
 if __name__ == "__main__":
-    print(json.dumps(compare(sys.argv[1])))
+    print(json.dumps({threads: compare(sys.argv[1], threads) for threads in (1, 2)}))

@@ -16,6 +16,7 @@ ROWS: dict[str, Row] = {
         durable.ROW,
         wiping.ROW,
         wiping.VERIFY_ROW,
+        wiping.DEVICE_ROW,
         destroying.ROW,
         importing.ROW,
         sizes.ROW,

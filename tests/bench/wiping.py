@@ -8,6 +8,8 @@ import ctypes
 import functools
 import mmap
 import os
+import pathlib
+import sys
 import typing
 from collections.abc import Callable
 
@@ -22,6 +24,8 @@ from vpmem_driver.wipe.device import Device
 SIZE = 1 << 30
 THREADS = (1, 2)
 CASES = tuple(f"{pages}, {threads}" for pages in ("warm", "cold") for threads in THREADS)
+
+_ROOT = pathlib.Path(__file__).parents[2]
 
 #: What is done to a range of a mapping.
 Work = Callable[[mmap.mmap, int, int], object]
@@ -134,6 +138,22 @@ def verified(measure: Measure) -> None:
             measure.together(f"cold, {threads}", {"ours": checked, "limit": written})
 
 
+def on_device(measure: Measure) -> None:
+    """In the virtual host of tests/lab: device-dax, and every instruction emulated."""
+    sys.path.append(str(_ROOT))  # last: the package is the installed one
+    from tests.lab import ready
+
+    with ready.virtual_host() as host:
+        host.run("ndctl", "create-namespace", "--mode=devdax", "--name=gib", "--size=1040M")
+        measured = host.run(sys.executable, _ROOT / "tests/bench/device.py", "gib").json
+    for threads, seconds in measured.items():
+        measure.values(f"1038 MiB, {threads}", seconds["ours"])
+        measure.values(f"1038 MiB, {threads}", seconds["stores"], kind="limit")
+        measure.values(f"zeroing alone, {threads}", seconds["zeroing"])
+        for case in ("1038 MiB", "zeroing alone"):
+            measure.values(f"{case}, {threads}", seconds["daxio"], kind="daxio")
+
+
 ROW = Row(
     name="wipe",
     work="zeroing 1 GiB of tmpfs, durably; warm or cold pages, threads",
@@ -146,4 +166,12 @@ VERIFY_ROW = Row(
     work="the same, read back and checked; limit: writing alone",
     kinds={"ours": verified},
     targets=tuple(Target(case=case, against="limit", most=2) for case in CASES),
+)
+
+DEVICE_ROW = Row(
+    name="device",
+    work="wiping device-dax in an emulated host, as whole processes, ours reading back; limit: stores, no process",
+    kinds={"ours": on_device},
+    rounds=1,
+    targets=tuple(Target(case=f"1038 MiB, {threads}", against="daxio", most=1) for threads in THREADS),
 )

@@ -12,7 +12,7 @@ from tests.machine import commands, initramfs, kernel
 
 MIB = 1 << 20
 NODES = 2
-NVDIMM_SIZE = 1024 * MIB
+NVDIMM_SIZE = 2048 * MIB
 LABEL_SIZE = 2 * MIB
 
 #: Where the disk is mounted there.
