@@ -274,6 +274,19 @@ class TestReconcile:
         assert f"{held.name} was {held.size} bytes and is {grant.size} now; {owner} holds it" in caplog.text
         assert host.path(held.name).read_bytes()[: held.size] == pattern
 
+    def test_what_is_wrong_is_said_when_it_becomes_so_and_not_at_each_look(self, host, caplog):
+        pool, path = host.pool(), host.path("large1")
+        away = path.rename(host.directory.parent / "away")
+        for _ in range(3):
+            pool.reconcile()
+        pool.claim(new_owner(), ["SMALL"])
+        assert caplog.text.count("large1 is in the ledger but not on this host") == 1
+        away.rename(path)
+        pool.reconcile()
+        path.rename(away)
+        pool.reconcile()
+        assert caplog.text.count("large1 is in the ledger but not on this host") == 2
+
     def test_a_namespace_that_comes_later(self, host):
         pool = host.pool()
         host.make("small9", node=0)

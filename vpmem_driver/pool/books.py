@@ -31,6 +31,8 @@ class Books:
     _view: View
     #: label index by uuid as configured, whatever what is held still has
     _configured: dict[str, int]
+    #: what is wrong with the configuration on this host now
+    _warnings: list[str]
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Books:
         self._ledger = records
         self._lock = threading.RLock()
         self._table: Table | None = None
+        self._warned: list[str] = []
 
     def reconcile(self) -> None:
         """Look at the host again: record namespaces never seen as unknown, keep those that are gone as missing.
@@ -66,22 +69,34 @@ class Books:
                     remedy="Bring the devices or the directory back. If they are gone for good, move the ledger "
                     f"{self._ledger.path} away.",
                 )
-            configured = matching.match(self._config, found, rows, leave_out_absent=self._leave_out_absent)
+            warnings: list[str] = []
+            configured = matching.match(
+                self._config, found, rows, leave_out_absent=self._leave_out_absent, warn=warnings.append
+            )
             for uuid, namespace in usable.items():
                 row = rows.get(uuid)
                 if row is None:
                     self._ledger.insert(namespace)
                 elif _description(row) != _description(namespace):
                     self._describe(row, namespace)
-            self._configured = configured
+            self._configured, self._warnings = configured, warnings
             self._view = View(self._config, found, usable, configured)
             self._label_held(rows.values())
 
     def _label_held(self, rows: Iterable[Row]) -> None:
         """Have what is held under the label of its owner, all else under the configured one."""
-        config, label_of = matching.keep_held(self._config, self._configured, rows)
+        warnings = list(self._warnings)
+        config, label_of = matching.keep_held(self._config, self._configured, rows, warnings.append)
+        self._warn(warnings)
         self._view = dataclasses.replace(self._view, config=config, label_of=label_of)
         self._table = None
+
+    def _warn(self, warnings: list[str]) -> None:
+        """Log those that there were not the last time: each look at the host finds them again."""
+        for warning in warnings:
+            if warning not in self._warned:
+                LOG.warning(warning)
+        self._warned = warnings
 
     @contextlib.contextmanager
     def _change(self) -> Iterator[Table]:

@@ -2,11 +2,13 @@
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vpmem_driver import _fastalloc, exception, labels, ledger, model, sizes
 
 LOG = logging.getLogger(__name__)
+
+Warn = Callable[[str], None]
 
 #: How many names or uuids a message tells at most.
 _SHOWN = 8
@@ -18,6 +20,7 @@ def match(
     rows: Mapping[str, ledger.Row],
     *,
     leave_out_absent: bool = False,
+    warn: Warn = LOG.warning,
 ) -> dict[str, int]:
     """Which label each namespace is configured under: label index by uuid.
 
@@ -37,10 +40,11 @@ def match(
         missing = [row for row in rows.values() if entry.namespace in {row.name, row.uuid}]
         if code == _fastalloc.NOT_FOUND and missing:
             for row in missing:
-                LOG.warning("%s%s", exception.NamespaceMissing(namespace=entry.namespace), _held(row))
+                warn(f"{exception.NamespaceMissing(namespace=entry.namespace)}{_held(row)}")
                 label_of[row.uuid] = entry.label
         else:
-            _refuse(_config_error(entry, code, found), leave_out=leave_out_absent and code == _fastalloc.NOT_FOUND)
+            leave_out = leave_out_absent and code == _fastalloc.NOT_FOUND
+            _refuse(_config_error(entry, code, found), warn if leave_out else None)
     least_sizes = {align: sizes.least_size(align) for align in {namespace.align for namespace in found}}
     for namespace, label in zip(found, label_ids, strict=True):
         if label < 0:
@@ -57,12 +61,12 @@ def match(
             reason=f"namespace '{entry.namespace}' cannot be used: {fault}",
             remedy="Mend that, or take it out of the entry.",
         )
-        _refuse(error, leave_out=leave_out_absent)
+        _refuse(error, warn if leave_out_absent else None)
     return label_of
 
 
 def keep_held(
-    config: labels.LabelConfig, label_of: Mapping[str, int], rows: Iterable[ledger.Row]
+    config: labels.LabelConfig, label_of: Mapping[str, int], rows: Iterable[ledger.Row], warn: Warn = LOG.warning
 ) -> tuple[labels.LabelConfig, dict[str, int]]:
     """Have what is held stay under the label that its owner got it under, whatever is configured by now.
 
@@ -82,7 +86,7 @@ def keep_held(
                 index_of[row.label] = list(known).index(resource_class)
             kept[row.uuid] = index_of[row.label]
             if label_of.get(row.uuid) != kept[row.uuid]:
-                LOG.warning("Namespace %s stays under label %s until %s releases it", row.name, row.label, row.owner)
+                warn(f"Namespace {row.name} stays under label {row.label} until {row.owner} releases it")
     return dataclasses.replace(config, labels=tuple(known.values()), resource_classes=tuple(known)), kept
 
 
@@ -90,10 +94,11 @@ def _held(row: ledger.Row) -> str:
     return f" It is {row.owner}'s, and nobody else gets it." if row.owner is not None else ""
 
 
-def _refuse(error: exception.InvalidNamespaceConfig, *, leave_out: bool) -> None:
-    if not leave_out:
+def _refuse(error: exception.InvalidNamespaceConfig, warn: Warn | None) -> None:
+    """Raise it, or warn of it."""
+    if warn is None:
         raise error
-    LOG.warning("%s It is left out for now.", error)
+    warn(f"{error} It is left out for now.")
 
 
 def _config_error(entry: labels.Entry, code: int, found: Sequence[model.Namespace]) -> exception.InvalidNamespaceConfig:
