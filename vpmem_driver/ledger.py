@@ -228,9 +228,9 @@ class Ledger:
         """The newest `limit` lines (all when None), oldest first, of one namespace or owner if given."""
         with self._lock:
             found = self._execute(
-                f"SELECT {_MOVE_COLUMNS} FROM history WHERE (?1 IS NULL OR uuid = ?1) AND (?2 IS NULL OR owner = ?2) "  # noqa: S608
-                "ORDER BY id DESC LIMIT ?3",
-                (uuid, owner, -1 if limit is None else limit),
+                f"SELECT {_MOVE_COLUMNS} FROM history WHERE (? IS NULL OR uuid = ?) AND (? IS NULL OR owner = ?) "  # noqa: S608
+                "ORDER BY id DESC LIMIT ?",
+                (uuid, uuid, owner, owner, -1 if limit is None else limit),
             )
             return [Move(*line) for line in reversed(found.fetchall())]
 
@@ -268,10 +268,11 @@ class Ledger:
         begins anew where the size has changed.
         """
         self._execute(
-            "UPDATE namespace SET name = ?, wiped = CASE WHEN size = ?2 THEN wiped ELSE 0 END, size = ?2, align = ?, "
+            "UPDATE namespace SET name = ?, wiped = CASE WHEN size = ? THEN wiped ELSE 0 END, size = ?, align = ?, "
             "numa_node = ?, mode = ?, pmem = ?, device = ? WHERE uuid = ?",
             (
                 namespace.name,
+                namespace.size,
                 namespace.size,
                 namespace.align,
                 namespace.numa_node,

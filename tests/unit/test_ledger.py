@@ -1,5 +1,6 @@
 """The ledger on a real SQLite file: durable, private, strict, and clear about what is wrong with it."""
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -272,8 +273,8 @@ class TestUnusable:
         content = bytearray(path.read_bytes())
         content[4096 : len(content)] = os.urandom(len(content) - 4096)
         path.write_bytes(content)
-        with pytest.raises(exception.LedgerCorrupt):
-            ledger.Ledger(tmp_path).rows()
+        with pytest.raises(exception.LedgerCorrupt), contextlib.closing(ledger.Ledger(tmp_path)) as damaged:
+            damaged.rows()
 
     def test_a_state_that_nobody_knows(self, records):
         row = insert(records)

@@ -1,5 +1,6 @@
 """Whether a domain that libvirt is about to start leads to its own persistent memory."""
 
+import contextlib
 import os
 
 from oslo_config import cfg
@@ -12,7 +13,8 @@ def refusal(domain: str, xml: str, config_file: str) -> str | None:
     """Why a domain must not be started; None when it may be. In doubt it must not."""
     try:
         if guestxml.devices(xml):
-            check(domain, xml, _pool(config_file))
+            with contextlib.closing(_pool(config_file)) as pool:
+                check(domain, xml, pool)
     except (exception.VPMEMError, cfg.Error) as error:
         return str(error)
     return None
