@@ -15,7 +15,10 @@ LOG = logging.getLogger(__name__)
 
 
 class BackgroundWipe:
-    """At most one run at a time; what is released during a run is wiped by another one after it."""
+    """At most one run at a time; what is released during a run is wiped by another one after it.
+
+    What one leaves dirty is wiped by the next: there is one after each release, and with each periodic task of Nova's.
+    """
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -45,6 +48,6 @@ class BackgroundWipe:
                     if result.reason:
                         LOG.warning("Namespace %s is not wiped: %s", result.name, result.reason)
             except exception.VPMEMError as error:
-                LOG.error("Wiping ended early, and goes on with the next release or start: %s", error)
+                LOG.error("Wiping ended early, and goes on within minutes: %s", error)
             except Exception:
-                LOG.exception("Wiping ended early, and goes on with the next release or start")
+                LOG.exception("Wiping ended early, and goes on within minutes")

@@ -20,6 +20,7 @@ from oslo_config import cfg
 from vpmem_driver import conf, discovery, exception, ledger, model, wiping
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.domains import Domains
+from vpmem_driver.nova import waiting
 from vpmem_driver.nova.background import BackgroundWipe
 from vpmem_driver.nova.decisions import Action
 from vpmem_driver.nova.resources import HandOut, Picks
@@ -57,7 +58,10 @@ class HostPool:
             if options.vpmem.discovery == "ndctl":
                 # Nova's own privileged call: every compute host allows it already.
                 source = NdctlDiscovery(run=privsep_libvirt.get_pmem_namespaces)
-            return cls(Pool.from_conf(options, source=source, domains=domains, leave_out_absent=True))
+            pool = Pool.from_conf(
+                options, source=source, domains=domains, leave_out_absent=True, wait=waiting.wait_here()
+            )
+            return cls(pool)
         except (exception.ConfigurationError, cfg.Error) as error:
             raise nova_exception.PMEMNamespaceConfigInvalid(reason=str(error)) from error
         except exception.VPMEMError as error:

@@ -18,7 +18,7 @@ from vpmem_driver.ledger import Ledger, Row
 from vpmem_driver.model import State
 from vpmem_driver.pool import requests
 from vpmem_driver.pool.books import Books
-from vpmem_driver.wipe import Engine, Outcome
+from vpmem_driver.wipe import Engine, Outcome, waiting
 
 LOG = logging.getLogger(__name__)
 
@@ -51,12 +51,14 @@ class Pool(Books):
         source: base.Discovery | None = None,
         domains: Domains | None = None,
         leave_out_absent: bool = False,
+        wait: waiting.Wait = waiting.wait,
     ) -> "Pool":
         """The pool that the options of `conf` describe (:func:`vpmem_driver.conf.register_opts`).
 
         :param source: where namespaces come from, instead of ``[vpmem] discovery``
         :param domains: the guests to ask before a wipe, instead of ``[vpmem] connection_uri``
         :param leave_out_absent: as for the class
+        :param wait: as for :class:`vpmem_driver.wipe.Engine`
         :raises ConfigurationError: the options are wrong
         :raises HostError: discovery or ledger fail
         """
@@ -68,6 +70,7 @@ class Pool(Books):
             threads=conf.vpmem.wipe_threads,
             rate=conf.vpmem.wipe_rate * 1024 * 1024,
             command=shlex.split(conf.vpmem.wipe_command or ""),
+            wait=wait,
         )
         domains = domains or Domains(conf.vpmem.connection_uri)
         records = Ledger(conf.vpmem.state_path)

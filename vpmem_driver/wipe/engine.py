@@ -4,17 +4,15 @@ The engine decides nothing about namespaces: a watcher says whether a wipe may s
 """
 
 import collections
-import contextlib
 import functools
 import os
-import selectors
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
 from vpmem_driver.discovery import base
-from vpmem_driver.wipe import protocol
+from vpmem_driver.wipe import protocol, waiting
 from vpmem_driver.wipe.job import Job, Outcome, Result, Watcher
 from vpmem_driver.wipe.process import Child, Nonsense
 from vpmem_driver.wipe.protocol import Kind
@@ -43,6 +41,7 @@ class Engine:
         threads: int,
         rate: int,
         command: Sequence[str] | None = None,
+        wait: waiting.Wait = waiting.wait,
     ) -> None:
         """Prepare to wipe, and start nothing yet.
 
@@ -50,11 +49,13 @@ class Engine:
         :param threads: for each of them; 0 is up to 4, by CPUs
         :param rate: most bytes per second, for each of them; 0 is no limit
         :param command: what to start as child, in place of :mod:`.child`
+        :param wait: how to wait for what the children say
         """
         self._discovery = discovery
         self._parallel = parallel
         self._threads = threads
         self._rate = rate
+        self._wait = wait
         # -P: what lies in the working directory is nobody's module.
         self._command = command or (sys.executable, "-P", "-S", "-m", "vpmem_driver.wipe.child")
 
@@ -69,7 +70,7 @@ class Engine:
         :raises ValueError: two jobs are for one namespace
         :raises Exception: what the watcher raised first; that job's child was killed, all others are over
         """
-        return _Run(self._start, self._parallel, list(jobs), watcher, stop).run()
+        return _Run(list(jobs), watcher, stop, start=self._start, wait=self._wait, parallel=self._parallel).run()
 
     def _start(self, job: Job) -> Child:
         task = protocol.Task(
@@ -89,21 +90,24 @@ class _Run:
 
     def __init__(
         self,
-        start: Callable[[Job], Child],
-        parallel: int,
         jobs: Sequence[Job],
         watcher: Watcher,
         stop: threading.Event | None,
+        *,
+        start: Callable[[Job], Child],
+        wait: waiting.Wait,
+        parallel: int,
     ) -> None:
         if len({job.uuid for job in jobs}) != len(jobs):
             raise ValueError("two jobs for one namespace")
         self._start_child = start
+        self._wait = wait
         self._parallel = parallel
         self._pending = collections.deque(jobs)
         self._watcher = watcher
         self._stop = stop
         self._children: list[Child] = []
-        self._selector = selectors.DefaultSelector()
+        self._listeners: dict[int, Callable[[], None]] = {}  # by file descriptor
         self._results: dict[str, Result] = {}
         self._errors: list[Exception] = []
 
@@ -114,8 +118,9 @@ class _Run:
                 if self._stop is not None and self._stop.is_set():
                     self._stop_all()
                 self._start_some()
-                for key, _ in self._selector.select(self._timeout()):
-                    key.data()
+                for fd in self._wait(list(self._listeners), self._timeout()):
+                    if fd in self._listeners:  # else what another one said has ended its child
+                        self._listeners[fd]()
                 for child in [child for child in self._children if not child.urge()]:
                     self._ended(child)
         finally:
@@ -125,7 +130,6 @@ class _Run:
                 child.close()
             for child in self._children:
                 child.reap()
-            self._selector.close()
         if self._errors:
             for error in self._errors[1:]:
                 self._errors[0].add_note(f"and then: {error!r}")
@@ -148,8 +152,8 @@ class _Run:
                 self._finish(job, None, Outcome.HOST, f"its process cannot be started: {error}")
                 continue
             self._children.append(child)
-            self._selector.register(child.stdout, selectors.EVENT_READ, functools.partial(self._hear, child))
-            self._selector.register(child.stderr, selectors.EVENT_READ, functools.partial(self._hear_errors, child))
+            self._listeners[child.stdout.fileno()] = functools.partial(self._hear, child)
+            self._listeners[child.stderr.fileno()] = functools.partial(self._hear_errors, child)
 
     def _timeout(self) -> float | None:
         """How long to wait for the children to say something, in seconds; None is for ever."""
@@ -161,8 +165,8 @@ class _Run:
         return max(0.0, min(waits)) if waits else None
 
     def _hear_errors(self, child: Child) -> None:
-        if child in self._children and not child.note_errors():
-            self._selector.unregister(child.stderr)
+        if not child.note_errors():
+            del self._listeners[child.stderr.fileno()]
 
     def _hear(self, child: Child) -> None:
         piece = os.read(child.stdout.fileno(), _READ_BYTES)
@@ -200,8 +204,7 @@ class _Run:
     def _ended(self, child: Child) -> None:
         self._children.remove(child)
         for stream in (child.stdout, child.stderr):
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(stream)
+            self._listeners.pop(stream.fileno(), None)
         child.reap()
         if not child.over:
             self._finish(child.job, child, *child.verdict())
