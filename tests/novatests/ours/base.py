@@ -210,6 +210,10 @@ class VPMEMTestCase(patience.Patience, base.ServersTestBase):
             self.assertLess(time.monotonic(), deadline, f"it did not come: {what}")
             time.sleep(0.05)
 
+    def wait_for_error(self, server):
+        """The state comes first, and Nova takes no other request until it has ended the task as well."""
+        return self._wait_for_server_parameter(server, {"status": "ERROR", "OS-EXT-STS:task_state": None}, 40)
+
     def assert_holds(self, names, host, server):
         """`names` is what the ledger of `host` has for the server."""
         if not INTREE:

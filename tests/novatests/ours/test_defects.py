@@ -131,7 +131,7 @@ class OneHostTest(DefectTestCase):
         self._suspend_server(server)
         with self.on(host, "_create_guest"):
             self.api.post_server_action(server["id"], {"resume": None})
-            self._wait_for_state_change(server, "ERROR")
+            self.wait_for_error(server)
         self.assert_kept(written)
         self.assert_holds(["small0"], host, server)
 
@@ -261,7 +261,7 @@ class TwoHostsTest(DefectTestCase):
         (path,) = self.write(server, self.source)
         with self.on(self.source, "migrate_disk_and_power_off"):
             self.api.post_server_action(server["id"], {"resize": {"flavorRef": self.flavor("SMALL,SMALL")}})
-            server = self._wait_for_state_change(server, "ERROR")
+            server = self.wait_for_error(server)
         self._rebuild_server(server, base.IMAGE)
         self.assertEqual([path], self.devices(server, self.source))
         self.assert_zero([path])
@@ -290,7 +290,7 @@ class TwoHostsTest(DefectTestCase):
         mine = self.write(server, self.source)
         with self.on(self.dest, "plug_vifs"):
             self.api.post_server_action(server["id"], {"resize": {"flavorRef": self.flavor("SMALL,SMALL")}})
-            server = self._wait_for_state_change(server, "ERROR")
+            server = self.wait_for_error(server)
         self.assert_kept(mine)
         self.run_periodic(self.source)
         self.run_periodic(self.dest)

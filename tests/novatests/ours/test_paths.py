@@ -201,7 +201,7 @@ class InterruptedResizeTest(base.VPMEMTestCase):
 
         with mock.patch.object(driver, "migrate_disk_and_power_off", side_effect=crash):
             self.api.post_server_action(server["id"], {"resize": {"flavorRef": self.flavor("SMALL")}})
-            self._wait_for_state_change(server, "ERROR")
+            self.wait_for_error(server)
         instance = self.instance(server)  # as a service that was killed there leaves it
         instance.vm_state, instance.task_state = vm_states.ACTIVE, task_states.RESIZE_MIGRATING
         instance.save()
