@@ -46,8 +46,7 @@ done
 mkdir "/top/lib/modules/$(uname -r)"
 mount --bind "/top{modules}" "/top/lib/modules/$(uname -r)"
 exec switch_root /top /bin/busybox sh -c '
-modprobe() {{ busybox modprobe "$@"; }}
-modprobe -a virtio_console virtio_blk crc32c_generic ext4 nfit nd_pmem nd_btt device_dax dax_pmem kmem kvm_amd
+/sbin/modprobe -a virtio_console virtio_blk crc32c_generic ext4 nfit nd_pmem nd_btt device_dax dax_pmem kmem kvm_amd
 mount -t ext4 /dev/vda {state}
 busybox ip link set lo up
 "{python}" -P "{inside}" &

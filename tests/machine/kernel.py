@@ -77,7 +77,7 @@ def unpacked(work: pathlib.Path) -> Kernel:
             commands.run("dpkg", "-x", archive, work)
             archive.unlink()
         tree = next(work.glob("**/lib/modules/*/kernel")).parent
-        commands.run("busybox", "depmod", "-b", str(tree).removesuffix(f"/lib/modules/{tree.name}"), tree.name)
+        commands.run("/sbin/depmod", "-b", str(tree).removesuffix(f"/lib/modules/{tree.name}"), tree.name)
         _expand(next(work.glob("boot/vmlinuz-*")))
     return Kernel(next(work.glob("boot/vmlinuz-*")), next(work.glob("**/modules.dep")).parent)
 
