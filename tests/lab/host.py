@@ -27,6 +27,9 @@ _MODULES = ["virtio_pci", "9pnet_virtio", "9p", "overlay"]
 #: The second CPU has to wait for `inside.switch_on_all_cpus`, which says why.
 _ONE_CPU = "maxcpus=1 noreplace-smp"
 
+#: As Debian's kernel has it: with Ubuntu's, daxctl makes no system RAM of a device.
+_MEMORY = "memhp_default_state=offline"
+
 #: The shell stays, as the first process of the host: it waits for orphans, which libvirtd wants to see gone.
 _INIT = """\
 mkdir /lower /upper /top
@@ -144,7 +147,7 @@ class VirtualHost:
         ]
         words += ["-serial", terminal or f"file:{self._console}"]
         words += ["-kernel", str(self.kernel.image), "-initrd", str(self._work / "initramfs")]
-        return [*words, "-append", f"console=ttyS0 {kernel.QUICK} {_ONE_CPU}"]
+        return [*words, "-append", f"console=ttyS0 {kernel.QUICK} {_ONE_CPU} {_MEMORY}"]
 
     def call(self, name: str, *values: object, seconds: float | None = _CALL_SECONDS) -> typing.Any:
         """Have a function of `inside` called there; it may take `seconds`.
