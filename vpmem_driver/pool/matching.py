@@ -45,15 +45,13 @@ def match(
         else:
             leave_out = leave_out_absent and code == _fastalloc.NOT_FOUND
             _refuse(_config_error(entry, code, found), warn if leave_out else None)
-    least_sizes = {align: sizes.least_size(align) for align in {namespace.align for namespace in found}}
     for namespace, label in zip(found, label_ids, strict=True):
         if label < 0:
             continue
-        fits = namespace.size >= least_sizes[namespace.align]
-        if (fits and namespace.unusable is None) or namespace.uuid in rows:
+        least = sizes.least_size(namespace.align)
+        if namespace.uuid in rows or (namespace.unusable is None and namespace.size >= least):
             label_of[namespace.uuid or ""] = label
             continue
-        least = least_sizes[namespace.align]
         fault = namespace.unusable or f"a guest's device takes {least} bytes, and it has {namespace.size}"
         entry = next(entry for entry in config.entries if entry.namespace.lower() in {namespace.name, namespace.uuid})
         error = exception.InvalidNamespaceConfig(
