@@ -4,7 +4,7 @@ import contextlib
 import os
 import pathlib
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from vpmem_driver import exception
 
@@ -82,6 +82,13 @@ class Domains:
         with self.connection() as connection, self._errors():
             listed = connection.listAllDomains(0 if defined else _libvirt().VIR_CONNECT_LIST_DOMAINS_ACTIVE)
             return next(filter(None, (_use(domain, device, defined=defined) for domain in listed)), None)
+
+    def users_of(self, devices: Iterable[str]) -> dict[str, str]:
+        """Which of these device paths a running domain uses, and which domain.
+
+        :raises LibvirtError: libvirt does not answer
+        """
+        return {device: user for device in devices if (user := self.user_of(device)) is not None}
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[typing.Any]:

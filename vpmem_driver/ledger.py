@@ -11,6 +11,7 @@ import datetime
 import errno
 import os
 import pathlib
+import secrets
 import sqlite3
 import stat
 import threading
@@ -82,6 +83,43 @@ MIGRATIONS = (
     DROP TABLE history;
     ALTER TABLE moves RENAME TO history;
     """,
+    # A claim reserves all its namespaces, clean ones too, until the last wipe is done; a wipe has a fencing token.
+    """
+    CREATE TABLE renewed (
+        uuid        TEXT PRIMARY KEY,
+        name        TEXT,
+        size        INTEGER NOT NULL CHECK (size > 0),
+        align       INTEGER NOT NULL CHECK (align > 0),
+        numa_node   INTEGER,
+        mode        TEXT NOT NULL,
+        device      TEXT,
+        pmem        INTEGER NOT NULL CHECK (pmem IN (0, 1)),
+        state       TEXT NOT NULL CHECK (state IN ('unknown', 'clean', 'dirty', 'claimed', 'quarantined')),
+        owner       TEXT,
+        position    INTEGER,
+        label       TEXT,
+        last_owner  TEXT,
+        begun       INTEGER NOT NULL DEFAULT 0 CHECK (begun IN (0, 1)),
+        wiped       INTEGER NOT NULL DEFAULT 0 CHECK (wiped BETWEEN 0 AND size),
+        verified    INTEGER NOT NULL DEFAULT 0 CHECK (verified BETWEEN 0 AND size),
+        run         TEXT,
+        reservation TEXT,
+        reason      TEXT,
+        changed     INTEGER NOT NULL,
+        CHECK (state <> 'claimed' OR owner IS NOT NULL),
+        CHECK (owner IS NULL OR state IN ('claimed', 'dirty', 'clean')),
+        CHECK ((owner IS NULL) = (position IS NULL)),
+        CHECK ((reservation IS NULL) = (owner IS NULL OR state = 'claimed')),
+        CHECK (run IS NULL OR state = 'dirty')
+    ) STRICT;
+    INSERT INTO renewed (uuid, name, size, align, numa_node, mode, device, pmem, state, owner, position, label,
+        last_owner, begun, wiped, reservation, reason, changed)
+        SELECT uuid, name, size, align, numa_node, mode, device, pmem, state, owner, position, label, last_owner, begun,
+        wiped, CASE WHEN owner IS NOT NULL AND state <> 'claimed' THEN uuid END, reason, changed FROM namespace;
+    DROP TABLE namespace;
+    ALTER TABLE renewed RENAME TO namespace;
+    CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
+    """,
 )
 
 #: Another process holds the write lock for a few milliseconds; longer than this it hangs.
@@ -102,12 +140,16 @@ _REMEDIES = {
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One namespace as the ledger has it. Sizes are bytes.
 
-    :ivar owner: who holds it (claimed), or will when its wipe is done (dirty)
+    :ivar owner: who holds it (claimed), or has it reserved (dirty or clean)
     :ivar position: its place among the owner's devices
     :ivar label: under which it was claimed last
     :ivar last_owner: whose bytes may be in it: the last to have held it, claimed
     :ivar begun: whether a wipe has overwritten any of it since it became dirty
     :ivar wiped: how many bytes from the start that wipe has durably zeroed
+    :ivar verified: how many bytes from the start that wipe has read back as zeros
+    :ivar run: fencing token of the wipe that may write and report now; a new wipe, and any move that ends or begins a
+        dirty spell, invalidates it
+    :ivar reservation: id of the claim that this namespace is reserved for; all of one claim are claimed together
     :ivar reason: why it is quarantined, or not wiped yet
     :ivar changed: id of the history line that last moved it
     """
@@ -127,6 +169,9 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     last_owner: str | None
     begun: bool
     wiped: int
+    verified: int
+    run: str | None
+    reservation: str | None
     reason: str | None
     changed: int
 
@@ -146,6 +191,12 @@ class Move:
 
 
 _ROW_COLUMNS = ", ".join(Row.__struct_fields__)
+#: What a move changes of a row.
+_MOVED = (
+    *("state", "owner", "position", "label", "device", "last_owner"),
+    *("begun", "wiped", "verified", "run", "reservation", "reason", "changed"),
+)
+_MOVE = f"UPDATE namespace SET {', '.join(f'{column} = ?' for column in _MOVED)} WHERE uuid = ? AND changed = ?"  # noqa: S608
 _MOVE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Move))
 
 
@@ -179,16 +230,21 @@ class Ledger:
         self._db.close()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """All that is done inside is one commit, durable on leaving, or nothing if an exception passes.
 
         Only one transaction of all threads and processes runs at a time.
 
+        :param durable: False leaves it to the next durable commit to write this one to the disk. For what may be lost
+            at a power loss because nobody has been told of it, such as a reservation.
+
         :raises LedgerError: it could not be begun or committed; nothing was changed
         """
         with self._lock:
-            self._execute("BEGIN IMMEDIATE")
+            if not durable:
+                self._execute("PRAGMA synchronous = NORMAL")
             try:
+                self._execute("BEGIN IMMEDIATE")
                 yield
                 self._execute("COMMIT")
             except BaseException:
@@ -196,6 +252,9 @@ class Ledger:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+            finally:
+                if not durable:
+                    self._execute("PRAGMA synchronous = FULL")
 
     def rows(self) -> list[Row]:
         """Every namespace ever seen, by name and uuid."""
@@ -268,12 +327,12 @@ class Ledger:
         begins anew where the size has changed.
         """
         self._execute(
-            "UPDATE namespace SET name = ?, wiped = CASE WHEN size = ? THEN wiped ELSE 0 END, size = ?, align = ?, "
-            "numa_node = ?, mode = ?, pmem = ?, device = ? WHERE uuid = ?",
+            "UPDATE namespace SET name = ?, wiped = CASE WHEN size = ? THEN wiped ELSE 0 END, "
+            "verified = CASE WHEN size = ? THEN verified ELSE 0 END, run = CASE WHEN size = ? THEN run END, "
+            "size = ?, align = ?, numa_node = ?, mode = ?, pmem = ?, device = ? WHERE uuid = ?",
             (
                 namespace.name,
-                namespace.size,
-                namespace.size,
+                *[namespace.size] * 4,
                 namespace.align,
                 namespace.numa_node,
                 namespace.mode,
@@ -291,22 +350,25 @@ class Ledger:
         *,
         owner: str | None = None,
         position: int | None = None,
+        reservation: str | None = None,
         label: str | None = None,
         device: str | None = None,
-        begun: bool = False,
-        wiped: int = 0,
+        keep_wipe: bool = False,
         reason: str | None = None,
     ) -> Row:
-        """Move one namespace to `state`, for `owner`, and write down `why`.
+        """Move one namespace to `state`, for `owner`, and record `why`.
 
         Inside the transaction that `row` was read in. `label` and `device` are kept when not given.
 
-        :returns: the row as it is now
+        :param reservation: id of the claim that a dirty or clean namespace is reserved for
+        :param keep_wipe: dirty before and after, with nothing written in between: its wipe keeps progress and token
+        :returns: the row after the move
         :raises LedgerError: the namespace was moved since it was read
         """
         move_id = self._note(
             row.uuid, row.name, before=row.state, after=state, owner=owner if owner is not None else row.owner, why=why
         )
+        last_owner = row.owner if row.state is model.State.CLAIMED else row.last_owner
         moved = msgspec.structs.replace(
             row,
             state=state,
@@ -314,20 +376,16 @@ class Ledger:
             position=position,
             label=row.label if label is None else label,
             device=row.device if device is None else device,
-            last_owner=row.owner if row.state is model.State.CLAIMED else row.last_owner,
-            begun=begun,
-            wiped=wiped,
+            last_owner=None if state is model.State.UNKNOWN else last_owner,
+            begun=keep_wipe and row.begun,
+            wiped=row.wiped if keep_wipe else 0,
+            verified=row.verified if keep_wipe else 0,
+            run=row.run if keep_wipe else None,
+            reservation=reservation,
             reason=reason,
             changed=move_id,
         )
-        done = self._execute(
-            "UPDATE namespace SET state = ?, owner = ?, position = ?, label = ?, device = ?, last_owner = ?, "
-            "begun = ?, wiped = ?, reason = ?, changed = ? WHERE uuid = ? AND changed = ?",
-            (
-                *(state, owner, position, moved.label, moved.device, moved.last_owner),
-                *(begun, wiped, reason, move_id, row.uuid, row.changed),
-            ),
-        )
+        done = self._execute(_MOVE, (*(getattr(moved, column) for column in _MOVED), row.uuid, row.changed))
         if done.rowcount != 1:
             raise exception.LedgerError(
                 path=self.path,
@@ -336,27 +394,46 @@ class Ledger:
             )
         return moved
 
-    def begin_wipe(self, uuid: str, wiped: int) -> bool:
-        """Note that a wipe overwrites a dirty namespace from byte `wiped` on. A transaction of its own.
+    def begin_wipe(self, uuid: str, wiped: int) -> str | None:
+        """Record that a wipe overwrites a dirty namespace from byte `wiped` on. A transaction of its own.
 
-        :returns: False when it is no longer dirty, or its progress is another: then nothing may be overwritten
+        :returns: the fencing token that :meth:`progress`, :meth:`explain` and the outcome must present; None when the
+            namespace is not dirty or another wipe has changed its progress: then nothing may be overwritten
+        """
+        run = secrets.token_hex(8)
+        with self.transaction():
+            done = self._execute(
+                "UPDATE namespace SET begun = 1, verified = 0, run = ?, reason = NULL "
+                "WHERE uuid = ? AND state = 'dirty' AND wiped = ?",
+                (run, uuid, wiped),
+            )
+        return run if done.rowcount == 1 else None
+
+    def progress(self, uuid: str, run: str, *, wiped: int | None = None, verified: int | None = None) -> bool:
+        """Record how many bytes from the start a wipe has durably zeroed, or read back. A transaction of its own.
+
+        :returns: False when `run` is no longer the namespace's wipe; nothing was recorded, and it must stop
         """
         with self.transaction():
             done = self._execute(
-                "UPDATE namespace SET begun = 1, reason = NULL WHERE uuid = ? AND state = 'dirty' AND wiped = ?",
-                (uuid, wiped),
+                "UPDATE namespace SET wiped = coalesce(?, wiped), verified = coalesce(?, verified) "
+                "WHERE uuid = ? AND run = ?",
+                (wiped, verified, uuid, run),
             )
-            return done.rowcount == 1
+        return done.rowcount == 1
 
-    def progress(self, uuid: str, wiped: int) -> None:
-        """Note that the first `wiped` bytes of a dirty namespace are durably zero. A transaction of its own."""
-        with self.transaction():
-            self._execute("UPDATE namespace SET wiped = ? WHERE uuid = ? AND state = 'dirty'", (wiped, uuid))
+    def explain(self, row: Row, run: str | None, reason: str) -> None:
+        """Record why a dirty namespace is not wiped yet. A transaction of its own.
 
-    def explain(self, uuid: str, reason: str) -> None:
-        """Note why a dirty namespace could not be wiped yet. A transaction of its own."""
+        Ignored when `run` is no longer the namespace's wipe or, before a wipe has begun (None), when the namespace was
+        moved since `row` was read.
+        """
         with self.transaction():
-            self._execute("UPDATE namespace SET reason = ? WHERE uuid = ? AND state = 'dirty'", (reason, uuid))
+            self._execute(
+                "UPDATE namespace SET reason = ? WHERE uuid = ? AND state = 'dirty' "
+                "AND (run = ? OR (? IS NULL AND changed = ?))",
+                (reason, row.uuid, run, run, row.changed),
+            )
 
     def _note(self, uuid: str, name: str | None, *, before: str | None, after: str, owner: str | None, why: str) -> int:
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

@@ -1,25 +1,29 @@
-"""Wipes carried out and written down: the engine's events become the ledger's states.
+"""Wipes namespaces and records in the ledger what the engine reports.
 
-A dirty namespace becomes clean, or its reserving owner's, only after the engine has seen every byte zero. The first
-byte is overwritten only after the ledger, asked under the engine's lock on the device, still says dirty.
+A dirty namespace becomes clean, or claimed for the owner that reserved it, only after every byte was read back as zero.
+The first byte is overwritten only after the ledger, asked while the device is locked, still says dirty. The ledger then
+gives the wipe a fencing token, and takes progress and outcome only from the wipe whose token it has.
 """
 
 import dataclasses
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
-from vpmem_driver import exception, ledger, model
+from vpmem_driver import exception, ledger, model, reservations
 from vpmem_driver.domains import Domains
 from vpmem_driver.wipe import Engine, Job, Outcome
 
 LOG = logging.getLogger(__name__)
 
-#: How often to look in the ledger how far another process is, which is wiping what is to be wiped here too.
+#: How often to look in the ledger for the progress of another process's wipe.
 _LOOK_SECONDS = 0.2
-#: When it has got no further for so long, it may be gone: try again. That starts a process, as root perhaps.
+#: After this time without progress the other process may be gone: try again. That starts a process, perhaps as root.
 _QUIET_SECONDS = 2.0
+#: After this time without progress the namespace counts as failed: whoever holds its lock may hold it for ever.
+STUCK_SECONDS = 15.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,112 +92,183 @@ class Wiper:
         stop = stop or threading.Event()
         results: dict[str, Result] = {}
         pending = list(dict.fromkeys(uuids))
+        others = _Others(self._ledger)
         while pending:
-            jobs = self._jobs(pending, results)
-            watcher = _Watcher(self._ledger, self._find, self._domains, on_progress)
+            rows = self._dirty(pending, results)
+            jobs = [Job(uuid=row.uuid, name=row.name or row.uuid, size=row.size, start=row.wiped) for row in rows]
+            watcher = _Watcher(self._ledger, self._find, self._domains, on_progress, rows)
             outcomes = self._engine.run(jobs, watcher, stop) | watcher.refused
-            busy, moved_on = [], []
             for job in jobs:
                 outcome, reason = outcomes[job.uuid]
                 results[job.uuid] = Result(uuid=job.uuid, name=job.name, outcome=outcome, reason=reason)
-                if outcome is Outcome.BUSY:
-                    busy.append(job.uuid)
-                elif self._moved_on(job, outcome):
-                    moved_on.append(job.uuid)
-            if busy and not moved_on:
-                self._wait_for_others(busy, stop)
-            pending = [] if stop.is_set() else busy + moved_on
+            busy = [job.uuid for job in jobs if outcomes[job.uuid][0] is Outcome.BUSY and job.uuid not in others.stuck]
+            if busy and not watcher.overtaken:
+                others.wait(busy, stop)
+            pending = [] if stop.is_set() else busy + watcher.overtaken
+        for uuid in others.stuck:
+            if results[uuid].outcome is Outcome.BUSY:
+                self._explain_stuck(results[uuid])
         return list(results.values())
 
-    def _wait_for_others(self, uuids: list[str], stop: threading.Event) -> None:
-        """Wait as long as others get further with wiping them: until one is done, or all are quiet."""
-        before, since = None, time.monotonic()
-        while not stop.wait(_LOOK_SECONDS):
-            rows = [self._ledger.row(uuid) for uuid in uuids]
-            states = [(row.state, row.wiped) for row in rows if row is not None]
-            if any(state is not model.State.DIRTY for state, _ in states):
-                return
-            if states != before:
-                before, since = states, time.monotonic()
-            elif time.monotonic() - since >= _QUIET_SECONDS:
-                return
+    def users_of(self, devices: Collection[str]) -> dict[str, str]:
+        """Which of these device paths a running guest uses, and which guest.
 
-    def _jobs(self, uuids: list[str], results: dict[str, Result]) -> list[Job]:
-        """A job for each that is dirty still; the others were wiped by another process meanwhile."""
-        jobs = []
+        :raises LibvirtError: libvirt does not answer
+        """
+        return self._domains.users_of(devices)
+
+    def _dirty(self, uuids: list[str], results: dict[str, Result]) -> list[ledger.Row]:
+        """The rows that are still dirty; another process has dealt with the others."""
+        dirty = []
         for uuid in uuids:
             row = self._ledger.row(uuid)
             if row is None:
                 raise exception.UnknownNamespace(namespace=uuid)
-            name = row.name or uuid
             if row.state is model.State.DIRTY:
-                jobs.append(Job(uuid=uuid, name=name, size=row.size, start=row.wiped))
-            elif row.state is model.State.QUARANTINED:
-                results[uuid] = Result(uuid=uuid, name=name, outcome=Outcome.MEDIA, reason=row.reason or "")
+                dirty.append(row)
             else:
-                results[uuid] = Result(uuid=uuid, name=name, outcome=Outcome.WIPED)
-        return jobs
+                results[uuid] = _settled(row)
+        return dirty
 
-    def _moved_on(self, job: Job, outcome: Outcome) -> bool:
-        """Whether the wipe was called off because another process had got further with it."""
-        row = self._ledger.row(job.uuid)
-        return outcome is Outcome.STOPPED and row is not None and (row.state, row.wiped) != ("dirty", job.start)
+    def _explain_stuck(self, result: Result) -> None:
+        row = self._ledger.row(result.uuid)
+        if row is not None:
+            self._ledger.explain(row, None, result.reason)
+
+
+def _settled(row: ledger.Row) -> Result:
+    """The result for a namespace that is not dirty."""
+    outcome, reason = {
+        model.State.QUARANTINED: (Outcome.MEDIA, row.reason or ""),
+        model.State.UNKNOWN: (Outcome.STOPPED, "its claim or wipe was called off"),
+    }.get(row.state, (Outcome.WIPED, ""))
+    return Result(uuid=row.uuid, name=row.name or row.uuid, outcome=outcome, reason=reason)
+
+
+class _Others:
+    """Waits for wipes of other processes, as long as they make progress.
+
+    :ivar stuck: the namespaces whose lock is held without progress in the ledger for STUCK_SECONDS
+    """
+
+    def __init__(self, records: ledger.Ledger) -> None:
+        self._ledger = records
+        self._last: dict[str, tuple[object, float]] = {}  # progress, and when it was first seen
+        self.stuck: set[str] = set()
+
+    def wait(self, uuids: list[str], stop: threading.Event) -> None:
+        """Return when one is no longer dirty, when all are quiet, when one is stuck, or on `stop`."""
+        begun = time.monotonic()
+        while True:
+            quiet = [self._quiet_seconds(uuid) for uuid in uuids]
+            self.stuck |= {uuid for uuid, seconds in zip(uuids, quiet, strict=True) if seconds >= STUCK_SECONDS}
+            rested = time.monotonic() - begun >= _QUIET_SECONDS
+            if self.stuck.intersection(uuids) or (rested and min(quiet) >= _QUIET_SECONDS) or math.inf in quiet:
+                return
+            if stop.wait(_LOOK_SECONDS):
+                return
+
+    def _quiet_seconds(self, uuid: str) -> float:
+        """How long its wipe has made no progress; infinite when it is no longer dirty."""
+        row = self._ledger.row(uuid)
+        if row is None or row.state is not model.State.DIRTY:
+            self._last.pop(uuid, None)
+            return math.inf
+        progress = (row.run, row.wiped, row.verified)
+        if uuid not in self._last or self._last[uuid][0] != progress:
+            self._last[uuid] = (progress, time.monotonic())
+        return time.monotonic() - self._last[uuid][1]
 
 
 class _Watcher:
-    """Writes what the engine reports into the ledger, while the engine holds the lock on the device."""
+    """Records in the ledger what the engine reports, while the engine holds the lock on the device.
 
-    def __init__(self, records: ledger.Ledger, find: Find, domains: Domains, on_progress: OnProgress | None) -> None:
+    Every record presents the fencing token of the wipe: the lock is no proof, because a child that has died no longer
+    holds it, and what it said last may reach this process after others have wiped and used the namespace.
+
+    :ivar refused: outcome and reason by uuid of the wipes that were not allowed to start
+    :ivar overtaken: uuids of the wipes that another process has overtaken; to be looked at again
+    """
+
+    def __init__(
+        self,
+        records: ledger.Ledger,
+        find: Find,
+        domains: Domains,
+        on_progress: OnProgress | None,
+        rows: Iterable[ledger.Row],
+    ) -> None:
         self._ledger = records
         self._find = find
         self._domains = domains
         self._on_progress = on_progress
+        self._rows = {row.uuid: row for row in rows}
+        self._runs: dict[str, str] = {}
         self.refused: dict[str, tuple[Outcome, str]] = {}
+        self.overtaken: list[str] = []
 
     def may_start(self, job: Job) -> bool:
         row = self._ledger.row(job.uuid)
-        # What this ledger never gave to anybody may be all that a domain has, though it is shut off now.
-        foreign = row is not None and row.last_owner is None
+        if row is None:
+            raise exception.UnknownNamespace(namespace=job.uuid)
         try:
-            user = self._domains.user_of(self._find(job.uuid).device or "", defined=foreign)
+            # What this ledger never gave to anybody may be all that a domain has, though it is shut off now.
+            user = self._domains.user_of(self._find(job.uuid).device or "", defined=row.last_owner is None)
         except exception.HostError as error:
-            return self._refuse(job, Outcome.HOST, str(error))
+            return self._refuse(job, row, Outcome.HOST, str(error))
         if user is not None:
-            return self._refuse(job, Outcome.IN_USE, user)
-        return self._ledger.begin_wipe(job.uuid, job.start)
+            return self._refuse(job, row, Outcome.IN_USE, user)
+        run = self._ledger.begin_wipe(job.uuid, job.start)
+        if run is None:
+            self.overtaken.append(job.uuid)
+            return False
+        self._runs[job.uuid] = run
+        return True
 
-    def _refuse(self, job: Job, outcome: Outcome, reason: str) -> bool:
+    def _refuse(self, job: Job, row: ledger.Row, outcome: Outcome, reason: str) -> bool:
         self.refused[job.uuid] = (outcome, reason)
-        self._ledger.explain(job.uuid, reason)
+        self._ledger.explain(row, None, reason)
         return False
 
-    def progress(self, job: Job, phase: str, done: int) -> None:
-        if phase == "zero":
-            self._ledger.progress(job.uuid, done)
-        if self._on_progress is not None:
+    def progress(self, job: Job, phase: str, done: int) -> bool:
+        run = self._runs[job.uuid]
+        recorded = (
+            self._ledger.progress(job.uuid, run, wiped=done)
+            if phase == "zero"
+            else self._ledger.progress(job.uuid, run, verified=done)
+        )
+        if not recorded:
+            self.overtaken.append(job.uuid)
+        elif self._on_progress is not None:
             self._on_progress(Progress(uuid=job.uuid, name=job.name, phase=phase, done=done, size=job.size))
+        return recorded
 
     def finished(self, job: Job, outcome: Outcome, reason: str) -> None:
-        if outcome is Outcome.WIPED:
-            self._move(job, None)
-        elif outcome is Outcome.MEDIA:
-            self._move(job, reason)
-        elif reason:
-            self._ledger.explain(job.uuid, reason)
+        if job.uuid in self.refused or job.uuid in self.overtaken:
+            return
+        run = self._runs.get(job.uuid)
+        if outcome in {Outcome.WIPED, Outcome.MEDIA}:
+            if not self._settle(job, run, reason if outcome is Outcome.MEDIA else None):
+                self.overtaken.append(job.uuid)
+        elif reason and outcome is not Outcome.BUSY:
+            self._ledger.explain(self._rows[job.uuid], run, reason)
 
-    def _move(self, job: Job, failure: str | None) -> None:
+    def _settle(self, job: Job, run: str | None, failure: str | None) -> bool:
+        """Record the end of a wipe. :returns: False when `run` is no longer the namespace's wipe."""
         with self._ledger.transaction():
             row = self._ledger.row(job.uuid)
-            if row is None or row.state is not model.State.DIRTY:
-                return
+            if row is None or run is None or row.run != run:
+                return False
             if failure is not None:
+                reserved = [other for other in reservations.members(self._ledger, row) if other.uuid != row.uuid]
                 self._ledger.move(row, model.State.QUARANTINED, f"wipe failed: {failure}", reason=failure)
-            elif row.owner is not None:
-                self._ledger.move(
-                    row, model.State.CLAIMED, "wiped for its owner", owner=row.owner, position=row.position
-                )
+                if row.reservation is not None:
+                    reservations.cancel(self._ledger, reserved, f"claim called off: the wipe of {row.name} failed")
+            elif row.reservation is not None:
+                reservations.claim_when_complete(self._ledger, row)
             else:
                 self._ledger.move(row, model.State.CLEAN, "wiped")
+        return True
 
 
 def raise_for(results: Iterable[Result]) -> None:
@@ -213,5 +288,5 @@ def raise_for(results: Iterable[Result]) -> None:
         raise exception.HostToolError(
             what=f"Wiping namespace {result.name}",
             reason=result.reason or "it was stopped",
-            remedy="It stays dirty, and nobody's; 'vpmem wipe' goes on where it was.",
+            remedy="Nobody gets it before it is wiped; 'vpmem wipe' resumes.",
         )

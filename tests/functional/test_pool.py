@@ -292,7 +292,28 @@ class TestReconcile:
         host.make("small9", node=0)
         host.pmem_namespaces = ["LARGE:large0|large1", "SMALL:small9"]
         assert [record.state for record in host.pool().records() if record.name == "small9"] == ["unknown"]
-        pool.claim(new_owner(), ["SMALL"])  # the older pool has not seen it, and goes on without it
+        pool.claim(new_owner(), ["SMALL"])  # the older pool has not seen it, and does without it
+
+    def test_an_older_pool_releases_what_only_a_newer_one_has_discovered(self, host):
+        older, owner = host.pool(), new_owner()
+        older.inventory()  # its table has the namespaces of now
+        host.make("small9", node=0)
+        host.pmem_namespaces = ["LARGE:large0|large1", "SMALL:small9"]
+        host.pool().claim(owner, ["SMALL"])
+        older.release(owner)
+        assert (row(older, "small9").state, row(older, "small9").owner) == ("dirty", None)
+
+    def test_a_row_that_cannot_be_is_left_out_and_not_fatal(self, host, caplog):
+        pool = host.pool()
+        with pool.ledger.transaction():
+            for name, change in {"large0": f"size = {2**63 - 1}", "small0": f"numa_node = {2**40}"}.items():
+                pool.ledger._execute(f"UPDATE namespace SET {change} WHERE name = ?", (name,))  # noqa: S608
+        for name in ("large0", "small0"):  # what discovery says would put it right
+            host.path(name).rename(host.directory.parent / name)
+        pool = host.pool()
+        (grant,) = pool.claim(new_owner(), ["LARGE"])
+        assert grant.name == "large1"
+        assert "the ledger has 9223372036854775807 bytes for it" in caplog.text
 
 
 def is_prefix_zero(path, length):

@@ -121,9 +121,10 @@ def test_a_move_to_where_it_was_before_is_seen(records):
     [
         {"state": State.CLAIMED},
         {"state": State.CLEAN, "owner": "me", "position": 0},
-        {"state": State.QUARANTINED, "owner": "me", "position": 0},
-        {"state": State.DIRTY, "wiped": 8193},
-        {"state": State.DIRTY, "wiped": -1},
+        {"state": State.DIRTY, "owner": "me", "position": 0},
+        {"state": State.CLAIMED, "owner": "me", "position": 0, "reservation": "r"},
+        {"state": State.CLEAN, "reservation": "r"},
+        {"state": State.QUARANTINED, "owner": "me", "position": 0, "reservation": "r"},
     ],
 )
 def test_the_schema_itself_forbids_what_cannot_be(records, change):
@@ -133,11 +134,22 @@ def test_the_schema_itself_forbids_what_cannot_be(records, change):
     assert records.row(row.uuid) == row
 
 
+@pytest.mark.parametrize("wiped", [8193, -1])
+def test_the_schema_itself_forbids_progress_beyond_the_size(records, wiped):
+    row = insert(records)
+    with records.transaction():
+        records.move(row, State.DIRTY, "x")
+    run = records.begin_wipe(row.uuid, 0)
+    with pytest.raises(exception.LedgerError, match="CHECK constraint"):
+        records.progress(row.uuid, run, wiped=wiped)
+
+
 def test_last_owner_is_the_last_that_had_it_not_one_that_waited_for_it(records):
     row = insert(records)
     for state, owner in [(State.CLAIMED, "a"), (State.DIRTY, None), (State.DIRTY, "b"), (State.DIRTY, None)]:
         with records.transaction():
-            records.move(records.row(row.uuid), state, "x", owner=owner, position=None if owner is None else 0)
+            place = {} if owner is None else {"position": 0, "reservation": "r" if state is State.DIRTY else None}
+            records.move(records.row(row.uuid), state, "x", owner=owner, **place)
     assert records.row(row.uuid).last_owner == "a"
 
 
@@ -149,18 +161,45 @@ def test_begin_wipe_is_refused_when_it_is_no_longer_dirty_or_has_got_further(rec
     assert not records.begin_wipe(row.uuid, 4096)
     assert records.begin_wipe(row.uuid, 0)
     assert records.row(row.uuid).begun
-    records.progress(row.uuid, 4096)
-    assert records.row(row.uuid).wiped == 4096
+
+
+def test_only_the_wipe_whose_token_the_ledger_has_reports(records):
+    row = insert(records)
+    with records.transaction():
+        records.move(row, State.DIRTY, "x")
+    old = records.begin_wipe(row.uuid, 0)
+    new = records.begin_wipe(row.uuid, 0)
+    assert not records.progress(row.uuid, old, wiped=8192)
+    records.explain(records.row(row.uuid), old, "a stale reason")
+    assert (records.row(row.uuid).wiped, records.row(row.uuid).reason) == (0, None)
+    assert records.progress(row.uuid, new, wiped=4096)
+    assert records.progress(row.uuid, new, verified=4096)
+    assert (records.row(row.uuid).wiped, records.row(row.uuid).verified) == (4096, 4096)
+
+
+@pytest.mark.parametrize("keep_wipe", [True, False])
+def test_a_move_invalidates_a_wipe_unless_the_namespace_stays_dirty(records, keep_wipe):
+    row = insert(records)
+    with records.transaction():
+        records.move(row, State.DIRTY, "x")
+    run = records.begin_wipe(row.uuid, 0)
+    with records.transaction():
+        reserved = {"owner": "me", "position": 0, "reservation": "r"}
+        records.move(records.row(row.uuid), State.DIRTY, "reserved", keep_wipe=keep_wipe, **reserved)
+    assert records.progress(row.uuid, run, wiped=4096) is keep_wipe
 
 
 def test_a_new_size_ends_the_progress_of_a_wipe(records):
     row = insert(records)
     with records.transaction():
-        records.move(row, State.DIRTY, "x", wiped=4096)
+        records.move(row, State.DIRTY, "x")
+    run = records.begin_wipe(row.uuid, 0)
+    records.progress(row.uuid, run, wiped=4096)
     row = records.row(row.uuid)
     with records.transaction():
         records.describe(row, namespace(uuid=row.uuid, size=12288))
     assert (records.row(row.uuid).wiped, records.row(row.uuid).size) == (0, 12288)
+    assert not records.progress(row.uuid, run, wiped=8192), "the wipe knows the old size"
 
 
 def test_history_by_namespace_owner_and_length(records):
@@ -219,16 +258,35 @@ def test_two_that_make_it_at_once_both_get_it(tmp_path):
         one.close()
 
 
-def test_a_ledger_of_an_older_version_is_carried_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "MIGRATIONS", ledger.MIGRATIONS[:1])
+#: Namespaces as version 1 has them: state, owner, position, begun, wiped.
+_OLD = {
+    "unknown": ("unknown", None, None, 0, 0),
+    "claimed": ("claimed", "me", 0, 0, 0),
+    "reserved": ("dirty", "me", 1, 1, 4096),
+    "dirty": ("dirty", None, None, 1, 4096),
+}
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_ledger_of_an_older_version_is_carried_over(tmp_path, monkeypatch, version):
+    monkeypatch.setattr(ledger, "MIGRATIONS", ledger.MIGRATIONS[:version])
     old = ledger.Ledger(tmp_path)
-    rows, moves, last = [insert(old), insert(old)], old.history(), old.last_move()
+    uuids = {name: str(uuid.uuid4()) for name in _OLD}
+    with old.transaction():
+        for name, values in _OLD.items():
+            old.insert(namespace(uuid=uuids[name], name=name))
+            change = "UPDATE namespace SET state = ?, owner = ?, position = ?, begun = ?, wiped = ? WHERE name = ?"
+            old._execute(change, (*values, name))
+    moves, last = old.history(), old.last_move()
     old.close()
     monkeypatch.undo()
     new = ledger.Ledger(tmp_path)
-    assert {row.uuid: row for row in new.rows()} == {row.uuid: row for row in rows}
+    rows = {row.name: row for row in new.rows()}
+    assert {name: (row.state, row.owner, row.position, row.begun, row.wiped) for name, row in rows.items()} == _OLD
+    assert {name: row.uuid for name, row in rows.items()} == uuids
+    assert {name for name, row in rows.items() if row.reservation is not None} == {"reserved"}
     assert new.history() == moves
-    assert new.changed_since(last - 1) == [rows[1]]
+    assert [row.name for row in new.changed_since(last - 1)] == ["dirty"]
     insert(new)
     assert new.last_move() == last + 1
     new.close()

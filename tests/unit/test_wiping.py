@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from vpmem_driver import ledger, model, wiping
+from vpmem_driver import exception, ledger, model, wiping
 from vpmem_driver.domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.wipe import Outcome
@@ -27,6 +27,7 @@ class Locked:
         if not self.free:
             return {job.uuid: (Outcome.BUSY, "another process is wiping it") for job in jobs}
         for job in jobs:
+            assert watcher.may_start(job)
             watcher.finished(job, Outcome.WIPED, "")
         return {job.uuid: (Outcome.WIPED, "") for job in jobs}
 
@@ -57,8 +58,13 @@ def row(records):
     return records.row(namespace.uuid)
 
 
+class NoDomains(Domains):
+    def user_of(self, device, *, defined=False):
+        return None
+
+
 def wiper(records, engine):
-    return wiping.Wiper(records, engine, lambda uuid: None, Domains("test:///default"))
+    return wiping.Wiper(records, engine, records.row, NoDomains(None))
 
 
 def test_it_waits_while_the_other_gets_further(records, row):
@@ -66,9 +72,9 @@ def test_it_waits_while_the_other_gets_further(records, row):
     thread = threading.Thread(target=lambda: results.extend(wiper(records, engine).wipe([row.uuid])))
     thread.start()
     engine.tried.wait()
-    records.begin_wipe(row.uuid, 0)
+    run = records.begin_wipe(row.uuid, 0)
     for done in range(0, SIZE, SIZE // 8):
-        records.progress(row.uuid, done)
+        records.progress(row.uuid, run, wiped=done)
         thread.join(wiping._LOOK_SECONDS)
         assert thread.is_alive()
     with records.transaction():
@@ -89,3 +95,33 @@ def test_it_tries_again_when_the_other_is_quiet(records, row, monkeypatch):
     assert [result.outcome for result in results] == [Outcome.WIPED]
     assert engine.tries == 2
     assert records.row(row.uuid).state is State.CLEAN
+
+
+def test_a_lock_that_is_held_without_progress_is_a_failure_of_that_namespace(records, row, monkeypatch):
+    monkeypatch.setattr(wiping, "_QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(wiping, "STUCK_SECONDS", 0.6)
+    engine = Locked()
+    (result,) = wiper(records, engine).wipe([row.uuid])
+    assert (result.outcome, result.reason) == (Outcome.BUSY, "another process is wiping it")
+    assert records.row(row.uuid).reason == "another process is wiping it"
+    with pytest.raises(exception.HostToolError, match="Wiping namespace ns0 failed: another process"):
+        wiping.raise_for([result])
+
+
+def test_verification_by_another_process_is_progress(records, row, monkeypatch):
+    monkeypatch.setattr(wiping, "_QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(wiping, "STUCK_SECONDS", 0.6)
+    engine, results = Locked(), []
+    thread = threading.Thread(target=lambda: results.extend(wiper(records, engine).wipe([row.uuid])))
+    thread.start()
+    engine.tried.wait()
+    run = records.begin_wipe(row.uuid, 0)
+    records.progress(row.uuid, run, wiped=SIZE)
+    for done in range(0, SIZE, SIZE // 8):
+        records.progress(row.uuid, run, verified=done)
+        thread.join(wiping._LOOK_SECONDS)
+        assert thread.is_alive()
+    with records.transaction():
+        records.move(records.row(row.uuid), State.CLEAN, "wiped")
+    thread.join()
+    assert [result.outcome for result in results] == [Outcome.WIPED]

@@ -11,7 +11,7 @@ import operator
 import threading
 from collections.abc import Iterable, Iterator
 
-from vpmem_driver import exception, labels, model
+from vpmem_driver import exception, labels, model, reservations
 from vpmem_driver.discovery import base
 from vpmem_driver.ledger import Ledger, Row
 from vpmem_driver.model import State
@@ -99,11 +99,11 @@ class Books:
         self._warned = warnings
 
     @contextlib.contextmanager
-    def _change(self) -> Iterator[Table]:
+    def _change(self, *, durable: bool = True) -> Iterator[Table]:
         """One ledger transaction, with a table that knows all that was moved before it."""
         with self._lock:
             try:
-                with self._ledger.transaction():
+                with self._ledger.transaction(durable=durable):
                     yield self._current_table()
             except BaseException:
                 self._table = None  # it may have what the ledger has not
@@ -133,9 +133,10 @@ class Books:
         *,
         owner: str | None = None,
         position: int | None = None,
+        reservation: str | None = None,
         label: str | None = None,
-        begun: bool = False,
-        wiped: int = 0,
+        keep_wipe: bool = False,
+        reason: str | None = None,
     ) -> Row:
         """Move a row in the ledger.
 
@@ -152,17 +153,22 @@ class Books:
             why,
             owner=owner,
             position=position,
+            reservation=reservation,
             label=label,
             device=None if namespace is None or owner is None else namespace.device,
-            begun=begun,
-            wiped=wiped,
+            keep_wipe=keep_wipe,
+            reason=reason,
         )
 
     def _describe(self, row: Row, namespace: model.Namespace) -> None:
         """Take what discovery says of a known namespace into the ledger."""
         if row.size != namespace.size and row.state is State.CLEAN:
             LOG.warning("%s was %d bytes and is %d now: unknown again", row.name, row.size, namespace.size)
-            self._ledger.move(row, State.UNKNOWN, "its size has changed")
+            if row.reservation is not None:
+                reservations.cancel(
+                    self._ledger, reservations.members(self._ledger, row), f"claim called off: {row.name} has changed"
+                )
+            self._ledger.move(self._row(row.uuid), State.UNKNOWN, "its size has changed")
         elif row.size != namespace.size and row.owner is not None:
             LOG.warning(
                 "%s was %d bytes and is %d now; %s holds it, and nothing is done to it",

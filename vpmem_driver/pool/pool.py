@@ -4,14 +4,15 @@ The invariants of the package hold here. Each change is one ledger transaction, 
 """
 
 import logging
+import secrets
 import shlex
 import threading
 import types
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from oslo_config import cfg
 
-from vpmem_driver import discovery, exception, labels, model, wiping
+from vpmem_driver import discovery, exception, labels, model, reservations, wiping
 from vpmem_driver.discovery import base
 from vpmem_driver.domains import Domains
 from vpmem_driver.ledger import Ledger, Row
@@ -162,15 +163,13 @@ class Pool(Books):
         failures: dict[str, wiping.Result] = {}
         while True:
             try:
-                before, taken = self._reserve(owner, label_ids, numa_node, failures)
+                reserved = self._reserve(owner, label_ids, numa_node, failures)
             except exception.InsufficientNamespaces:
                 wiping.raise_for(failures.values())  # without these there would have been enough
                 raise
-            if all(row.state is State.CLAIMED for row in taken):
-                return tuple(self._view.grant(row) for row in taken)
-            failed = self._finish(owner, before, on_progress, stop)
+            failed = self._finish(owner, reserved, on_progress, stop)
             if not failed:
-                return self._granted(owner, before)
+                return self._granted(owner, reserved)
             if stop is not None and stop.is_set():
                 wiping.raise_for(failed.values())
             failures |= failed
@@ -194,10 +193,10 @@ class Pool(Books):
         :raises VPMEMError: one could not be wiped; see :func:`wiping.raise_for`
         """
         owner = requests.owner(owner)
-        before = self._reserve_exact(owner, uuids)
-        failed = self._finish(owner, before, on_progress, stop)
+        rows = self._reserve_exact(owner, uuids)
+        failed = self._finish(owner, rows, on_progress, stop)
         wiping.raise_for(failed.values())
-        return self._granted(owner, before)
+        return self._granted(owner, rows)
 
     def adopt(
         self,
@@ -235,7 +234,10 @@ class Pool(Books):
     # Releasing
 
     def release(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
-        """Take back what `owner` holds, or exactly `uuids` of it. They are dirty, and nobody's, when this returns.
+        """Take back what `owner` holds, or exactly `uuids` of it. They are dirty and unowned when this returns.
+
+        The owner has never had what is only reserved for it: that returns to the state that its bytes are in, and the
+        rest of the same claim with it.
 
         :returns: the released namespaces
         :raises InvalidRequest: `owner` is no uuid
@@ -244,14 +246,12 @@ class Pool(Books):
         owner = requests.owner(owner)
         with self._change() as table:
             released = self._held(owner, uuids)
-            table.release(owner, [row.uuid for row in released])
-            # A reservation that ends early keeps its wipe's progress: nobody has written since.
-            dirty = [self._move(row, State.DIRTY, "released", begun=row.begun, wiped=row.wiped) for row in released]
-            table.saw(dirty)
-            if any(self._configured.get(row.uuid) != self._view.label_of.get(row.uuid) for row in released):
+            now = {row.uuid: row for row in [*self._release_claimed(released), *self._release_reserved(released)]}
+            table.follow(now.values())
+            if any(self._configured.get(uuid) != self._view.label_of.get(uuid) for uuid in now):
                 self._label_held(self._ledger.rows())
         LOG.info("%s released %s", owner, _names(released))
-        return tuple(self._view.record(row) for row in dirty)
+        return tuple(self._view.record(now[row.uuid]) for row in released)
 
     def renew(self, owner: str) -> None:
         """Have all that `owner` holds wiped, and keep it for that owner, who starts anew.
@@ -266,7 +266,15 @@ class Pool(Books):
             renewed = self._held(owner, None)
             for row in renewed:
                 if row.state is State.CLAIMED:
-                    self._move(row, State.DIRTY, "renewed", owner=owner, position=row.position)
+                    # A reservation for each: one that cannot be wiped does not cost the owner the others.
+                    self._move(
+                        row,
+                        State.DIRTY,
+                        "renewed",
+                        owner=owner,
+                        position=row.position,
+                        reservation=_new_reservation(),
+                    )
         LOG.info("%s starts anew on %s", owner, _names(renewed))
 
     def releasable(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
@@ -306,20 +314,18 @@ class Pool(Books):
 
     # Inside
 
-    def _reserve(
-        self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]
-    ) -> tuple[list[Row], list[Row]]:
-        """Claim what is clean and reserve what must be wiped first, leaving out `failures`.
+    def _reserve(self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]) -> list[Row]:
+        """Reserve a namespace for each label, leaving out `failures`.
 
-        :returns: the chosen rows as they were before, and as they are now
+        :returns: the rows after that
         :raises InsufficientNamespaces: nothing was changed
         """
-        with self._change() as table:
+        # Nobody is told of a reservation: if a power loss takes it away, the namespaces are as they were.
+        with self._change(durable=False) as table:
             chosen = table.claim(owner, label_ids, numa_node, [self._row(uuid) for uuid in failures])
             shortage = table.shortage(label_ids) if chosen is None else {}
-            before = [self._row(uuid) for uuid in chosen or ()]
-            taken = self._take(owner, before)
-            table.saw(taken)
+            reserved = self._take(owner, [self._row(uuid) for uuid in chosen or ()], _new_reservation())
+            table.follow(reserved)
         if chosen is None:
             raise exception.InsufficientNamespaces(
                 request=",".join(self._config.labels[index] for index in label_ids),
@@ -328,32 +334,37 @@ class Pool(Books):
                     for index, (wanted, free) in shortage.items()
                 ),
             )
-        LOG.info("%s is given %s", owner, _names(before))
-        return before, taken
+        return reserved
 
     def _reserve_exact(self, owner: str, uuids: Sequence[str]) -> list[Row]:
-        """As :meth:`_reserve`, for exactly these."""
-        with self._change() as table:
-            before = [self._row(uuid) for uuid in dict.fromkeys(uuids)]
-            for row in before:
+        """As :meth:`_reserve`, for exactly these; what the owner has already stays as it is.
+
+        What another claim of the same owner has reserved and this one adds are then claimed together.
+        """
+        with self._change(durable=False) as table:
+            rows = [self._row(uuid) for uuid in dict.fromkeys(uuids)]
+            for row in rows:
                 requests.exact(owner, row, usable=row.uuid in self._view.usable)
-            new = [row for row in before if row.owner is None]
-            table.claim_exact(owner, [row.uuid for row in new])
-            table.saw(self._take(owner, new))
-        if new:
-            LOG.info("%s is given %s", owner, _names(new))
-        return before
+            reservation = next((row.reservation for row in rows if row.reservation), None) or _new_reservation()
+            new = self._take(owner, [row for row in rows if row.owner is None], reservation)
+            table.follow(new)
+        now = {row.uuid: row for row in [*rows, *new]}
+        return [now[row.uuid] for row in rows]
 
-    def _take(self, owner: str, rows: Sequence[Row]) -> list[Row]:
-        """Claim what is clean, reserve what must be wiped first. Inside a transaction.
+    def _take(self, owner: str, rows: Sequence[Row], reservation: str) -> list[Row]:
+        """Reserve `rows`, inside a transaction.
 
-        :returns: the rows as they are now
+        :returns: the rows after that
         """
         return [
-            self._move(row, State.CLAIMED, "claimed", owner=owner, position=position)
-            if row.state is State.CLEAN
-            else self._move(
-                row, State.DIRTY, "reserved", owner=owner, position=position, begun=row.begun, wiped=row.wiped
+            self._move(
+                row,
+                row.state if row.state is State.CLEAN else State.DIRTY,
+                "reserved",
+                owner=owner,
+                position=position,
+                reservation=reservation,
+                keep_wipe=row.state is State.DIRTY,
             )
             for position, row in enumerate(rows, start=self._ledger.next_position(owner))
         ]
@@ -361,47 +372,126 @@ class Pool(Books):
     def _finish(
         self,
         owner: str,
-        before: list[Row],
+        rows: Sequence[Row],
         on_progress: wiping.OnProgress | None,
         stop: threading.Event | None,
     ) -> dict[str, wiping.Result]:
-        """Wipe what is reserved. When one fails all are given up.
+        """Claim the reserved `rows`: look for users of what is clean, wipe what is dirty. If one fails, cancel all.
+
+        :returns: those that failed; none when all are claimed
+        """
+        try:
+            failed = self._in_use(rows) or self._wipe_reserved(owner, rows, on_progress, stop)
+            if not failed:
+                self._claim_clean(owner, rows)
+        except BaseException:
+            self._cancel(owner, rows, "claim called off")
+            raise
+        if failed and self._cancel(owner, rows, "claim called off"):
+            return failed
+        return {}
+
+    def _in_use(self, rows: Sequence[Row]) -> dict[str, wiping.Result]:
+        """Those of the reserved clean `rows` that a guest or a process uses: they are dirty and unowned from now on.
+
+        A namespace is clean since its wipe, and nobody looked at it after that.
+
+        :raises LibvirtError: libvirt cannot tell
+        """
+        clean = {row.uuid: row for row in rows if row.state is State.CLEAN}
+        devices = {
+            self._view.usable[uuid].device or "": row for uuid, row in clean.items() if uuid in self._view.usable
+        }
+        if not devices:
+            return {}
+        found = {devices[device].uuid: user for device, user in self._wiper.users_of(devices).items()}
+        if found:
+            self._withdraw(rows, found)
+        return {
+            uuid: wiping.Result(uuid=uuid, name=clean[uuid].name or uuid, outcome=Outcome.IN_USE, reason=user)
+            for uuid, user in found.items()
+        }
+
+    def _withdraw(self, rows: Sequence[Row], users: Mapping[str, str]) -> None:
+        """Take reserved `rows` back of which some are in use by `users` (by uuid), though nobody holds them.
+
+        Another process may have finished the claim meanwhile; nobody has been told of that.
+        """
+        with self._change():
+            for before in rows:
+                row = self._row(before.uuid)
+                user = users.get(row.uuid)
+                if user is not None and row.owner == before.owner:
+                    self._move(row, State.DIRTY, f"in use by {user}, though unowned", reason=f"in use by {user}")
+                elif before.reservation is not None and row.state is State.CLAIMED and row.owner == before.owner:
+                    self._move(row, State.DIRTY, "claim called off")
+
+    def _wipe_reserved(
+        self,
+        owner: str,
+        rows: Sequence[Row],
+        on_progress: wiping.OnProgress | None,
+        stop: threading.Event | None,
+    ) -> dict[str, wiping.Result]:
+        """Wipe all that is dirty of the reservations that `rows` are in: they are claimed when the last is wiped.
 
         :returns: those that failed
         """
-        uuids = [row.uuid for row in before if row.state not in {State.CLEAN, State.CLAIMED}]
-        try:
-            results = self._wiper.wipe(uuids, on_progress=on_progress, stop=stop) if uuids else []
-        except BaseException:
-            self._cancel(owner, before)
-            raise
-        failed = {result.uuid: result for result in results if result.outcome is not Outcome.WIPED}
-        if failed:
-            self._cancel(owner, before)
-        return failed
+        awaited = {row.reservation for row in rows} - {None}
+        dirty = [
+            row.uuid for row in self._ledger.held(owner) if row.reservation in awaited and row.state is State.DIRTY
+        ]
+        results = self._wiper.wipe(dirty, on_progress=on_progress, stop=stop) if dirty else []
+        return {result.uuid: result for result in results if result.outcome is not Outcome.WIPED}
 
-    def _granted(self, owner: str, before: list[Row]) -> tuple[model.Grant, ...]:
+    def _claim_clean(self, owner: str, rows: Sequence[Row]) -> None:
+        """Claim the reservations of `rows` in which all is clean: no wipe does it for them."""
+        if all(row.state is State.DIRTY or row.reservation is None for row in rows):
+            return
+        with self._change() as table:
+            awaited = {row.reservation for row in rows} - {None}
+            reserved = [row for row in self._ledger.held(owner) if row.reservation in awaited]
+            if all(row.state is State.CLEAN for row in reserved):
+                table.follow([reservations.claim(self._ledger, row) for row in reserved])
+
+    def _granted(self, owner: str, rows: Sequence[Row]) -> tuple[model.Grant, ...]:
         held = {row.uuid: row for row in self._ledger.held(owner) if row.state is State.CLAIMED}
-        for row in before:
+        for row in rows:
             if row.uuid not in held:
+                self._cancel(owner, rows, "claim called off")
                 raise exception.NotOwner(
                     owner=owner, namespace=row.name, reason="it was released while it was being wiped"
                 )
-        return tuple(self._view.grant(held[row.uuid]) for row in before)
+        LOG.info("%s is given %s", owner, _names(rows))
+        return tuple(self._view.grant(held[row.uuid]) for row in rows)
 
-    def _cancel(self, owner: str, before: list[Row]) -> None:
-        """Undo :meth:`_reserve`. No guest has had these, so a clean one is still clean."""
-        with self._change():
-            for old in before:
-                row = self._row(old.uuid)
-                if row.owner != owner or old.owner == owner:
-                    continue  # quarantined or released meanwhile; or it had it before
-                if row.state is State.CLAIMED:
-                    self._move(row, State.CLEAN, "claim called off; it was never handed out")
-                elif old.state is State.UNKNOWN and not row.begun:
-                    self._move(row, State.UNKNOWN, "claim called off before its wipe")
-                else:
-                    self._move(row, State.DIRTY, "claim called off", begun=row.begun, wiped=row.wiped)
+    def _cancel(self, owner: str, rows: Sequence[Row], why: str) -> bool:
+        """Give up what of `rows` is still reserved, unless the claim has been completed by another process meanwhile.
+
+        What is claimed stays: another caller may have been told that it is the owner's.
+
+        :returns: False when all of `rows` are claimed for `owner`
+        """
+        with self._change() as table:
+            now = [self._row(row.uuid) for row in rows]
+            if all(row.owner == owner and row.state is State.CLAIMED for row in now):
+                return False
+            mine = {row.reservation for row in rows} - {None}
+            reserved = [row for row in self._ledger.held(owner) if row.reservation in mine]
+            table.follow(reservations.cancel(self._ledger, reserved, why))
+        return True
+
+    def _release_claimed(self, rows: Iterable[Row]) -> list[Row]:
+        return [self._move(row, State.DIRTY, "released") for row in rows if row.state is State.CLAIMED]
+
+    def _release_reserved(self, rows: Iterable[Row]) -> list[Row]:
+        """Give up the reservations that `rows` are in."""
+        given_up = {row.reservation: row for row in rows if row.reservation is not None}
+        return [
+            released
+            for row in given_up.values()
+            for released in reservations.cancel(self._ledger, reservations.members(self._ledger, row), "released")
+        ]
 
     def _held(self, owner: str, uuids: Collection[str] | None) -> list[Row]:
         """The rows to release. Nothing is done for a name that the ledger does not have for this owner."""
@@ -414,7 +504,7 @@ class Pool(Books):
                 raise exception.NotOwner(
                     owner=owner,
                     namespace=row.name or uuid,
-                    reason=f"it belongs to {row.owner}" if row.owner else f"it is {row.state} and nobody's",
+                    reason=f"it belongs to {row.owner}" if row.owner else f"it is {row.state} and unowned",
                 )
         return [held[uuid] for uuid in (held if uuids is None else dict.fromkeys(uuids))]
 
@@ -436,6 +526,10 @@ class Pool(Books):
                 row = self._row(old.uuid)
                 if old.state is State.UNKNOWN and row.state is State.DIRTY and row.owner is None and not row.begun:
                     self._move(row, State.UNKNOWN, "not wiped")
+
+
+def _new_reservation() -> str:
+    return secrets.token_hex(8)
 
 
 def _names(rows: Sequence[Row]) -> str:

@@ -1,10 +1,13 @@
 """The compiled table of one host's namespaces, kept in step with the ledger's rows."""
 
-from collections.abc import Collection, Iterable, Sequence
+import logging
+from collections.abc import Iterable, Sequence
 
 from vpmem_driver import _fastalloc, ledger, model
 from vpmem_driver.model import State
 from vpmem_driver.pool.view import View
+
+LOG = logging.getLogger(__name__)
 
 _TABLE_STATES = {
     State.CLEAN: _fastalloc.CLEAN,
@@ -14,22 +17,28 @@ _TABLE_STATES = {
     State.QUARANTINED: _fastalloc.UNAVAILABLE,
 }
 
+#: The table's nodes are C ints.
+_MOST_NODES = 2**31
+#: More than any device has (the physical addresses of x86-64 have 52 bits), and 2048 of them still add up in 64 bits.
+_MOST_BYTES = 2**52
+
 
 class Table:
     """Chooses. It is made from the rows of one moment; :meth:`put` takes over each that has changed since.
 
-    :ivar seen: the newest history line that is in it; who moves rows and the table alike says so (:meth:`saw`)
+    :ivar seen: the newest history line that is in it
     """
 
     def __init__(self, view: View, rows: Sequence[ledger.Row], seen: int) -> None:
         self.seen = seen
         self._view = view
+        rows = _representable(rows)
         self._uuids = [row.uuid for row in rows]
         self._index = {uuid: index for index, uuid in enumerate(self._uuids)}
         self._table = _fastalloc.NamespaceTable(
             [view.label_of.get(row.uuid, -1) for row in rows],
             [row.size for row in rows],
-            [-1 if row.numa_node is None else row.numa_node for row in rows],
+            [-1 if row.numa_node is None or not 0 <= row.numa_node < _MOST_NODES else row.numa_node for row in rows],
             [row.name or "" for row in rows],
             [self._state(row) for row in rows],
             [row.owner for row in rows],
@@ -41,9 +50,11 @@ class Table:
         if index is not None:  # else another process discovered it, and this one has yet to
             self._table.put(index, self._state(row), row.owner)
 
-    def saw(self, moved: Iterable[ledger.Row]) -> None:
-        """Note that the moves of these rows, the newest of all, are in it."""
-        self.seen = max((row.changed for row in moved), default=self.seen)
+    def follow(self, moved: Iterable[ledger.Row]) -> None:
+        """Take over these rows, whose moves are the newest of all."""
+        for row in moved:
+            self.put(row)
+            self.seen = max(self.seen, row.changed)
 
     def claim(
         self, owner: str, label_ids: Sequence[int], numa_node: int | None, barred: Iterable[ledger.Row]
@@ -54,23 +65,16 @@ class Table:
         """
         barred = [row for row in barred if row.owner is None]
         for row in barred:
-            self._table.put(self._index[row.uuid], _fastalloc.UNAVAILABLE, None)
+            if (index := self._index.get(row.uuid)) is not None:
+                self._table.put(index, _fastalloc.UNAVAILABLE, None)
         chosen = self._table.claim(owner, label_ids, -1 if numa_node is None else numa_node)
         for row in barred:
             self.put(row)
         return None if chosen is None else [self._uuids[index] for index in chosen]
 
-    def claim_exact(self, owner: str, uuids: Sequence[str]) -> None:
-        """Take exactly these, which are free."""
-        self._table.claim_exact(owner, [self._index[uuid] for uuid in uuids])
-
     def shortage(self, label_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
         """How many are wanted and how many are free, for each label of which there are too few."""
         return self._table.shortage(label_ids)
-
-    def release(self, owner: str, uuids: Collection[str]) -> None:
-        """Take back exactly `uuids` from `owner`."""
-        self._table.release_exact(owner, [self._index[uuid] for uuid in uuids])
 
     def inventory(self) -> tuple[model.Inventory, ...]:
         """How many of each label there are, in the order of the configuration."""
@@ -90,6 +94,18 @@ class Table:
         )
 
     def _state(self, row: ledger.Row) -> int:
-        if row.owner is None and row.uuid not in self._view.usable:
-            return _fastalloc.UNAVAILABLE
-        return _TABLE_STATES[row.state]
+        if row.owner is not None:
+            return _fastalloc.CLAIMED if row.state is State.CLAIMED else _fastalloc.DIRTY  # reserved
+        return _TABLE_STATES[row.state] if row.uuid in self._view.usable else _fastalloc.UNAVAILABLE
+
+
+def _representable(rows: Sequence[ledger.Row]) -> list[ledger.Row]:
+    """The rows that the table can hold. One with an impossible size must not keep the others from being used."""
+    for row in rows:
+        if row.size > _MOST_BYTES:
+            LOG.warning(
+                "Namespace %s (%s) is left out: the ledger has %d bytes for it, which no device has. "
+                "Look at its record with 'vpmem namespace show %s'",
+                *(row.name, row.uuid, row.size, row.uuid),
+            )
+    return [row for row in rows if row.size <= _MOST_BYTES]

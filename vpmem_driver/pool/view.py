@@ -75,8 +75,11 @@ class View:
             reasons.append(f"{row.state}, and {now or 'not on this host now'}")
         if row.state is model.State.DIRTY and row.owner is not None:
             reasons.append("reserved for its owner until it is wiped")
+        if row.state is model.State.CLEAN and row.owner is not None:
+            reasons.append(f"reserved by a claim that is not finished; 'vpmem release {row.owner}' calls it off")
         if row.state is model.State.DIRTY and row.begun:
-            reasons.append(f"{100 * row.wiped // row.size} % wiped")
+            done, verb = (row.verified, "verified") if row.verified else (row.wiped, "wiped")
+            reasons.append(f"{100 * done // row.size} % {verb}")
         if row.reason is not None:
             reasons.append(row.reason)
         return "; ".join(reasons) or None

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from vpmem_driver.discovery import base
 from vpmem_driver.wipe import protocol, waiting
 from vpmem_driver.wipe.job import Job, Outcome, Result, Watcher
-from vpmem_driver.wipe.process import Child, Nonsense
+from vpmem_driver.wipe.process import SILENCE_SECONDS, Child, Nonsense
 from vpmem_driver.wipe.protocol import Kind
 
 #: How often the event that asks to stop is looked at.
@@ -118,6 +118,7 @@ class _Run:
                 if self._stop is not None and self._stop.is_set():
                     self._stop_all()
                 self._start_some()
+                self._end_silent()
                 for fd in self._wait(list(self._listeners), self._timeout()):
                     if fd in self._listeners:  # else what another one said has ended its child
                         self._listeners[fd]()
@@ -155,14 +156,22 @@ class _Run:
             self._listeners[child.stdout.fileno()] = functools.partial(self._hear, child)
             self._listeners[child.stderr.fileno()] = functools.partial(self._hear_errors, child)
 
-    def _timeout(self) -> float | None:
-        """How long to wait for the children to say something, in seconds; None is for ever."""
+    def _timeout(self) -> float:
+        """How long to wait for the children to say something, in seconds."""
         if not self._children:
             return 0.0
-        waits = [child.deadline - time.monotonic() for child in self._children if child.deadline is not None]
+        waits = [child.due - time.monotonic() for child in self._children]
         if self._stop is not None:
             waits.append(STOP_SECONDS)
-        return max(0.0, min(waits)) if waits else None
+        return max(0.0, min(waits))
+
+    def _end_silent(self) -> None:
+        """Give up a child that has said nothing for too long: it would keep its namespace locked for ever."""
+        for child in self._children:
+            if child.silent and not child.over:
+                child.kill()
+                reason = f"its process {child.process.pid} said nothing for {SILENCE_SECONDS:.0f} seconds"
+                self._finish(child.job, child, Outcome.HOST, reason)
 
     def _hear_errors(self, child: Child) -> None:
         if not child.note_errors():
@@ -187,7 +196,9 @@ class _Run:
             case _ if child.over:
                 pass
             case protocol.Progress(phase=phase, bytes=done):
-                self._tell(child, self._watcher.progress, job, phase, done)
+                if self._tell(child, self._watcher.progress, job, phase, done) is False:
+                    child.kill()
+                    self._finish(job, child, Outcome.STOPPED, "")
             case protocol.Failure(kind=kind, reason=reason):
                 self._finish(job, child, _OUTCOMES[kind], reason)
             case _ if child.stopped:

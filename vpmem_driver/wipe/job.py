@@ -44,8 +44,11 @@ class Watcher(Protocol):
     def may_start(self, job: Job) -> bool:
         """Whether to overwrite the first byte. The namespace is locked now, and no other process has it mapped."""
 
-    def progress(self, job: Job, phase: str, done: int) -> None:
-        """In phase ``zero``, `done` bytes from the start are durably zero; in ``verify``, that many were read back."""
+    def progress(self, job: Job, phase: str, done: int) -> bool:
+        """In phase ``zero``, `done` bytes from the start are durably zero; in ``verify``, that many were read back.
+
+        :returns: False to stop the wipe at once: another process is responsible for the namespace now
+        """
 
     def finished(self, job: Job, outcome: Outcome, reason: str) -> None:
         """The job is over. Unless its process was stopped or died, the namespace stays locked until this returns."""

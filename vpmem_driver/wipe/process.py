@@ -23,6 +23,8 @@ LOG = logging.getLogger(__name__)
 
 #: How long a child may take to end after its stdin is closed, and then after each of these signals.
 GRACE_SECONDS = 5.0
+#: How long a child may say nothing. Listing namespaces takes up to 60 seconds, twice; one step of a wipe less.
+SILENCE_SECONDS = 300.0
 _SIGNALS = (signal.SIGTERM, signal.SIGKILL)
 
 _READ_BYTES = 1 << 12
@@ -49,6 +51,7 @@ class Child:
         self.over = False  # its outcome is known, or nobody wants to know it any more
         self.stopped = False
         self.deadline: float | None = None
+        self._heard = time.monotonic()
         self._signals = list(_SIGNALS)
         self._ready = self._begun = False
         self._done: dict[protocol.Phase, int] = {"zero": job.start, "verify": 0}
@@ -94,6 +97,16 @@ class Child:
         with contextlib.suppress(PermissionError):
             self.process.send_signal(number)
 
+    @property
+    def silent(self) -> bool:
+        """Whether it has said nothing for SILENCE_SECONDS."""
+        return time.monotonic() - self._heard >= SILENCE_SECONDS
+
+    @property
+    def due(self) -> float:
+        """When to look after it next, even if it says nothing."""
+        return self._heard + SILENCE_SECONDS if self.deadline is None else self.deadline
+
     def urge(self) -> bool:
         """Send the next signal when its time has come. :returns: whether there is still hope that it ends."""
         if self.deadline is not None and time.monotonic() >= self.deadline:
@@ -111,6 +124,7 @@ class Child:
 
     def events(self, piece: bytes) -> Iterator[protocol.Event]:
         """What it says, each as the protocol allows it when its turn comes. :raises Nonsense: it does not."""
+        self._heard = time.monotonic()
         *lines, self._received = (self._received + piece).split(b"\n")
         if len(self._received) > protocol.LINE_BYTES:
             raise Nonsense
