@@ -35,12 +35,12 @@ _OFFERED = {model.State.CLEAN: 0, model.State.DIRTY: 1, model.State.UNKNOWN: 2}
 class HostPool:
     """The namespaces of one compute host."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, wipe_parallel: int) -> None:
         self._pool = pool
         self._picks = Picks()
         #: of each resource class since the start
         self._totals: dict[str, int] = {}
-        self.background = BackgroundWipe(pool)
+        self.background = BackgroundWipe(pool, wipe_parallel)
 
     @classmethod
     def open(cls, options: cfg.ConfigOpts, domains: Domains) -> "HostPool | None":
@@ -61,7 +61,7 @@ class HostPool:
             pool = Pool.from_conf(
                 options, source=source, domains=domains, leave_out_absent=True, wait=waiting.wait_here()
             )
-            return cls(pool)
+            return cls(pool, options.vpmem.wipe_parallel)
         except (exception.ConfigurationError, cfg.Error) as error:
             raise nova_exception.PMEMNamespaceConfigInvalid(reason=str(error)) from error
         except exception.VPMEMError as error:

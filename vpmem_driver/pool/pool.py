@@ -312,6 +312,20 @@ class Pool(Books):
         finally:
             self._restore_unknown(before)
 
+    def dirty(self) -> list[str]:
+        """The uuids of the dirty namespaces that are on this host."""
+        return [row.uuid for row in self._to_wipe(None)]
+
+    def wipe_dirty(
+        self,
+        uuids: Collection[str],
+        *,
+        on_progress: wiping.OnProgress | None = None,
+        stop: threading.Event | None = None,
+    ) -> list[wiping.Result]:
+        """Wipe those of `uuids` that are still dirty, and wait for it. What is not dirty is left alone."""
+        return self._wiper.wipe(uuids, on_progress=on_progress, stop=stop)
+
     # Inside
 
     def _reserve(self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]) -> list[Row]:
