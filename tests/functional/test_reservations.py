@@ -44,7 +44,7 @@ def test_a_retry_that_joins_a_claim_gets_the_same(host):
     def retry(event):
         if event.phase == "verify" and not joined:
             uuids = [grant.uuid for grant in host.pool().grants(owner)]
-            joined.append(host.pool()._reserve_exact(owner, uuids))
+            joined.append(host.pool()._claims._reserve_exact(owner, uuids))
 
     grants = pool.claim(owner, ["SMALL", "LARGE"], on_progress=retry)
     assert {held.reservation for held in joined[0]} != {None}
@@ -61,7 +61,7 @@ def test_a_claim_that_another_process_completes_is_a_claim(host):
         completed.append(host.pool().wipe())
         return [wiping.Result(uuid=uuid, name=uuid, outcome=wiping.Outcome.STOPPED) for uuid in uuids]
 
-    pool._wiper.wipe = wipe
+    pool._claims._wiper.wipe = wipe
     grants = pool.claim(owner, ["SMALL", "LARGE"])
     assert [grant.ready for grant in grants] == [True, True]
     assert len(pool.grants(owner)) == len(grants)
@@ -70,7 +70,7 @@ def test_a_claim_that_another_process_completes_is_a_claim(host):
 def test_releasing_one_of_a_reservation_calls_off_the_claim(host):
     pool, owner = host.pool(), new_owner()
     wiping.raise_for(pool.wipe([pool.find("small0")]))
-    reserved = pool._reserve(owner, [1, 0], None, ())
+    reserved = pool._claims._reserve(owner, [1, 0], None, ())
     pool.release(owner, [reserved[0].uuid])
     assert {row.owner for row in pool.ledger.rows()} == {None}
     assert row(pool, "small0").state == "clean", "nobody has had it"
@@ -79,7 +79,7 @@ def test_releasing_one_of_a_reservation_calls_off_the_claim(host):
 def test_a_reservation_whose_process_died_is_shown_and_can_be_given_back(host):
     pool, owner = host.pool(), new_owner()
     wipe_all(pool)
-    (reserved,) = pool._reserve(owner, [1], None, ())
+    (reserved,) = pool._claims._reserve(owner, [1], None, ())
     record = host.pool().record(reserved.uuid)
     assert (record.state, record.owner) == ("clean", owner)
     assert f"'vpmem release {owner}' calls it off" in record.reason
@@ -90,7 +90,7 @@ def test_a_reservation_whose_process_died_is_shown_and_can_be_given_back(host):
 def test_a_reserved_clean_namespace_that_grows_is_not_handed_out(host):
     pool, owner = host.pool(), new_owner()
     wipe_all(pool)
-    (reserved,) = pool._reserve(owner, [1], None, ())
+    (reserved,) = pool._claims._reserve(owner, [1], None, ())
     with host.path(reserved.name).open("ab") as file:
         file.write(b"x" * 4096)
     host.pool()

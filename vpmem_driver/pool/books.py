@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import operator
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from vpmem_driver import exception, labels, model, reservations
 from vpmem_driver.discovery import base
@@ -26,11 +26,11 @@ _description = operator.attrgetter("name", "size", "align", "numa_node", "mode",
 
 
 class Books:
-    """What :class:`~vpmem_driver.pool.Pool` is kept in. :meth:`reconcile` comes before all else."""
+    """What a pool and its claims work on. :meth:`reconcile` comes before all else."""
 
-    _view: View
+    view: View
     #: label index by uuid as configured, whatever what is held still has
-    _configured: dict[str, int]
+    configured: dict[str, int]
     #: what is wrong with the configuration on this host now
     _warnings: list[str]
 
@@ -42,10 +42,10 @@ class Books:
         *,
         leave_out_absent: bool = False,
     ) -> None:
-        self._config = label_config
+        self.config = label_config
         self._leave_out_absent = leave_out_absent
         self._discovery = source
-        self._ledger = records
+        self.ledger = records
         self._lock = threading.RLock()
         self._table: Table | None = None
         self._warned: list[str] = []
@@ -59,36 +59,36 @@ class Books:
         """
         found = self._discovery.namespaces()
         usable = {ns.uuid: ns for ns in found if ns.uuid is not None and ns.unusable is None}
-        with self._lock, self._ledger.transaction():
-            rows = {row.uuid: row for row in self._ledger.rows()}
+        with self._lock, self.ledger.transaction():
+            rows = {row.uuid: row for row in self.ledger.rows()}
             if rows and not usable:
                 held = [f"{row.owner} holds {row.name}" for row in rows.values() if row.owner is not None]
                 raise exception.DiscoveryFailed(
                     source=self._discovery.name,
                     reason="; ".join([f"it sees no usable namespace, but the ledger has {len(rows)}", *held]),
                     remedy="Bring the devices or the directory back. If they are gone for good, move the ledger "
-                    f"{self._ledger.path} away.",
+                    f"{self.ledger.path} away.",
                 )
             warnings: list[str] = []
             configured = matching.match(
-                self._config, found, rows, leave_out_absent=self._leave_out_absent, warn=warnings.append
+                self.config, found, rows, leave_out_absent=self._leave_out_absent, warn=warnings.append
             )
             for uuid, namespace in usable.items():
                 row = rows.get(uuid)
                 if row is None:
-                    self._ledger.insert(namespace)
+                    self.ledger.insert(namespace)
                 elif _description(row) != _description(namespace):
                     self._describe(row, namespace)
-            self._configured, self._warnings = configured, warnings
-            self._view = View(self._config, found, usable, configured)
-            self._label_held(rows.values())
+            self.configured, self._warnings = configured, warnings
+            self.view = View(self.config, found, usable, configured)
+            self.label_held(rows.values())
 
-    def _label_held(self, rows: Iterable[Row]) -> None:
+    def label_held(self, rows: Iterable[Row]) -> None:
         """Have what is held under the label of its owner, all else under the configured one."""
         warnings = list(self._warnings)
-        config, label_of = matching.keep_held(self._config, self._configured, rows, warnings.append)
+        config, label_of = matching.keep_held(self.config, self.configured, rows, warnings.append)
         self._warn(warnings)
-        self._view = dataclasses.replace(self._view, config=config, label_of=label_of)
+        self.view = dataclasses.replace(self.view, config=config, label_of=label_of)
         self._table = None
 
     def _warn(self, warnings: list[str]) -> None:
@@ -99,11 +99,11 @@ class Books:
         self._warned = warnings
 
     @contextlib.contextmanager
-    def _change(self, *, durable: bool = True) -> Iterator[Table]:
+    def change(self, *, durable: bool = True) -> Iterator[Table]:
         """One ledger transaction, with a table that knows all that was moved before it."""
         with self._lock:
             try:
-                with self._ledger.transaction(durable=durable):
+                with self.ledger.transaction(durable=durable):
                     yield self._current_table()
             except BaseException:
                 self._table = None  # it may have what the ledger has not
@@ -111,21 +111,25 @@ class Books:
 
     def _current_table(self) -> Table:
         if self._table is None:
-            self._table = Table(self._view, self._ledger.rows(), self._ledger.last_move())
-        last_move = self._ledger.last_move()
+            self._table = Table(self.view, self.ledger.rows(), self.ledger.last_move())
+        last_move = self.ledger.last_move()
         if last_move != self._table.seen:
-            for row in self._ledger.changed_since(self._table.seen):
+            for row in self.ledger.changed_since(self._table.seen):
                 self._table.put(row)
             self._table.seen = last_move
         return self._table
 
-    def _row(self, uuid: str) -> Row:
-        row = self._ledger.row(uuid)
+    def row(self, uuid: str) -> Row:
+        """The ledger's row of a namespace.
+
+        :raises UnknownNamespace: there is none
+        """
+        row = self.ledger.row(uuid)
         if row is None:
             raise exception.UnknownNamespace(namespace=uuid)
         return row
 
-    def _move(
+    def move(
         self,
         row: Row,
         state: State,
@@ -143,11 +147,11 @@ class Books:
         :param label: the label that it has from now on, if not the one of now
         :returns: the row as it is now
         """
-        namespace = self._view.usable.get(row.uuid)
-        index = self._view.label_of.get(row.uuid)
+        namespace = self.view.usable.get(row.uuid)
+        index = self.view.label_of.get(row.uuid)
         if label is None and index is not None:
-            label = self._view.config.labels[index]
-        return self._ledger.move(
+            label = self.view.config.labels[index]
+        return self.ledger.move(
             row,
             state,
             why,
@@ -166,12 +170,17 @@ class Books:
             LOG.warning("%s was %d bytes and is %d now: unknown again", row.name, row.size, namespace.size)
             if row.reservation is not None:
                 reservations.cancel(
-                    self._ledger, reservations.members(self._ledger, row), f"claim called off: {row.name} has changed"
+                    self.ledger, reservations.members(self.ledger, row), f"claim called off: {row.name} has changed"
                 )
-            self._ledger.move(self._row(row.uuid), State.UNKNOWN, "its size has changed")
+            self.ledger.move(self.row(row.uuid), State.UNKNOWN, "its size has changed")
         elif row.size != namespace.size and row.owner is not None:
             LOG.warning(
                 "%s was %d bytes and is %d now; %s holds it, and nothing is done to it",
                 *(row.name, row.size, namespace.size, row.owner),
             )
-        self._ledger.describe(row, namespace)
+        self.ledger.describe(row, namespace)
+
+
+def names(rows: Sequence[Row]) -> str:
+    """Name and uuid of each row, for a message."""
+    return ", ".join(f"{row.name} ({row.uuid})" for row in rows)
