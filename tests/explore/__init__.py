@@ -1,0 +1,1 @@
+"""Systematic exploration of interleavings and crashes over the real pool, ledger and engine."""

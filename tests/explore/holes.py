@@ -1,0 +1,74 @@
+"""Defects that were in the package once, put back in to see that the search finds them."""
+
+import contextlib
+
+from vpmem_driver import reservations, wiping
+from vpmem_driver.ledger import Ledger
+from vpmem_driver.model import State
+from vpmem_driver.pool import claims
+
+
+def _settle_whatever_is_dirty(self, job, _run, failure):
+    with self._ledger.transaction():
+        row = self._ledger.row(job.uuid)
+        if row is not None and row.state is State.DIRTY:
+            if failure is not None:
+                self._ledger.move(row, State.QUARANTINED, "x", reason=failure)
+            elif row.owner is not None:
+                reservations.claim(self._ledger, row)
+            else:
+                self._ledger.move(row, State.CLEAN, "x")
+    return True
+
+
+def _progress_of_whatever_is_dirty(self, uuid, _run, *, wiped=None, verified=None):
+    with self.transaction():
+        self._execute(
+            "UPDATE namespace SET wiped = coalesce(?, wiped) WHERE uuid = ? AND state = 'dirty'", (wiped, uuid)
+        )
+    return True
+
+
+def _take_clean_ones_at_once(self, owner, rows, reservation):
+    return [
+        reservations.claim(self._books.ledger, row) if row.state is State.CLEAN else row
+        for row in _TAKE(self, owner, rows, reservation)
+    ]
+
+
+def _cancel_to_clean(self, owner, rows, why):
+    with self._books.change():
+        for before in rows:
+            row = self._books.row(before.uuid)
+            if row.owner == owner and row.state is State.CLAIMED:
+                self._books.move(row, State.CLEAN, why)
+    return _CANCEL(self, owner, rows, why)
+
+
+_TAKE, _CANCEL = claims.Claims._take, claims.Claims._cancel
+
+#: name -> what to replace, and the scenario that must find it
+HOLES = {
+    "a stalled parent records what its dead child said": (
+        "Wipes",
+        [(wiping._Watcher, "_settle", _settle_whatever_is_dirty), (Ledger, "progress", _progress_of_whatever_is_dirty)],
+    ),
+    "a cancelled claim makes clean what its owner has written": (
+        "CalledOff",
+        [(claims.Claims, "_take", _take_clean_ones_at_once), (claims.Claims, "_cancel", _cancel_to_clean)],
+    ),
+}
+
+
+@contextlib.contextmanager
+def put_back(name):
+    """Have that defect for a while. :returns: the name of the scenario that must find it"""
+    scenario, replacements = HOLES[name]
+    kept = [(where, attribute, getattr(where, attribute)) for where, attribute, _ in replacements]
+    try:
+        for where, attribute, replacement in replacements:
+            setattr(where, attribute, replacement)
+        yield scenario
+    finally:
+        for where, attribute, original in kept:
+            setattr(where, attribute, original)
