@@ -13,5 +13,9 @@ def unshared_path():
     parent = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR")
     if parent is None:
         pytest.skip("this user has no directory that others may not write to: XDG_RUNTIME_DIR is not set")
-    with tempfile.TemporaryDirectory(prefix="vpmem-test-", dir=parent) as path:
-        yield pathlib.Path(path)
+    umask = os.umask(0o022)
+    try:
+        with tempfile.TemporaryDirectory(prefix="vpmem-test-", dir=parent) as path:
+            yield pathlib.Path(path)
+    finally:
+        os.umask(umask)

@@ -146,24 +146,25 @@ def open_directory(path: str, *, privileged: bool) -> int:
     try:
         for name in filter(None, path.split("/")):
             if privileged:
-                _refuse_if_shared(opened, passed)
+                refuse_if_shared(os.fstat(opened), passed)
             inner = os.open(name, _DIRECTORY, dir_fd=opened)
             os.close(opened)
             opened, passed = inner, os.path.join(passed, name)
         if privileged:
-            _refuse_if_shared(opened, passed)
+            refuse_if_shared(os.fstat(opened), passed)
     except BaseException:
         os.close(opened)
         raise
     return opened
 
 
-def _refuse_if_shared(directory: int, path: str) -> None:
-    status = os.fstat(directory)
+def refuse_if_shared(status: os.stat_result, path: str) -> None:
+    """Refuse a file or directory that others than root and this user may write to. :raises Failed: it is one."""
     # With an ACL, the group's bits are the most that it allows to anybody. The sticky bit keeps nobody from adding.
     if status.st_uid not in {0, os.geteuid()} or status.st_mode & _SHARED:
-        remedy = f"'chown root {path}' and 'chmod go-w {path}', or use another directory"
-        raise Failed(Kind.HOST, f"others than root may write to the directory {path}; {remedy}")
+        raise Failed(
+            Kind.HOST, f"others than root may write to {path}; 'chown root {path}' and 'chmod go-w {path}' forbid it"
+        )
 
 
 def _open(namespace: model.Namespace, privileged: bool) -> int:

@@ -149,7 +149,7 @@ def test_a_privileged_process_refuses_a_directory_that_others_may_write_to(unsha
     shared = unshared_path / "shared"
     (shared / "inner").mkdir(parents=True)
     shared.chmod(mode)
-    with pytest.raises(Failed, match=f"others than root may write to the directory {shared}; 'chown root") as failure:
+    with pytest.raises(Failed, match=f"others than root may write to {shared}; 'chown root") as failure:
         open_directory(shared / inner)
     assert failure.value.kind is Kind.HOST
     os.close(device.open_directory(str(shared / inner), privileged=False))
