@@ -57,8 +57,9 @@ namespace are looked for in any case.
         "wipe_command",
         help="""
 What to start for each wipe when this user may not open the devices, for example
-``sudo nova-rootwrap /etc/nova/rootwrap.conf vpmem-wipe``. It takes no arguments, and looks namespaces up in
-/etc/vpmem/vpmem.conf. Unset, the wipe runs as the user who asks for it.
+``sudo nova-rootwrap /etc/nova/rootwrap.conf vpmem-wipe``. It takes no arguments, and looks namespaces up where
+/etc/vpmem/vpmem.conf says, in a directory that only root may write to. Unset, the wipe runs as the user who asks for
+it.
 """,
     ),
     cfg.IntOpt("wipe_parallel", default=2, min=1, max=64, help="How many namespaces are wiped at a time."),
