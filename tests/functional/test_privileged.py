@@ -2,12 +2,20 @@
 
 import os
 import pathlib
+import re
 import shlex
 import subprocess
 import sys
 
+import pytest
+
 from tests.functional.conftest import Host, is_zero, new_owner
-from vpmem_driver.wipe import Outcome
+from vpmem_driver import discovery
+from vpmem_driver.wipe import Engine, Job, Outcome
+
+PROGRAM = pathlib.Path(sys.executable).with_name("vpmem-wipe")
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other users take root")
 
 
 def command(config_file):
@@ -15,7 +23,23 @@ def command(config_file):
     program = (
         f"from vpmem_driver.wipe import privileged; privileged.CONFIG_FILE = {str(config_file)!r}; privileged.main()"
     )
-    return shlex.join([sys.executable, "-c", program])
+    return shlex.join([sys.executable, "-I", "-c", program])
+
+
+@pytest.fixture
+def tmp_path(unshared_path):
+    """Where others may write, as below /tmp, it wipes nothing."""
+    return unshared_path
+
+
+def wipe(host, wipe_command, name="large0"):
+    """Have one namespace wiped; returns how that ended, after a look that nothing was changed unless it is wiped."""
+    host.options["wipe_command"] = wipe_command
+    pool = host.pool()
+    before = host.path(name).read_bytes()
+    (result,) = pool.wipe([pool.find(name)])
+    assert result.outcome is Outcome.WIPED or host.path(name).read_bytes() == before
+    return result
 
 
 def test_of_what_root_may_do_it_keeps_what_a_wipe_needs():
@@ -53,9 +77,130 @@ def test_what_only_the_request_names_is_not_touched(host, tmp_path):
     theirs = Host(tmp_path / "root")
     theirs.make("real0")
     theirs.pmem_namespaces = []
-    host.options["wipe_command"] = command(theirs.config_file())
-    pool = host.pool()
-    before = host.path("large0").read_bytes()
-    (result,) = pool.wipe([pool.find("large0")])
+    result = wipe(host, command(theirs.config_file()))
     assert (result.outcome, result.reason) == (Outcome.HOST, "discovery does not find it")
-    assert host.path("large0").read_bytes() == before
+
+
+@pytest.mark.parametrize("by", ["home", "variables"])
+def test_neither_environment_nor_home_configures_it(host, tmp_path, by):
+    """The service could name any directory of the host in either of them, and have the files in it overwritten."""
+    files = tmp_path / "home" / ".vpmem" / "vpmem.conf.d"
+    files.mkdir(parents=True)
+    host.config_file().rename(files / "vpmem.conf")
+    variables = [f"OS_VPMEM__{name.upper()}={value}" for name, value in host.conf().vpmem.items() if value]
+    environment = {"home": [f"HOME={tmp_path / 'home'}"], "variables": variables}[by]
+    assert wipe(host, shlex.join(["env", *environment, str(PROGRAM)])).outcome is Outcome.HOST
+
+
+def test_programs_are_not_found_by_the_callers_path(host, tmp_path):
+    """A program called ndctl, which the service has made, was executed as root."""
+    program = tmp_path / "bin" / "ndctl"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {tmp_path}/executed\n")
+    program.chmod(0o755)
+    assert wipe(host, f"env PATH={program.parent}:/usr/bin:/bin {PROGRAM}").outcome is Outcome.HOST
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("name", ["vpmem.conf", "."])
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_configuration_that_others_may_write_to_is_refused(host, tmp_path, name, mode):
+    config_file = host.config_file()
+    (tmp_path / name).chmod(mode if name == "vpmem.conf" else mode | 0o111)
+    result = wipe(host, command(config_file))
+    assert result.outcome is Outcome.HOST
+    assert result.reason.startswith(f"others than root may write to {(tmp_path / name)}; 'chown root")
+
+
+@needs_root
+def test_a_configuration_of_another_user_is_refused(host):
+    config_file = host.config_file()
+    os.chown(config_file, 65534, 65534)
+    result = wipe(host, command(config_file))
+    assert (result.outcome, "others than root may write" in result.reason) == (Outcome.HOST, True)
+
+
+def test_a_configuration_that_is_a_link_is_refused(host, tmp_path):
+    config_file = host.config_file()
+    link = tmp_path / "link.conf"
+    link.symlink_to(config_file)
+    result = wipe(host, command(link))
+    assert (result.outcome, result.reason) == (
+        Outcome.HOST,
+        f"The configuration cannot be read: {link} is not a regular file",
+    )
+
+
+@pytest.mark.parametrize(
+    "content,said",
+    [
+        (b"[vpmem]\ndiscovery = telepathy\n", "discovery"),
+        (b"[vpmem]\npassword\n", "vpmem.conf cannot be parsed"),
+        (b"[vpmem]\ndiscovery = directory\n", "directory: it is not set"),
+        (b"\xff", "decode"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_explained(host, content, said):
+    config_file = host.config_file()
+    config_file.write_bytes(content)
+    result = wipe(host, command(config_file))
+    assert result.outcome is Outcome.HOST
+    assert said in result.reason
+    assert "password" not in result.reason
+
+
+def test_without_a_configuration_it_asks_ndctl(host, tmp_path):
+    result = wipe(host, command(tmp_path / "none" / "vpmem.conf"))
+    assert result.outcome is Outcome.HOST
+    assert "ndctl" in result.reason or result.reason == "discovery does not find it"
+
+
+@pytest.mark.parametrize("name", [".", "node0"])
+def test_namespaces_are_not_wiped_where_others_may_write(host, name):
+    """They could swap a directory between look and use."""
+    config_file = host.config_file()
+    directory = (host.directory / name).resolve()
+    directory.chmod(0o1777)
+    result = wipe(host, command(config_file))
+    assert result.outcome is Outcome.HOST
+    assert result.reason.startswith(f"others than root may write to {directory}; 'chown root")
+
+
+def test_a_directory_of_namespaces_that_is_a_link_is_refused(host, tmp_path):
+    """Discovery follows it: whoever may change the link would choose which files are namespaces."""
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "link").symlink_to(host.directory)
+    directory, host.directory = host.directory, tmp_path / "shared" / "link"
+    config_file = host.config_file()
+    host.directory = directory
+    result = wipe(host, command(config_file))
+    assert result.outcome is Outcome.HOST
+    assert "leads through a symbolic link" in result.reason
+
+
+class Watcher:
+    def may_start(self, job):
+        return True
+
+    def progress(self, job, phase, done):
+        pass
+
+    def finished(self, job, outcome, reason):
+        pass
+
+
+def test_it_zeroes_what_it_reads_whatever_an_earlier_wipe_is_said_to_have_zeroed(host):
+    """A wipe of nothing, start = size, told the first byte that is not zero, and left everything as it was."""
+    source = discovery.make("directory", directory=str(host.directory))
+    (found,) = (each for each in source.namespaces() if each.name == "large0")
+    engine = Engine(source, parallel=1, threads=1, rate=0, command=shlex.split(command(host.config_file())))
+    job = Job(uuid=found.uuid, name=found.name, size=found.size, start=found.size)
+    assert engine.run([job], Watcher()) == {found.uuid: (Outcome.WIPED, "")}
+    assert is_zero(host.path("large0"))
+
+
+@pytest.mark.parametrize("task", ["", "wipe", "[]", '{"uuid": "/etc/passwd"}', "[" * 60_000])
+def test_a_task_that_is_not_understood_is_one_line_and_an_exit_status(task):
+    done = subprocess.run([PROGRAM], input=task + "\ngo\n", capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"vpmem: the task on standard input is not understood: [^\n]+\n", done.stderr)

@@ -17,6 +17,7 @@ FILTERS = pathlib.Path(__file__).parents[2] / "packaging" / "rootwrap.d"
 #: as an unprivileged user, who may write nothing, and read all: the environment may be below a private directory.
 SCRIPT = r"""
 set -e
+umask 022
 mount -t tmpfs tmpfs "$1"
 cp -a /etc "$1/etc"
 mount --bind "$1/etc" /etc
@@ -25,7 +26,10 @@ cp "$3"/* /etc/nova/rootwrap.d/
 printf '[DEFAULT]\nfilters_path=/etc/nova/rootwrap.d\nexec_dirs=%s\n' "$2" > /etc/nova/rootwrap.conf
 echo "nobody ALL=(root) NOPASSWD: $2/oslo-rootwrap /etc/nova/rootwrap.conf *" > /etc/sudoers.d/vpmem
 chmod 440 /etc/sudoers.d/vpmem
-printf '[vpmem]\ndiscovery=directory\ndirectory=%s\n' "$4" > /etc/vpmem/vpmem.conf
+# The tests' own directory is below one that others may write to, where nothing is wiped.
+mkdir /etc/vpmem/memory
+mount --bind "$4" /etc/vpmem/memory
+printf '[vpmem]\ndiscovery=directory\ndirectory=/etc/vpmem/memory\n' > /etc/vpmem/vpmem.conf
 shift 4
 exec setpriv --reuid nobody --regid nogroup --clear-groups --inh-caps=-all,+dac_read_search \
     --ambient-caps=-all,+dac_read_search "$@"
@@ -37,6 +41,7 @@ def as_service(host, tmp_path):
     """Run a command line as an unprivileged user; returns exit code, and what it says."""
     subprocess.run([*libvirtd.ROOT, "chown", "-R", "nobody", host.state_path], check=True)
     subprocess.run([*libvirtd.ROOT, "chown", "-R", "root", host.directory], check=True)
+    subprocess.run([*libvirtd.ROOT, "chmod", "go-w", host.directory], check=True)
 
     def run(*words):
         setup = ["unshare", "--mount", "sh", "-c", SCRIPT, "sh", tmp_path, PROGRAMS, FILTERS, host.directory]

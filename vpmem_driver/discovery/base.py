@@ -5,6 +5,9 @@ What the two views of the host's NVDIMM bus, ndctl and sysfs, have to say alike 
 
 import abc
 import collections
+import contextlib
+import os
+import stat
 from collections.abc import Iterable
 
 import msgspec
@@ -39,6 +42,17 @@ class Discovery(abc.ABC):
     @abc.abstractmethod
     def options(self) -> dict[str, str]:
         """What :func:`vpmem_driver.discovery.make` needs, beside the name, to make another one like it."""
+
+    @abc.abstractmethod
+    def identity_of(self, fd: int) -> str | None:
+        """The uuid of the namespace whose device or file `fd` is open on, whatever path led to it.
+
+        It tells what `fd` is, not whether that namespace is usable, or still one of :meth:`namespaces`.
+
+        :returns: None when it is no namespace of this kind, or the host does not tell
+        :raises OSError: the host could not be asked
+        :raises DiscoveryFailed: the host cannot answer
+        """
 
     def find(self, uuid: str) -> model.Namespace:
         """The namespace of that identity as it is now: this is how a path is looked up at the moment of use.
@@ -109,6 +123,26 @@ def why_unusable(
     if not device_enabled:
         return f"its device is disabled; 'daxctl enable-device {device}' enables it"
     return None if size > 0 and uuid and name else _lacking(uuid, size)
+
+
+def uuid_of_dax(fd: int, sysfs_root: str) -> str | None:
+    """The uuid of the namespace of the NVDIMM bus that the device-dax `fd` is open on, as sysfs tells it by number.
+
+    The parent of the device is what claims the namespace, and has its uuid: ``…/region0/dax0.0/dax0.0`` on the bus
+    dax; class dax, which kernels up to 5.16 may have instead, puts ``dax`` in between (drivers/dax/bus.c, Linux 5.10
+    and 6.1).
+
+    :returns: None when it is no character device, or sysfs does not tell
+    """
+    status = os.fstat(fd)
+    if not stat.S_ISCHR(status.st_mode):
+        return None
+    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
+    device = os.path.realpath(f"{sysfs_root}/dev/char/{number}")
+    for above in ("..", "../.."):
+        with contextlib.suppress(OSError, ValueError), open(f"{device}/{above}/uuid", encoding="ascii") as file:
+            return canonical_uuid(file.read().removesuffix("\n"))
+    return None
 
 
 def _lacking(uuid: str | None, size: int) -> str:

@@ -40,6 +40,7 @@ _NOT_REGULAR = {
 # linux/stat.h (Linux 6.1), the same on every architecture; the function came with glibc 2.28 and musl 1.2.5.
 _STATX = struct.Struct("=I4xQI8xH2xQQQ8x16xqI4x32x8xII112x")
 _AT_SYMLINK_NOFOLLOW = 0x100
+_AT_EMPTY_PATH = 0x1000
 _STATX_BASIC_STATS = 0x7FF
 _STATX_BTIME = 0x800
 _STATX_ATTR_DAX = 0x200000
@@ -97,6 +98,11 @@ class DirectoryDiscovery(base.Discovery):
             if found[-1].unusable is None:
                 self._warn(status)
         return base.mark_shared_identities(found)
+
+    def identity_of(self, fd: int) -> str | None:
+        """See :meth:`base.Discovery.identity_of`."""
+        status = file_status("", dir_fd=fd)
+        return _identity(status) if status is not None and stat.S_ISREG(status.mode) else None
 
     def _node_of(self, filesystem: tuple[int, int]) -> int | None:
         device = f"{self._sysfs_root}/dev/block/{filesystem[0]}:{filesystem[1]}"
@@ -192,12 +198,15 @@ def _listed(directory: str) -> list[tuple[str, Status]]:
 def file_status(name: str, *, dir_fd: int) -> Status | None:
     """What statx(2) tells of `name` in the directory `dir_fd`, without following it; None when it is gone.
 
+    An empty `name` is what `dir_fd` itself is open on, a file perhaps.
+
     :raises OSError: it failed otherwise
     :raises DiscoveryFailed: the C library has no statx
     """
     buffer = ctypes.create_string_buffer(_STATX.size)
     wanted = _STATX_BASIC_STATS | _STATX_BTIME
-    if _statx()(dir_fd, os.fsencode(name), _AT_SYMLINK_NOFOLLOW, wanted, buffer) != 0:
+    flags = _AT_SYMLINK_NOFOLLOW if name else _AT_EMPTY_PATH
+    if _statx()(dir_fd, os.fsencode(name), flags, wanted, buffer) != 0:
         number = ctypes.get_errno()
         if number == errno.ENOENT:
             return None

@@ -95,6 +95,10 @@ class NdctlDiscovery(base.Discovery):
         """None: another one runs ndctl itself."""
         return {}
 
+    def identity_of(self, fd: int) -> str | None:
+        """See :meth:`base.Discovery.identity_of`."""
+        return base.uuid_of_dax(fd, self._sysfs_root)
+
     def _node_of(self) -> NodeOf:
         """Reads once per region: the kernel gives a namespace the node of its region (drivers/nvdimm/bus.c)."""
         known: dict[str, int | None] = {}

@@ -41,6 +41,10 @@ class SysfsDiscovery(base.Discovery):
         """The root, where that is not ``/sys``."""
         return {} if self._root == "/sys" else {"root": self._root}
 
+    def identity_of(self, fd: int) -> str | None:
+        """See :meth:`base.Discovery.identity_of`."""
+        return base.uuid_of_dax(fd, self._root)
+
     def namespaces(self) -> tuple[model.Namespace, ...]:
         """See :meth:`base.Discovery.namespaces`. Empty slots are left out."""
         slots = [dev for dev in self._listed() if dev.startswith("namespace")]

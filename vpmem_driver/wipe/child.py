@@ -4,8 +4,8 @@ It is a process of its own because a store to bad media kills with SIGBUS. With 
 :mod:`.protocol`. These rules hold:
 
 * It takes no path. The parent names a namespace by uuid; the device is looked up here, at the moment of use.
-* Before the first byte it holds the lock on the device (flock, exclusive), no other process has the device mapped or
-  open, and the parent, told so, has said go.
+* Before the first byte it holds the lock on the device (flock, exclusive), and no other process has the device mapped
+  or open: neither before the parent is told so, nor after it has said go. What maps it later is not seen.
 * Every number of bytes that it reports is durable. When stdin closes it stops soon, and it does not outlive its parent.
 * It keeps the lock until stdin closes: the parent writes down the outcome before anybody else can get the device.
 
@@ -13,6 +13,7 @@ What the device holds goes nowhere else: not to stdout, not to stderr, not into 
 """
 
 import concurrent.futures
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -37,6 +38,8 @@ STEP_SECONDS = 0.1
 PROGRESS_SECONDS = 0.2
 NICENESS = 10
 MOST_THREADS = 4
+#: The exit status when the task is not understood.
+USAGE_ERROR = 2
 
 _PAGE = mmap.PAGESIZE
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -119,10 +122,16 @@ class Wipe:
         self._workers = concurrent.futures.ThreadPoolExecutor(self._threads)
         self._rate = rate
         self._reported = 0.0
+        self._known_zero = 0
 
-    def zero(self, start: int) -> None:
-        """Overwrite all from `start` on, durably. :raises Stopped, Failed, OSError: before the end."""
+    def zero(self, start: int, *, reported: int = 0) -> None:
+        """Overwrite all from `start` on, durably.
+
+        :param reported: bytes that the parent has as zero already: no fewer are reported
+        :raises Stopped, Failed, OSError: before the end
+        """
         self._device.allocate()
+        self._known_zero = reported
         self._pass("zero", start, mmap.PROT_READ | mmap.PROT_WRITE, self._zero)
 
     def verify(self) -> None:
@@ -147,13 +156,16 @@ class Wipe:
                         self._report(phase, done)
                         self._parent.pause(pace.delay(step))
         finally:
-            self._parent.tell(protocol.Progress(phase, done))
+            self._tell(phase, done)
 
     def _report(self, phase: protocol.Phase, done: int) -> None:
         now = time.monotonic()
         if now - self._reported >= PROGRESS_SECONDS:
             self._reported = now
-            self._parent.tell(protocol.Progress(phase, done))
+            self._tell(phase, done)
+
+    def _tell(self, phase: protocol.Phase, done: int) -> None:
+        self._parent.tell(protocol.Progress(phase, max(done, self._known_zero) if phase == "zero" else done))
 
     def _zero(self, memory: mmap.mmap, _region: int, offset: int, length: int) -> None:
         self._spread(lambda at, size: _pmem.zero(memory, at, size), offset, length)
@@ -172,49 +184,76 @@ class Wipe:
         return list(self._workers.map(work, starts, [min(share, offset + length - at) for at in starts]))
 
 
-def wipe(task: protocol.Task, parent: Parent, source: base.Discovery) -> None:
+def wipe(task: protocol.Task, parent: Parent, source: base.Discovery, *, privileged: bool = False) -> None:
     """Wipe the namespace.
 
+    :param privileged: see :func:`main`
     :raises Failed: it could not be wiped, or should not be
     :raises HostError: discovery failed, or processes could not be looked at; nothing was changed
+    :raises OSError: the host failed otherwise; nothing was changed
     :raises Stopped: the parent does not want it any more
     """
-    device = Device.open(source, task.uuid, task.size)
-    user = in_use.mapped_by(device.fd)
-    if user is not None:
-        raise Failed(Kind.IN_USE, user)
+    if task.start > task.size:
+        raise Failed(Kind.HOST, f"the wipe was to start at byte {task.start} of {task.size}")
+    device = Device.open(source, task.uuid, task.size, privileged=privileged)
+    _refuse_if_used(device)
     if not device.cached and _pmem.backend() == "memset":
         raise Failed(Kind.HOST, "there is no way here to write durably to persistent memory on a CPU of this kind")
     parent.tell(protocol.Ready())
     if parent.line() != protocol.GO:
         raise Stopped
+    _refuse_if_used(device)
     passes = Wipe(device, parent, threads=task.threads, rate=task.rate)
     try:
-        passes.zero(task.start)
+        passes.zero(0 if privileged else task.start, reported=task.start)
         passes.verify()
     except OSError as error:
         kind = Kind.MEDIA if error.errno in _MEDIA_ERRORS else Kind.HOST
         raise Failed(kind, f"the device does not take it: {error.strerror}") from error
 
 
-def main(make: Callable[..., base.Discovery] = discovery.make) -> int:
-    """Do what stdin says. :returns: the exit status."""
+def _refuse_if_used(device: Device) -> None:
+    user = in_use.mapped_by(device.fd)
+    if user is not None:
+        raise Failed(Kind.IN_USE, user)
+
+
+def main(make: Callable[..., base.Discovery] = discovery.make, *, privileged: bool = False) -> int:
+    """Do what stdin says.
+
+    :param privileged: this process may do more than its parent. Then it uses no directory that others may write to, and
+        reads back only what it has zeroed itself
+    :returns: the exit status
+    """
     os.nice(NICENESS)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     parent = _take_over_standard_streams()
     try:
         task = protocol.decode_task(parent.line())
-        try:
-            wipe(task, parent, make(task.discovery, **task.options))
-            parent.tell(protocol.Wiped())
-        except Failed as failure:
-            parent.tell(protocol.Failure(failure.kind, str(failure)))
-        except exception.VPMEMError as error:
-            parent.tell(protocol.Failure(Kind.HOST, str(error).rstrip(".")))
-        parent.wait_until_closed()
     except Stopped:
-        pass
+        return 0
+    except protocol.NOT_UNDERSTOOD as error:
+        print(f"vpmem: the task on standard input is not understood: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    with contextlib.suppress(Stopped):
+        parent.tell(_outcome(task, parent, make, privileged=privileged))
+        parent.wait_until_closed()
     return 0
+
+
+def _outcome(
+    task: protocol.Task, parent: Parent, make: Callable[..., base.Discovery], *, privileged: bool
+) -> protocol.Event:
+    """Wipe, and return what to tell the parent. :raises Stopped: it does not want it any more."""
+    try:
+        wipe(task, parent, make(task.discovery, **task.options), privileged=privileged)
+    except Failed as failure:
+        return protocol.Failure(failure.kind, str(failure))
+    except exception.VPMEMError as error:
+        return protocol.Failure(Kind.HOST, str(error).rstrip("."))
+    except OSError as error:
+        return protocol.Failure(Kind.HOST, error.strerror or type(error).__name__)
+    return protocol.Wiped()
 
 
 def _take_over_standard_streams() -> Parent:

@@ -1,4 +1,4 @@
-"""The device or file of a namespace: found by uuid, opened, locked, and mapped a part at a time."""
+"""The device or file of a namespace: found by uuid, opened, identified, locked, and mapped a part at a time."""
 
 import errno
 import fcntl
@@ -8,6 +8,7 @@ import stat
 
 from vpmem_driver import exception, model
 from vpmem_driver.discovery import base
+from vpmem_driver.wipe import in_use
 from vpmem_driver.wipe.protocol import Kind
 
 #: How much is mapped at a time. Mapping device-dax takes multiples of its alignment, which is at most 1 GiB.
@@ -17,6 +18,9 @@ CACHED_REGION = 64 << 20
 
 #: <asm-generic/mman-common.h>, Linux 4.15. The mmap module of Python 3.11 to 3.13 has neither.
 _MAP_SHARED_VALIDATE, _MAP_SYNC = 0x03, 0x080000
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SHARED = stat.S_IWGRP | stat.S_IWOTH
+_LINKS = {errno.ELOOP: "it is a symbolic link", errno.ENOTDIR: "a directory on the way is a symbolic link"}
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -40,23 +44,19 @@ class Device:
         self.region = CACHED_REGION if self.cached else max(REGION, align)
 
     @classmethod
-    def open(cls, source: base.Discovery, uuid: str, size: int) -> "Device":
+    def open(cls, source: base.Discovery, uuid: str, size: int, *, privileged: bool = False) -> "Device":
         """Open and lock the namespace of that uuid. The lock lasts until the process ends.
 
+        :param privileged: see :func:`open_directory`
         :raises Failed: it is not there, not `size` bytes long, not what discovery says, locked, or not ours to open
         :raises DiscoveryFailed: discovery failed
         """
-        fd = _open(_find(source, uuid))
+        fd = _open(_find(source, uuid), privileged)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise Failed(Kind.BUSY, "another process is wiping it") from error
-            except OSError as error:
-                raise Failed(Kind.HOST, f"it cannot be locked: {error.strerror}") from error
-            # Once more, now that it is locked: between looking it up and opening it the path may have changed hands.
+            _lock(fd)
+            # The path may lead elsewhere by now. Only what is open counts, and discovery still has to list it.
             namespace = _find(source, uuid)
-            _check(fd, namespace, size)
+            _check(fd, source.identity_of(fd), namespace, size)
             return cls(fd, size, namespace.align)
         except BaseException:
             os.close(fd)
@@ -132,38 +132,87 @@ def _find(source: base.Discovery, uuid: str) -> model.Namespace:
         raise Failed(Kind.MISSING, "discovery does not find it") from error
 
 
-def _open(namespace: model.Namespace) -> int:
+def open_directory(path: str, *, privileged: bool) -> int:
+    """Open a directory by its absolute path, with O_PATH, and follow no symbolic link, not even on the way.
+
+    Each directory on the way is opened in the one that is open already, so that what is renamed meanwhile does not lead
+    elsewhere. openat2(2) with RESOLVE_NO_SYMLINKS does the same, but cannot look at the directories that it passes.
+
+    :param privileged: refuse a directory, also on the way, that others than root and this user may write to
+    :raises OSError: it cannot be opened; ENOTDIR where there is a symbolic link
+    :raises Failed: see `privileged`
+    """
+    opened, passed = os.open("/", _DIRECTORY), "/"
+    try:
+        for name in filter(None, path.split("/")):
+            if privileged:
+                refuse_if_shared(os.fstat(opened), passed)
+            inner = os.open(name, _DIRECTORY, dir_fd=opened)
+            os.close(opened)
+            opened, passed = inner, os.path.join(passed, name)
+        if privileged:
+            refuse_if_shared(os.fstat(opened), passed)
+    except BaseException:
+        os.close(opened)
+        raise
+    return opened
+
+
+def refuse_if_shared(status: os.stat_result, path: str) -> None:
+    """Refuse a file or directory that others than root and this user may write to. :raises Failed: it is one."""
+    # With an ACL, the group's bits are the most that it allows to anybody. The sticky bit keeps nobody from adding.
+    if status.st_uid not in {0, os.geteuid()} or status.st_mode & _SHARED:
+        raise Failed(
+            Kind.HOST, f"others than root may write to {path}; 'chown root {path}' and 'chmod go-w {path}' forbid it"
+        )
+
+
+def _open(namespace: model.Namespace, privileged: bool) -> int:
     if namespace.device is None:
         raise Failed(Kind.MISSING, "it has no device")
+    path, name = os.path.split(namespace.device)
     try:
-        return os.open(namespace.device, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        directory = open_directory(path, privileged=privileged)
+        try:
+            return os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=directory)
+        finally:
+            os.close(directory)
     except FileNotFoundError as error:
         raise Failed(Kind.MISSING, f"there is no {namespace.device}") from error
     except OSError as error:
         remedy = "; run this as a user who may write to it, such as root" if error.errno in _NOT_OURS else ""
-        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        reason = _LINKS.get(error.errno or 0, error.strerror)
         raise Failed(Kind.HOST, f"{namespace.device} cannot be opened: {reason}{remedy}") from error
 
 
-def _check(fd: int, namespace: model.Namespace, size: int) -> None:
-    """Make sure that `fd` is what discovery says the namespace is. :raises Failed: it is not."""
-    status = os.fstat(fd)
+def _lock(fd: int) -> None:
     try:
-        there = os.lstat(namespace.device or "")
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = in_use.locked_by(fd) or "another process"
+        raise Failed(Kind.BUSY, f"{holder} has it locked") from error
     except OSError as error:
-        raise Failed(Kind.MISSING, f"{namespace.device} is gone") from error
+        raise Failed(Kind.HOST, f"it cannot be locked: {error.strerror}") from error
+
+
+def _check(fd: int, identity: str | None, namespace: model.Namespace, size: int) -> None:
+    """Make sure that `fd`, which discovery identifies as `identity`, is the namespace. :raises Failed: it is not."""
+    status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
         length = status.st_size
     elif stat.S_ISCHR(status.st_mode):
         length = dax_size(status.st_rdev)
     else:
         raise Failed(Kind.HOST, f"{namespace.device} is neither a device-dax nor a file")
-    if (there.st_mode, there.st_dev, there.st_ino, there.st_rdev) != (
-        status.st_mode,
-        status.st_dev,
-        status.st_ino,
-        status.st_rdev,
-    ):
-        raise Failed(Kind.MISSING, f"{namespace.device} was replaced while it was being opened")
+    # Copies of a filesystem have the same identities: the path must lead here, too.
+    if identity != namespace.uuid or not _leads_to(namespace.device or "", status):
+        raise Failed(Kind.MISSING, f"{namespace.device} was replaced or removed while it was being opened")
     if not length == namespace.size == size:
         raise Failed(Kind.MISSING, f"its size is {length} bytes, {namespace.size} to discovery, and was {size}")
+
+
+def _leads_to(path: str, status: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), status)
+    except OSError:
+        return False

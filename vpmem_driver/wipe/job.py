@@ -24,7 +24,7 @@ class Outcome(enum.StrEnum):
 
     :cvar WIPED: every byte was read back and is zero
     :cvar STOPPED: it was asked to, the watcher did not let it start, or its process was killed
-    :cvar BUSY: another process is wiping that namespace; nothing was changed
+    :cvar BUSY: another process, named in the reason where that is known, has it locked; nothing was changed
     :cvar IN_USE: a process, named in the reason, has it mapped or open; nothing was changed
     :cvar HOST: the host's fault: not found, not ours to open, a broken installation
     :cvar MEDIA: zeros did not take, or the medium killed the wipe; to be quarantined

@@ -12,8 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO, cast
 
-import msgspec
-
 import vpmem_driver
 from vpmem_driver.wipe import protocol
 from vpmem_driver.wipe.job import Job, Outcome, Result
@@ -131,7 +129,7 @@ class Child:
         for line in lines:
             try:
                 event = protocol.decode_event(line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except protocol.NOT_UNDERSTOOD as error:
                 raise Nonsense from error
             if not self._allows(event):
                 raise Nonsense

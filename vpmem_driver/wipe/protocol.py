@@ -14,13 +14,14 @@ GO = b"go"
 LINE_BYTES = 1 << 16
 
 Phase = Literal["zero", "verify"]
-Bytes = Annotated[int, msgspec.Meta(ge=0)]
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+Threads = Annotated[int, msgspec.Meta(ge=0, le=256)]
 
 
 class Kind(enum.StrEnum):
     """Why a wipe failed.
 
-    :cvar BUSY: another process holds the lock
+    :cvar BUSY: another process holds the lock; the reason names it where that is known
     :cvar IN_USE: a process has it mapped or open; the reason is that process
     :cvar MISSING: discovery does not find it, or not as it was
     :cvar HOST: the host does not let us; the medium is not to blame
@@ -38,7 +39,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What to wipe, and how. No path: the child looks the device up by uuid.
 
     :ivar discovery: name of the Discovery that finds it; `options` make it
-    :ivar start: bytes from the start that an earlier wipe left zero and durable
+    :ivar start: bytes from the start that an earlier wipe left zero and durable. A child that may do more than its
+        parent zeroes them again: else it would read back, and tell about, what it has not erased
     :ivar threads: 0 leaves it to the child
     :ivar rate: most bytes per second, for each of the two phases; 0 is no limit
     :ivar size: bytes that the device must have
@@ -48,17 +50,23 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     discovery: str
     options: dict[str, str]
     start: Bytes
-    threads: Bytes
+    threads: Threads
     rate: Bytes
     size: Bytes
 
 
 class Ready(msgspec.Struct, frozen=True, tag_field="event", tag="ready"):
-    """The device is locked, and nobody else has it mapped. Nothing is written before ``go``."""
+    """The device is locked, and no other process has it mapped. Nothing is written before ``go``.
+
+    After ``go`` the child looks for such processes again. When it finds one, it fails as IN_USE, and writes nothing.
+    """
 
 
 class Progress(msgspec.Struct, frozen=True, tag_field="event", tag="progress"):
-    """In phase zero, so many bytes from the start are durably zero; in phase verify, so many were read back."""
+    """In phase zero, so many bytes from the start are durably zero; in phase verify, so many were read back.
+
+    In phase zero that is never less than ``Task.start``.
+    """
 
     phase: Phase
     bytes: Bytes
@@ -76,6 +84,9 @@ class Failure(msgspec.Struct, frozen=True, tag_field="event", tag="failed"):
 
 
 Event = Ready | Progress | Wiped | Failure
+
+#: What the decoders raise for a line that is not of the protocol. Nested deeply enough, JSON ends in a RecursionError.
+NOT_UNDERSTOOD = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 decode_task = msgspec.json.Decoder(Task).decode
 decode_event = msgspec.json.Decoder(Event).decode

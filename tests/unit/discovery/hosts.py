@@ -131,6 +131,13 @@ class Tree:
         link.symlink_to(os.path.relpath(real, link.parent))
         return real
 
+    def number(self, path: str, number: int) -> None:
+        """Give the device at devices/`path` that device number."""
+        link = self.root / "dev" / "char" / f"{os.major(number)}:{os.minor(number)}"
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(os.path.relpath(self.root / "devices" / path, link.parent))
+
     def attribute(self, bus: str, device: str, name: str) -> pathlib.Path:
         return self.root / "bus" / bus / "devices" / device / name
 
@@ -219,6 +226,9 @@ class Host(typing.Protocol):
     def remove(self, name: str) -> None:
         """Take the namespace away."""
 
+    def open(self, name: str) -> int:
+        """A descriptor that is open on the namespace."""
+
 
 class _NvdimmHost:
     """Slots on two nodes, of which region 0 is on node 1: a region's number need not be its node's."""
@@ -234,7 +244,17 @@ class _NvdimmHost:
         self.write()
 
     def write(self) -> None:
-        raise NotImplementedError
+        shutil.rmtree(self.root / "sys", ignore_errors=True)
+        self.tree = Tree(self.root / "sys")
+        for slot in self.slots:
+            self.tree.slot(slot)
+
+    def open(self, name: str) -> int:
+        """It is /dev/null that has the device's number here: to make a node takes root."""
+        (device,) = (self.root / "sys" / "devices").rglob(self.slot(name).devices[0][0])
+        fd = os.open("/dev/null", os.O_RDWR)
+        self.tree.number(os.path.relpath(device, self.root / "sys" / "devices"), os.fstat(fd).st_rdev)
+        return fd
 
     def slot(self, name: str) -> Slot:
         return next(slot for slot in self.slots if slot.name == name)
@@ -260,9 +280,10 @@ class NdctlHost(_NvdimmHost):
     def __init__(self, root: pathlib.Path) -> None:
         super().__init__(root)
         program(root, f"exec /bin/cat {root}/listing")
-        self.discovery = ndctl.NdctlDiscovery(sysfs_root=f"{root}/no-sysfs")
+        self.discovery = ndctl.NdctlDiscovery(sysfs_root=f"{root}/sys")
 
     def write(self) -> None:
+        super().write()
         (self.root / "listing").write_text(json.dumps([slot.json() for slot in self.slots], indent=2))
 
 
@@ -274,12 +295,6 @@ class SysfsHost(_NvdimmHost):
     def __init__(self, root: pathlib.Path) -> None:
         super().__init__(root)
         self.discovery = sysfs.SysfsDiscovery(str(root / "sys"))
-
-    def write(self) -> None:
-        shutil.rmtree(self.root / "sys", ignore_errors=True)
-        tree = Tree(self.root / "sys")
-        for slot in self.slots:
-            tree.slot(slot)
 
 
 class DirectoryHost:
@@ -302,6 +317,9 @@ class DirectoryHost:
 
     def path(self, name: str) -> pathlib.Path:
         return next(self.root.rglob(name))
+
+    def open(self, name: str) -> int:
+        return os.open(self.path(name), os.O_RDONLY)
 
     def renumber(self, name: str) -> None:
         self.path(name).rename(self.root / new_name())

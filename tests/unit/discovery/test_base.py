@@ -1,7 +1,9 @@
 """What all kinds of discovery have in common."""
 
+import os
 import pathlib
 import random
+import typing
 import uuid
 
 import msgspec
@@ -56,3 +58,30 @@ def test_read_node(tmp_path: pathlib.Path, text: str, node: int | None) -> None:
 @pytest.mark.parametrize("path", ["", "gone", ".", "nul\0"])
 def test_read_node_where_there_is_none(path: str) -> None:
     assert base.read_node(path) is None
+
+
+@pytest.fixture
+def null() -> typing.Iterator[int]:
+    """It takes root to make a node; this one has the number of the made-up devices."""
+    fd = os.open("/dev/null", os.O_RDWR)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("between", ["", "dax/"], ids=["bus", "class"])
+def test_the_uuid_of_a_device_is_that_of_what_claims_the_namespace(tree: hosts.Tree, null: int, between: str) -> None:
+    """Class dax, of older kernels and of the module dax_pmem_compat, has a directory in between."""
+    identity = str(uuid.uuid4())
+    tree.device("nd", "region0/dax0.1", uuid=identity.upper())
+    tree.device("dax", f"region0/dax0.1/{between}dax0.0")
+    tree.number(f"region0/dax0.1/{between}dax0.0", os.fstat(null).st_rdev)
+    assert base.uuid_of_dax(null, str(tree.root)) == identity
+
+
+@pytest.mark.parametrize("text", ["", uuid.UUID(int=0), "no uuid", "é" * 36])
+def test_a_device_of_which_sysfs_tells_no_uuid_has_none(tree: hosts.Tree, null: int, text: object) -> None:
+    tree.device("nd", "region0/dax0.1", uuid=text)
+    tree.device("dax", "region0/dax0.1/dax0.0")
+    assert base.uuid_of_dax(null, str(tree.root)) is None
+    tree.number("region0/dax0.1/dax0.0", os.fstat(null).st_rdev)
+    assert base.uuid_of_dax(null, str(tree.root)) is None

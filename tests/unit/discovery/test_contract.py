@@ -110,6 +110,25 @@ def test_several_threads_share_one(host: hosts.Host) -> None:
         assert all(each.result() == expected for each in listings)
 
 
+def test_what_is_open_is_identified_whatever_path_led_to_it(host: hosts.Host) -> None:
+    for namespace in host.discovery.namespaces():
+        if namespace.unusable is None:
+            fd = host.open(namespace.name)
+            try:
+                assert host.discovery.identity_of(fd) == namespace.uuid
+            finally:
+                os.close(fd)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/", "/proc/self/maps"])
+def test_what_is_open_and_no_namespace_is_not_identified_as_one(host: hosts.Host, path: str) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        assert host.discovery.identity_of(fd) not in {each.uuid for each in host.discovery.namespaces() if each.uuid}
+    finally:
+        os.close(fd)
+
+
 def _one_of(host: hosts.Host) -> tuple[str, str]:
     name = random.choice(sorted(host.usable))
     return name, next(each.uuid for each in host.discovery.namespaces() if each.name == name)

@@ -6,6 +6,9 @@ import itertools
 import json
 import mmap
 import os
+import re
+import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,13 +43,14 @@ sys.stdin.read()
 class Conversation:
     """What a parent says to a child, and hears from it."""
 
-    def __init__(self, command=COMMAND):
+    def __init__(self, command=COMMAND, **options):
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
             env=process._environment(),
+            **options,
         )
 
     def __enter__(self):
@@ -176,6 +180,25 @@ def test_what_an_earlier_wipe_is_wrongly_said_to_have_zeroed_is_found(host):
     assert content[5 * PAGE :] == bytes(host.size - 5 * PAGE)
 
 
+PRIVILEGED = "import sys; from vpmem_driver.wipe import child; sys.exit(child.main(privileged=True))"
+
+
+def test_a_privileged_process_does_not_tell_what_it_has_not_erased(unshared_path):
+    """The first byte that is not zero was told of a namespace of which nothing was to be overwritten: start = size."""
+    host = Host(unshared_path, 37 * PAGE)
+    with host.path.open("r+b") as file:
+        file.write(bytes(3 * PAGE))
+    with Conversation([sys.executable, "-c", PRIVILEGED]) as talk:
+        talk.say(host.task(start=host.size, rate=SLOW * 10))
+        talk.say(protocol.GO)
+        assert talk.hear() == protocol.Ready()
+        events = list(iter(talk.hear, protocol.Wiped()))
+        assert talk.close() == 0
+    assert is_zero(host.path)
+    assert {event.bytes for event in events if event.phase == "zero"} == {host.size}
+    assert last(events, "verify") == host.size
+
+
 def failure_of(task):
     with Conversation() as talk:
         talk.say(task)
@@ -208,14 +231,150 @@ def test_a_namespace_that_a_process_has_mapped_is_in_use(host):
     assert is_untouched(host.path)
 
 
-@pytest.mark.parametrize("change", [{"start": -1}, {"size": "1G"}, {"device": "/dev/dax0.0"}, {"options": None}])
-def test_a_task_that_is_not_understood_is_not_begun(host, change):
+def test_a_process_that_maps_it_between_ready_and_go_is_found(host):
+    """Its mapping was overwritten: users were looked for before "ready" only, and the parent asks libvirt after it."""
     with Conversation() as talk:
-        talk.say(host.task(**change))
-        talk.say(protocol.GO)
-        assert talk.close() != 0
-        assert talk.hear() is None
+        talk.say(host.task())
+        assert talk.hear() == protocol.Ready()
+        with another_process(MAP, host.path) as user:
+            talk.say(protocol.GO)
+            failure = talk.hear()
+            assert isinstance(failure, protocol.Failure)
+            assert failure.kind is Kind.IN_USE
+            assert failure.reason.startswith(f"process {user.pid} (python")
+            assert is_untouched(host.path)
+            assert talk.close() == 0
     assert is_untouched(host.path)
+
+
+#: It stops before and after each time that it looks up the namespace, and writes where it is to a descriptor.
+STOPPING = """
+import itertools, os, signal, sys
+from vpmem_driver.wipe import child, device
+find, number = device._find, itertools.count(1)
+def stop(where):
+    os.write(int(sys.argv[1]), where.encode() + b"\\n")
+    os.kill(os.getpid(), signal.SIGSTOP)
+def stop_find_stop(source, uuid):
+    time = next(number)
+    stop(f"before look-up {time}")
+    found = find(source, uuid)
+    stop(f"after look-up {time}")
+    return found
+device._find = stop_find_stop
+sys.exit(child.main())
+"""
+
+
+def hear_while_stopping(task, act):
+    """The first event of a STOPPING child, which is then told to go on until its end.
+
+    `act` is called with the place, each time that it has stopped.
+    """
+    reader, writer = os.pipe()
+    command = [sys.executable, "-c", STOPPING, str(writer)]
+    with open(reader, "rb", buffering=0) as places, Conversation(command, pass_fds=[writer]) as talk:
+        os.close(writer)
+        talk.say(task)
+        while talk.process.stdout not in (
+            readable := select.select([places, talk.process.stdout], [], [], DEADLINE)[0]
+        ):
+            assert readable, "it says nothing"
+            place = places.readline().decode().strip()
+            eventually(lambda: state_of(talk.process.pid) == "T", "its stop")
+            act(place)
+            os.kill(talk.process.pid, signal.SIGCONT)
+        event = talk.hear()
+        talk.say(protocol.GO)
+        while event == protocol.Ready() and talk.hear() not in {protocol.Wiped(), None}:
+            pass
+        talk.close()
+        return event
+
+
+@pytest.mark.parametrize("link", [True, False], ids=["link", "directory"])
+def test_a_directory_swapped_between_look_and_use_does_not_lead_it_to_another_file(tmp_path, link):
+    """It overwrote the other file: what was open was compared with the path, which was swapped once more."""
+    node, elsewhere, aside = (tmp_path / "namespaces" / name for name in ("node0", "other", "aside"))
+    node.mkdir(parents=True)
+    host = Host(node, 4 * PAGE)
+    victim = tmp_path / "victims" / "ns0" if link else elsewhere / "ns0"
+    victim.parent.mkdir()
+    shutil.copy(host.path, victim)
+    if link:
+        elsewhere.symlink_to(victim.parent)
+    places = []
+
+    def swap(place):
+        """Have the path lead to the namespace while it is looked up, and elsewhere while it is used."""
+        places.append(place)
+        leads_to_namespace = place.startswith("before")
+        if leads_to_namespace and aside.exists():
+            node.rename(elsewhere)
+            aside.rename(node)
+        elif not leads_to_namespace:
+            node.rename(aside)
+            elsewhere.rename(node)
+
+    event = hear_while_stopping(host.task(options={"directory": str(node.parent)}), swap)
+    assert places[:2] == ["before look-up 1", "after look-up 1"]
+    assert is_untouched(aside / "ns0")
+    assert is_untouched(node / "ns0")
+    assert isinstance(event, protocol.Failure)
+    assert ("symbolic link" if link else "was replaced") in event.reason
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"start": -1}, {"size": "1G"}, {"size": 1 << 63}, {"device": "/dev/dax0.0"}, {"options": None}),
+        *({"threads": 257}, {"rate": 1 << 63}, {"rate": 10**400}),
+    ],
+)
+def test_a_task_that_is_not_understood_is_not_begun(host, change):
+    check_not_understood(host, host.task(**change))
+
+
+@pytest.mark.parametrize("task", [b"", b"go", b"\xff", b"[]", b"{}", b"[" * 30_000, b'{"x":' * 10_000])
+def test_what_is_no_task_is_not_begun(host, task):
+    check_not_understood(host, task)
+
+
+def check_not_understood(host, task):
+    """One line that says so, an exit status, and no traceback."""
+    with Conversation(stderr=subprocess.PIPE) as talk:
+        talk.say(task)
+        talk.say(protocol.GO)
+        assert talk.close() == child.USAGE_ERROR
+        assert talk.hear() is None
+        said = talk.process.stderr.read().decode()
+        talk.process.stderr.close()
+    assert re.fullmatch(r"vpmem: the task on standard input is not understood: [^\n]+\n", said)
+    assert is_untouched(host.path)
+
+
+def test_a_start_after_the_end_is_the_hosts_fault(host):
+    assert failure_of(host.task(start=host.size + 1)) == (
+        Kind.HOST,
+        f"the wipe was to start at byte {host.size + 1} of {host.size}",
+    )
+
+
+@pytest.mark.parametrize("name", ["name", "_name", "root"])
+def test_an_option_of_any_name_is_not_taken_for_an_argument(host, name):
+    kind, reason = failure_of(host.task(options={name: "x"}))
+    assert (kind, "has no such option" in reason) == (Kind.HOST, True)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EPERM])
+def test_an_error_of_the_host_before_the_first_byte_has_a_type(host, pipes, monkeypatch, number):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(child.in_use, "mapped_by", fail)
+    task = protocol.decode_task(host.task())
+    event = child._outcome(task, pipes.parent, lambda *_, **__: host.source, privileged=False)
+    assert event == protocol.Failure(Kind.HOST, os.strerror(number))
 
 
 def test_it_is_nice(host):

@@ -21,7 +21,8 @@ class Fixed(base.Discovery):
 
     name = "fixed"
 
-    def __init__(self, path, size=SIZE, hook=lambda: None):
+    def __init__(self, path, size=SIZE, hook=lambda: None, identity="u"):
+        self.identity = identity
         self.namespace = model.Namespace(
             uuid="u", name="n", size=size, align=4096, numa_node=None, mode="file", device=str(path), pmem=False
         )
@@ -32,6 +33,9 @@ class Fixed(base.Discovery):
 
     def namespaces(self):
         return (self.namespace,)
+
+    def identity_of(self, fd):
+        return self.identity
 
     def find(self, uuid):
         found = super().find(uuid)
@@ -59,7 +63,7 @@ def test_it_is_found_by_uuid_opened_and_locked(tmp_path):
         assert not os.get_inheritable(opened.fd)
         assert is_locked(tmp_path / "ns1")
         assert not is_locked(tmp_path / "ns0")
-        with pytest.raises(Failed, match="another process is wiping it") as failure:
+        with pytest.raises(Failed, match=r"process \d+ \(.*\) has it locked") as failure:
             Device.open(source, found["ns1"].uuid, SIZE)
         assert failure.value.kind is Kind.BUSY
     finally:
@@ -99,7 +103,7 @@ def test_a_file_replaced_between_finding_and_opening_it_is_refused(file):
             file.rename(file.with_name("old"))
             fill(file, SIZE)
 
-    check_refused(Fixed(file, hook=replace), Kind.MISSING, "was replaced while it was being opened")
+    check_refused(Fixed(file, hook=replace), Kind.MISSING, "was replaced or removed while it was being opened")
     assert len(seen) == 2
     assert is_untouched(file)
 
@@ -112,7 +116,62 @@ def test_a_file_that_went_away_while_it_was_opened_is_missing(file):
         if len(seen) == 2:
             file.unlink()
 
-    check_refused(Fixed(file, hook=remove), Kind.MISSING, "is gone")
+    check_refused(Fixed(file, hook=remove), Kind.MISSING, "was replaced or removed")
+
+
+@pytest.mark.parametrize("identity", ["another", None])
+def test_what_is_open_is_asked_who_it_is_and_not_only_the_path(file, identity):
+    check_refused(Fixed(file, identity=identity), Kind.MISSING, "was replaced or removed while it was being opened")
+    assert is_untouched(file)
+
+
+def test_a_symbolic_link_on_the_way_is_not_followed(file):
+    """O_NOFOLLOW is for the last name only: who may write to a directory on the way had any file overwritten."""
+    link = file.parent.with_name("link")
+    link.symlink_to(file.parent)
+    check_refused(Fixed(link / file.name), Kind.HOST, "a directory on the way is a symbolic link")
+
+
+def open_directory(path):
+    os.close(device.open_directory(str(path), privileged=True))
+
+
+def test_a_privileged_process_uses_a_directory_that_only_its_user_may_write_to(unshared_path):
+    (unshared_path / "inner").mkdir(mode=0o755)
+    open_directory(unshared_path / "inner")
+    open_directory("/")
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
+@pytest.mark.parametrize("inner", ["", "inner"])
+def test_a_privileged_process_refuses_a_directory_that_others_may_write_to(unshared_path, mode, inner):
+    """They could put another file there between a look at the path and its use. The sticky bit does not hinder that."""
+    shared = unshared_path / "shared"
+    (shared / "inner").mkdir(parents=True)
+    shared.chmod(mode)
+    with pytest.raises(Failed, match=f"others than root may write to {shared}; 'chown root") as failure:
+        open_directory(shared / inner)
+    assert failure.value.kind is Kind.HOST
+    os.close(device.open_directory(str(shared / inner), privileged=False))
+
+
+@needs_root
+def test_a_privileged_process_refuses_a_directory_that_belongs_to_another(unshared_path):
+    (unshared_path / "theirs").mkdir(mode=0o755)
+    os.chown(unshared_path / "theirs", 65534, 65534)
+    with pytest.raises(Failed, match="others than root may write"):
+        open_directory(unshared_path / "theirs")
+
+
+def test_a_privileged_process_opens_nothing_where_others_may_write(unshared_path):
+    path = fill(unshared_path / "ns0", SIZE)
+    opened = Device.open(Fixed(path), "u", SIZE, privileged=True)
+    os.close(opened.fd)
+    unshared_path.chmod(0o777)
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(Failed, match="others than root may write"):
+        Device.open(Fixed(path), "u", SIZE, privileged=True)
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("length,said,asked", [(SIZE, SIZE, 4096), (SIZE, 4096, SIZE), (4096, SIZE, SIZE)])

@@ -1,5 +1,6 @@
 """Real processes that map and open real files and devices; a made-up /proc for what cannot be made here."""
 
+import errno
 import os
 import shutil
 import subprocess
@@ -19,6 +20,22 @@ with open(sys.argv[1], "r+b") as file:
     memory = mmap.mmap(file.fileno(), 4096, flags=flags)
 print("ready", flush=True)
 sys.stdin.read()
+"""
+#: Its main thread ends, and another one keeps what it has.
+WITHOUT_MAIN_THREAD = """
+import ctypes, mmap, os, sys, threading, time
+with open(sys.argv[1], "r+b") as file:
+    kept = [os.dup(file.fileno()) if sys.argv[2] == "open" else mmap.mmap(file.fileno(), 4096)]
+def keep():
+    with open("/proc/self/stat") as stat:
+        while stat.read().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.005)
+            stat.seek(0)
+    print("ready", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+threading.Thread(target=keep).start()
+ctypes.CDLL(None).pthread_exit(None)
 """
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="device nodes and mount namespaces take root")
@@ -73,6 +90,14 @@ def test_by_another_name_or_none_it_is_the_same_file(file, tmp_path, code):
         assert in_use.mapped_by(file.fileno(), patience=0) == text(process)
 
 
+@pytest.mark.parametrize("how", ["map", "open"])
+def test_a_process_whose_main_thread_has_ended_is_found(file, how):
+    """Its mapping was overwritten: /proc/PID/maps and fd are those of the main thread, and empty then."""
+    with another_process(WITHOUT_MAIN_THREAD, file.name, how) as process:
+        assert Path(f"/proc/{process.pid}/maps").read_text() == ""
+        assert in_use.mapped_by(file.fileno(), patience=0) == text(process)
+
+
 def test_who_only_opens_it_is_given_time_to_go(file, monkeypatch):
     os.fchmod(file.fileno(), 0o600)
     with another_process(OPEN, file.name) as process:
@@ -124,6 +149,28 @@ def test_in_doubt_nobody_can_tell(file, ordinary_user):
         in_use.mapped_by(file.fileno())
 
 
+@pytest.mark.parametrize("ended", [FileNotFoundError, ProcessLookupError])
+def test_a_thread_that_ends_meanwhile_does_not_hide_the_others(file, tmp_path, monkeypatch, ended):
+    proc = FakeProc(tmp_path / "proc")
+    for thread in ("4712", "4713"):
+        (proc.process / "task" / thread).mkdir()
+        shutil.copytree(proc.process, proc.path / thread, ignore=lambda *_: ["task"])
+    status = os.fstat(file.fileno())
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    (proc.path / "4713" / "maps").write_text(f"1000-3000 rw-s 0 {device} {status.st_ino} {file.name}\n")
+    # 4712 is in the listing, and gone when it is read.
+    read = in_use._read_maps
+
+    def read_maps(process):
+        if process.endswith("4712"):
+            raise ended
+        return read(process)
+
+    monkeypatch.setattr(in_use, "_read_maps", read_maps)
+    monkeypatch.setattr(in_use, "_processes", lambda *_: ["4711"])
+    assert in_use.mapped_by(file.fileno(), proc=str(proc.path)) == "process 4711 (qemu)"
+
+
 class FakeProc:
     """A made-up /proc with us, init and one process that maps `file`, as the arguments tell it."""
 
@@ -133,6 +180,7 @@ class FakeProc:
         for pid in ("1", str(os.getpid()), "4711"):
             (path / pid / "fd").mkdir(parents=True)
             (path / pid / "map_files").mkdir()
+            (path / pid / "task" / pid).mkdir(parents=True)
             (path / pid / "maps").write_text("")
         (path / "meminfo").write_text("")
         (self.process / "maps").write_text(maps)
@@ -212,3 +260,115 @@ def test_a_proc_that_is_none_is_not_believed(file, tmp_path, make):
     make(tmp_path / "proc")
     with pytest.raises(exception.HostToolError, match=r"cannot be read|does not show this process"):
         in_use.mapped_by(file.fileno(), proc=str(tmp_path / "proc"))
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM, errno.EMFILE])
+def test_a_process_that_cannot_be_read_is_one_that_cannot_be_looked_at(file, tmp_path, monkeypatch, number):
+    """Not an error without a type, and not a process that has nothing."""
+    proc = FakeProc(tmp_path / "proc")
+
+    def fail(_process):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(in_use, "_read_maps", fail)
+    os.fchmod(file.fileno(), 0o644)
+    with pytest.raises(exception.HostToolError, match="process 1 cannot be looked at"):
+        in_use.mapped_by(file.fileno(), proc=str(proc.path))
+
+
+def test_the_users_of_several_paths_are_found_in_one_sweep(tmp_path, monkeypatch):
+    paths = [str(fill(tmp_path / name, 8192)) for name in ("ns0", "ns1", "ns2", "ns3")]
+    swept = []
+    processes = in_use._processes
+    monkeypatch.setattr(in_use, "_processes", lambda *args, **kwargs: swept.append(args) or processes(*args, **kwargs))
+    os.link(paths[0], tmp_path / "other name")
+    with (
+        another_process(MAP, tmp_path / "other name") as first,
+        another_process(MAP, paths[2]) as second,
+        another_process(OPEN, paths[3]),
+    ):
+        users = in_use.users_of([*paths, str(tmp_path / "none")])
+        assert users == {paths[0]: text(first), paths[2]: text(second)}
+    assert len(swept) == 1
+
+
+def test_paths_of_one_file_have_the_same_user(tmp_path):
+    path, link = str(fill(tmp_path / "ns0", 8192)), str(tmp_path / "link")
+    os.link(path, link)
+    with another_process(MAP, path) as process:
+        assert in_use.users_of(iter([path, link, path])) == {path: text(process), link: text(process)}
+
+
+@needs_root
+def test_the_user_of_a_device_is_found_by_its_number(tmp_path):
+    node, other = tmp_path / "our-node", tmp_path / "other-node"
+    os.mknod(node, 0o20600, os.makedev(1, 5))
+    os.mknod(other, 0o20600, os.makedev(1, 7))
+    with another_process(MAP, "/dev/zero") as process:
+        assert in_use.users_of([str(node), str(other)]) == {str(node): text(process)}
+
+
+def test_a_user_without_a_main_thread_is_found(tmp_path):
+    path = str(fill(tmp_path / "ns0", 8192))
+    with another_process(WITHOUT_MAIN_THREAD, path, "map") as process:
+        assert in_use.users_of([path]) == {path: text(process)}
+
+
+def test_users_that_may_not_be_looked_at_are_passed_over(file, ordinary_user):
+    os.fchmod(file.fileno(), 0o644)
+    assert in_use.users_of([file.name]) == {}
+
+
+def test_each_process_is_read_once_however_many_paths_there_are(tmp_path, monkeypatch):
+    paths = [str(fill(tmp_path / f"ns{number}", 1)) for number in range(50)]
+    proc = FakeProc(tmp_path / "proc", maps="1000-2000 rw-s 0 00:01 1 /dev/shm/a\n")
+    read, content = [], in_use._read_maps
+    monkeypatch.setattr(in_use, "_read_maps", lambda process: read.append(process) or content(process))
+    assert in_use.users_of(paths, proc=str(proc.path)) == {}
+    assert read == [f"{proc.path}/1", f"{proc.path}/4711"]
+
+
+def test_nobody_is_looked_for_where_there_is_nothing(tmp_path):
+    assert in_use.users_of([], proc=str(tmp_path / "none")) == {}
+    assert in_use.users_of([str(tmp_path / "gone")], proc=str(tmp_path / "none")) == {}
+
+
+LOCK = """
+import fcntl, os, sys
+file = open(sys.argv[1], "r+b")
+fcntl.flock(file, fcntl.LOCK_EX)
+{then}
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_process_that_holds_the_lock_is_named(file):
+    assert in_use.locked_by(file.fileno()) is None
+    with another_process(LOCK.format(then=""), file.name) as process:
+        assert in_use.locked_by(file.fileno()) == text(process)
+    assert in_use.locked_by(file.fileno()) is None
+
+
+def test_a_process_that_left_the_lock_to_its_child_is_not_named(file, tmp_path):
+    """Its number may be another's by now."""
+    then = "if os.fork(): os._exit(0)"
+    with another_process(LOCK.format(then=then), file.name):
+        assert in_use.locked_by(file.fileno()) is None
+    gone = FakeProc(tmp_path / "proc")
+    status = os.fstat(file.fileno())
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    (gone.path / "locks").write_text(f"1: FLOCK  ADVISORY  WRITE 4711 {inode} 0 EOF\n")
+    assert in_use.locked_by(file.fileno(), proc=str(gone.path)) is None
+    (gone.process / "fd" / "3").symlink_to(file.name)
+    assert in_use.locked_by(file.fileno(), proc=str(gone.path)) == "process 4711 (qemu)"
+
+
+@pytest.mark.parametrize("line", ["1: -> FLOCK ADVISORY WRITE 4711 {} 0 EOF", "1: POSIX ADVISORY WRITE 4711 {} 0 EOF"])
+def test_who_waits_for_the_lock_or_has_another_is_not_its_holder(file, tmp_path, line):
+    proc = FakeProc(tmp_path / "proc")
+    (proc.process / "fd" / "3").symlink_to(file.name)
+    status = os.fstat(file.fileno())
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    (proc.path / "locks").write_text(line.format(inode) + "\n")
+    assert in_use.locked_by(file.fileno(), proc=str(proc.path)) is None

@@ -1,0 +1,21 @@
+"""Fixtures of all tests."""
+
+import os
+import pathlib
+import tempfile
+
+import pytest
+
+
+@pytest.fixture
+def unshared_path():
+    """A directory that only root and this user may write to, and all above it too: unlike one below /tmp."""
+    parent = "/run" if os.geteuid() == 0 else os.environ.get("XDG_RUNTIME_DIR")
+    if parent is None:
+        pytest.skip("this user has no directory that others may not write to: XDG_RUNTIME_DIR is not set")
+    umask = os.umask(0o022)
+    try:
+        with tempfile.TemporaryDirectory(prefix="vpmem-test-", dir=parent) as path:
+            yield pathlib.Path(path)
+    finally:
+        os.umask(umask)
