@@ -1,6 +1,5 @@
 """vpmem domain attach, detach and xml, on libvirt's own test driver: test:///default lives in this process."""
 
-import contextlib
 import pathlib
 import types
 
@@ -147,9 +146,8 @@ def test_a_domain_that_goes_while_it_is_asked_has_nothing(host, connection, doma
     gone.undefine()
 
     class Listed(Domains):
-        @contextlib.contextmanager
-        def connection(self):
-            yield types.SimpleNamespace(listAllDomains=lambda _flags: [gone, domain])
+        def _open(self):
+            return types.SimpleNamespace(listAllDomains=lambda _flags: [gone, domain], close=lambda: None)
 
     found = Listed(URI).user_of(attached["device"], defined=True)
     assert found == f"the defined domain {domain.name()}"
