@@ -1,6 +1,10 @@
 """Options. They are registered on the ConfigOpts that is handed in and read when a pool or a driver is made."""
 
+import os
+
 from oslo_config import cfg, types
+
+from vpmem_driver import exception
 
 #: As nova/conf/libvirt.py declares it (Nova 31-34), so that both may register it on one ConfigOpts.
 PMEM_NAMESPACES = cfg.ListOpt(
@@ -76,6 +80,22 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     if "libvirt" not in conf or PMEM_NAMESPACES.dest not in conf.libvirt:
         conf.register_opt(PMEM_NAMESPACES, group="libvirt")
     conf.register_opts(VPMEM_OPTS, group="vpmem")
+
+
+def read_file_only(path: str, *, required: bool = False) -> cfg.ConfigOpts:
+    """The options of one file: for what root runs for others, whose environment and home directory must not count.
+
+    :param required: the file must be there; without it, all options have their defaults when it is not
+    :raises InvalidConfigFile: the file cannot be read, or it is required and not there
+    """
+    options = cfg.ConfigOpts()
+    register_opts(options)
+    files = [path] if required or os.path.lexists(path) else []
+    try:
+        options([], project="vpmem", default_config_files=files, default_config_dirs=[], use_env=False)
+    except (cfg.Error, OSError, UnicodeDecodeError) as error:
+        raise exception.InvalidConfigFile(reason=error) from error
+    return options
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
