@@ -205,14 +205,17 @@ class Domains:
 
     def _answer(self, question: Callable[[], _T], answer: concurrent.futures.Future[_T]) -> None:
         try:
-            with self._errors():
+            with self.errors():
                 answer.set_result(question())
         except BaseException as error:  # noqa: BLE001  the thread that asks raises it
             answer.set_exception(error)
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        """Libvirt's errors as ours."""
+    def errors(self) -> Iterator[None]:
+        """What libvirt raises inside becomes one of ours.
+
+        :raises LibvirtError: libvirt reported an error
+        """
         try:
             yield
         except self._binding().libvirtError as error:

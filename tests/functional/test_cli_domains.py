@@ -153,6 +153,16 @@ def test_a_domain_that_goes_while_it_is_asked_has_nothing(host, connection, doma
     assert found == f"the defined domain {domain.name()}"
 
 
+def test_a_start_that_libvirt_refuses_was_a_defect_of_the_demo(vpmem, monkeypatch):  # noqa: F811
+    def create(self):
+        raise libvirt.libvirtError("refused")
+
+    monkeypatch.setattr(libvirt.virDomain, "create", create)
+    code, _, err = vpmem("demo")
+    assert code == 5
+    assert "libvirt (test:///default): refused" in err
+
+
 class TestRefused:
     def test_a_domain_that_does_not_exist(self, connection, refused):  # noqa: F811
         for command in (("attach", "nobody", "SMALL"), ("detach", "nobody")):

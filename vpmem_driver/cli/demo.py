@@ -114,7 +114,7 @@ class _Play:
         """Define and start the domain, write as its guest would, stop and start it, and look again."""
         self._say(f"The guest is started on {self._uri}, writes into its memory, is stopped and started again")
         domains = Domains(self._uri)
-        with domains.connection() as connection:
+        with domains.connection() as connection, domains.errors():
             domain = domains.define(connection, domain_xml)
             try:
                 domain.create()
