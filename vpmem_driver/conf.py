@@ -43,7 +43,8 @@ Files directly in it have no NUMA node; those in its subdirectories ``node0``, `
     cfg.StrOpt(
         "state_path",
         default="/var/lib/vpmem",
-        help="Directory of the ledger. It is made, private to its owner, when it is not there.",
+        regex="^/",  # a relative one would be another ledger for each working directory
+        help="Directory of the ledger, an absolute path. It is made, private to its owner, when it is not there.",
     ),
     cfg.StrOpt(
         "connection_uri",

@@ -1,16 +1,26 @@
-"""The domains of a libvirt: which running one uses a namespace, and changing the definition of one."""
+"""The domains of a libvirt: which ones use a namespace, and changing the definition of one."""
 
+import concurrent.futures
 import contextlib
+import functools
 import os
-import pathlib
+import threading
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 
-from vpmem_driver import exception
+from vpmem_driver import exception, hostpaths
 
 #: Where a libvirt daemon that serves qemu:///system listens: the monolithic one, and the modular one (libvirt >= 7).
 _DAEMON_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
 _SYSTEM_URI = "qemu:///system"
+
+#: How long libvirt may take to answer. A daemon that hangs accepts connections and says nothing.
+LIMIT_SECONDS = 30.0
+
+_T = typing.TypeVar("_T")
+
+#: A domain in words, and what returns its XML.
+Dump = tuple[str, Callable[[], str]]
 
 
 def _libvirt() -> typing.Any:
@@ -31,38 +41,13 @@ def _may_be_there(path: str) -> bool:
     return True
 
 
-def same_file(path: str, device: str) -> bool:
-    """Whether two paths lead to one file; a path that leads nowhere is told by its text."""
-    return path == device or pathlib.Path(path).resolve() == pathlib.Path(device).resolve()
-
-
-def _has(domain_xml: str, device: str) -> bool:
-    from vpmem_driver import guestxml  # noqa: PLC0415  as slow to load as the binding
-
-    return any(same_file(memory.path, device) for memory in guestxml.devices(domain_xml))
-
-
-def _use(domain: typing.Any, device: str, *, defined: bool) -> str | None:
-    """How a domain has `device`, in words; None when it has it not."""
-    libvirt = _libvirt()
-    try:
-        if _has(domain.XMLDesc(), device):
-            return f"the {'running' if domain.isActive() else 'defined'} domain {domain.name()}"
-        if defined and _has(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), device):
-            return f"the definition of domain {domain.name()}"
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-            raise
-        # It is gone since it was listed.
-    return None
-
-
 class Domains:
     """One libvirt. It is connected to for each question, so that a restarted daemon does no harm."""
 
     def __init__(self, uri: str | None) -> None:
         """`uri` None: the host's own daemon if there is one, else no domains at all."""
         self._uri = uri
+        self._unanswered: threading.Thread | None = None
 
     @property
     def uri(self) -> str | None:
@@ -72,23 +57,64 @@ class Domains:
         return _SYSTEM_URI if any(map(_may_be_there, _DAEMON_SOCKETS)) else None
 
     def user_of(self, device: str, *, defined: bool = False) -> str | None:
-        """Which running domain has `device` as memory, in words; None when none has.
+        """Which running domain uses `device`, for whatever it does, in words; None when none does.
+
+        It does when any path in its XML leads to the same device or file, or to a directory that holds it.
 
         :param defined: ask for those too that have it in their definition only: shut off, or from their next start on
         :raises LibvirtError: libvirt did not answer
         """
-        if self.uri is None:
-            return None
-        with self.connection() as connection, self._errors():
-            listed = connection.listAllDomains(0 if defined else _libvirt().VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-            return next(filter(None, (_use(domain, device, defined=defined) for domain in listed)), None)
+        return self._users([device], defined=defined).get(device)
 
-    def users_of(self, devices: Iterable[str]) -> dict[str, str]:
-        """Which of these device paths a running domain uses, and which domain.
+    def users_of(self, devices: Collection[str]) -> dict[str, str]:
+        """Which running domains use `devices`, as :meth:`user_of` has it, in one listing of the domains.
 
-        :raises LibvirtError: libvirt does not answer
+        :returns: the domain in words, by device path; a path that none uses is left out
+        :raises LibvirtError: libvirt did not answer
         """
-        return {device: user for device in devices if (user := self.user_of(device)) is not None}
+        return self._users(devices, defined=False)
+
+    def _users(self, devices: Collection[str], *, defined: bool) -> dict[str, str]:
+        if not devices or self.uri is None:
+            return {}
+        return self._ask(functools.partial(self._search, frozenset(devices), defined=defined))
+
+    def _search(self, devices: frozenset[str], *, defined: bool) -> dict[str, str]:
+        wanted = hostpaths.Wanted(devices)
+        users: dict[str, str] = {}
+        with contextlib.closing(self._dumps(defined=defined)) as dumps:
+            for user, read in dumps:
+                for path in self._used(user, read):
+                    for device in wanted.reached_from(path):
+                        users.setdefault(device, user)
+                if len(users) == len(devices):
+                    break
+        return users
+
+    def _used(self, user: str, read: Callable[[], str]) -> list[str]:
+        """The paths that a domain uses; none when it is gone since it was listed."""
+        from vpmem_driver import guestxml  # noqa: PLC0415  as slow to load as the binding
+
+        libvirt = self._binding()
+        try:
+            return [source.path for source in guestxml.sources(read())]
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+            return []
+        except exception.InvalidDomainXML as error:
+            raise self._error(f"what {user} uses is not known: {error}", "Fix that domain, or undefine it.") from error
+
+    def _dumps(self, *, defined: bool) -> Generator[Dump, None, None]:
+        """Each running domain; with `defined`, every domain, and the definition of each."""
+        libvirt = self._binding()
+        with contextlib.closing(self._open()) as connection:
+            for domain in connection.listAllDomains(0 if defined else libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+                name, is_running = domain.name(), domain.ID() >= 0
+                yield f"the {'running' if is_running else 'defined'} domain {name}", domain.XMLDesc
+                if defined:
+                    definition = functools.partial(domain.XMLDesc, libvirt.VIR_DOMAIN_XML_INACTIVE)
+                    yield f"the definition of domain {name}", definition
 
     @contextlib.contextmanager
     def connection(self) -> Iterator[typing.Any]:
@@ -96,15 +122,12 @@ class Domains:
 
         :raises LibvirtError: it cannot be opened
         """
-        libvirt = _libvirt()
-        # Without a handler the library writes each error to standard error as well.
-        libvirt.registerErrorHandler(lambda _context, _error: None, None)
-        with self._errors():
-            connection = libvirt.open(self.uri or _SYSTEM_URI)
+        connection = self._ask(self._open)
         try:
             yield connection
         finally:
-            connection.close()
+            with contextlib.suppress(exception.LibvirtError):  # all that was asked for is done
+                self._ask(connection.close)
 
     def find(self, connection: typing.Any, domain: str) -> typing.Any:
         """The ``libvirt.virDomain`` of that name or uuid.
@@ -127,30 +150,84 @@ class Domains:
 
         :raises LibvirtError: libvirt did not answer
         """
-        with self._errors():
-            return list(connection.listAllDomains())
+        return list(self._ask(connection.listAllDomains))
+
+    def is_running(self, domain: typing.Any) -> bool:
+        """Whether a ``libvirt.virDomain`` runs.
+
+        :raises LibvirtError: libvirt did not answer
+        """
+        return bool(self._ask(domain.isActive))
 
     def definition(self, domain: typing.Any) -> str:
-        """The XML that `domain` will be started from, secrets included, so that it can be defined again."""
+        """The XML that `domain` will be started from, secrets included, so that it can be defined again.
+
+        :raises LibvirtError: libvirt did not answer
+        """
         libvirt = _libvirt()
-        with self._errors():
-            return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
+        return str(self._ask(lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)))
 
     def define(self, connection: typing.Any, domain_xml: str) -> typing.Any:
         """Define a domain, or define it anew.
 
         :raises LibvirtError: libvirt does not take it
         """
-        with self._errors():
-            return connection.defineXMLFlags(domain_xml, _libvirt().VIR_DOMAIN_DEFINE_VALIDATE)
+        return self._ask(lambda: connection.defineXMLFlags(domain_xml, _libvirt().VIR_DOMAIN_DEFINE_VALIDATE))
+
+    def _binding(self) -> typing.Any:
+        """The module whose ``libvirtError`` is raised here."""
+        return _libvirt()
+
+    def _open(self) -> typing.Any:
+        libvirt = _libvirt()
+        # Without a handler the library writes each error to standard error as well.
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+        return libvirt.open(self.uri or _SYSTEM_URI)
+
+    def _ask(self, question: Callable[[], _T]) -> _T:
+        """What `question` returns. Another thread asks it, so that this one can stop waiting, also at Ctrl-C.
+
+        :raises LibvirtError: libvirt reports an error, or does not answer within :data:`LIMIT_SECONDS`. Until that
+            answer comes, every other question fails at once
+        """
+        if self._unanswered is not None and self._unanswered.is_alive():
+            raise self._silent("an earlier question is not answered yet")
+        answer: concurrent.futures.Future[_T] = concurrent.futures.Future()
+        asking = threading.Thread(target=self._answer, args=(question, answer), name="libvirt", daemon=True)
+        asking.start()
+        try:
+            return answer.result(LIMIT_SECONDS)
+        except TimeoutError as error:
+            raise self._silent(f"there is no answer after {LIMIT_SECONDS:g} seconds") from error
+        finally:
+            if not answer.done():
+                self._unanswered = asking
+
+    def _answer(self, question: Callable[[], _T], answer: concurrent.futures.Future[_T]) -> None:
+        try:
+            with self.errors():
+                answer.set_result(question())
+        except BaseException as error:  # noqa: BLE001  the thread that asks raises it
+            answer.set_exception(error)
 
     @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
+    def errors(self) -> Iterator[None]:
+        """What libvirt raises inside becomes one of ours.
+
+        :raises LibvirtError: libvirt reported an error
+        """
         try:
             yield
-        except _libvirt().libvirtError as error:
-            raise exception.LibvirtError(
-                uri=self.uri,
-                reason=error.get_error_message() or str(error),
-                remedy="Check that libvirt runs and that this user may use it ('virsh -c URI list').",
-            ) from error
+        except self._binding().libvirtError as error:
+            reason = error.get_error_message() or str(error)
+            remedy = "Check that libvirt runs and that this user may use it ('virsh -c URI list')."
+            raise self._error(reason, remedy) from error
+
+    def _silent(self, reason: str) -> exception.LibvirtError:
+        remedy = (
+            "Find out why it hangs, or a filesystem that a domain uses ('virsh list' hangs too), or restart the daemon."
+        )
+        return self._error(reason, remedy)
+
+    def _error(self, reason: str, remedy: str) -> exception.LibvirtError:
+        return exception.LibvirtError(uri=self.uri, reason=reason, remedy=remedy)

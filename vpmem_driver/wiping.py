@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from vpmem_driver import exception, ledger, model, reservations
 from vpmem_driver.domains import Domains
-from vpmem_driver.wipe import Engine, Job, Outcome
+from vpmem_driver.wipe import Engine, Job, Outcome, in_use
 
 LOG = logging.getLogger(__name__)
 
@@ -111,11 +111,11 @@ class Wiper:
         return list(results.values())
 
     def users_of(self, devices: Collection[str]) -> dict[str, str]:
-        """Which of these device paths a running guest uses, and which guest.
+        """Which of these device paths a running guest or, as far as this user may see, a process uses, and who.
 
         :raises LibvirtError: libvirt does not answer
         """
-        return self._domains.users_of(devices)
+        return in_use.users_of(devices) | self._domains.users_of(devices)
 
     def _dirty(self, uuids: list[str], results: dict[str, Result]) -> list[ledger.Row]:
         """The rows that are still dirty; another process has dealt with the others."""

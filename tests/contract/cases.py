@@ -12,8 +12,8 @@ MIB = 1024 * 1024
 _INACTIVE = 2  # VIR_DOMAIN_XML_INACTIVE
 
 
-class Contract:
-    """The cases. A runner sets these, and takes all domains away after each case.
+class Domains:
+    """Domains to be asked of, and namespaces for them. A runner sets these.
 
     :ivar connection: a ``libvirt.virConnect``, or what is taken for one
     :ivar domain_type: the type of its domains
@@ -23,14 +23,6 @@ class Contract:
     connection: typing.Any
     domain_type: str
     directory: pathlib.Path
-
-    def user_of(self, path: str, *, defined: bool = False) -> str | None:
-        """What our module says of who has a namespace."""
-        raise NotImplementedError
-
-    def returned(self, device: guestxml.MemoryDevice) -> guestxml.MemoryDevice:
-        """What a device is when this libvirt gives it back: the same."""
-        return device
 
     def define(self, domain_xml: str) -> typing.Any:
         return self.connection.defineXML(domain_xml)
@@ -67,6 +59,22 @@ class Contract:
         before, _, rest = text.partition("  <numatune>")
         return before + rest.partition("</numatune>\n")[2]
 
+
+class Contract(Domains):
+    """The cases. A runner takes all domains away after each case."""
+
+    def user_of(self, path: str, *, defined: bool = False) -> str | None:
+        """What our module says of who has a namespace."""
+        raise NotImplementedError
+
+    def users_of(self, paths: typing.Collection[str]) -> dict[str, str]:
+        """The same of many, and of running domains."""
+        raise NotImplementedError
+
+    def returned(self, device: guestxml.MemoryDevice) -> guestxml.MemoryDevice:
+        """What a device is when this libvirt gives it back: the same."""
+        return device
+
     def test_devices_come_back_the_same(self):
         """Defined, running, and shut off again; in their order."""
         owner = str(uuid.uuid4())
@@ -100,11 +108,16 @@ class Contract:
         assert self.user_of(path, defined=True) is None
         domain = self.define(self.written(owner, [grant]))
         assert self.user_of(path) is None, "it is shut off"
+        assert self.users_of([path]) == {}
         assert owner in self.user_of(path, defined=True)
         domain.create()
         assert owner in self.user_of(path)
+        assert self.users_of([path, "/dev/dax0.0"]) == {path: self.user_of(path)}
         link = self.directory / f"link-{owner}"
         link.symlink_to(path)
+        assert owner in self.user_of(str(link)), "whatever it is called"
+        link.unlink()
+        link.hardlink_to(path)
         assert owner in self.user_of(str(link)), "whatever it is called"
         domain.destroy()
         assert self.user_of(path) is None

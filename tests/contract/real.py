@@ -86,6 +86,9 @@ class RealContract(Contract):
     def user_of(self, path, *, defined=False):
         return self.domains.user_of(path, defined=defined)
 
+    def users_of(self, paths):
+        return self.domains.users_of(paths)
+
     def define(self, domain_xml):
         return self.domains.define(self.connection, domain_xml)
 

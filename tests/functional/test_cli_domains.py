@@ -1,6 +1,5 @@
 """vpmem domain attach, detach and xml, on libvirt's own test driver: test:///default lives in this process."""
 
-import contextlib
 import pathlib
 import types
 
@@ -147,12 +146,21 @@ def test_a_domain_that_goes_while_it_is_asked_has_nothing(host, connection, doma
     gone.undefine()
 
     class Listed(Domains):
-        @contextlib.contextmanager
-        def connection(self):
-            yield types.SimpleNamespace(listAllDomains=lambda _flags: [gone, domain])
+        def _open(self):
+            return types.SimpleNamespace(listAllDomains=lambda _flags: [gone, domain], close=lambda: None)
 
     found = Listed(URI).user_of(attached["device"], defined=True)
     assert found == f"the defined domain {domain.name()}"
+
+
+def test_a_start_that_libvirt_refuses_was_a_defect_of_the_demo(vpmem, monkeypatch):  # noqa: F811
+    def create(self):
+        raise libvirt.libvirtError("refused")
+
+    monkeypatch.setattr(libvirt.virDomain, "create", create)
+    code, _, err = vpmem("demo")
+    assert code == 5
+    assert "libvirt (test:///default): refused" in err
 
 
 class TestRefused:

@@ -36,6 +36,9 @@ class HookedDomains(Domains):
     def user_of(self, device, *, defined=False):
         return self.hook(device)
 
+    def users_of(self, devices):
+        return {device: user for device in devices if (user := self.hook(device)) is not None}
+
 
 def pool_with(host, hook):
     conf = host.conf()

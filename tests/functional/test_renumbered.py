@@ -133,10 +133,10 @@ class TestHook:
         assert hook(domain, xml)[0] == 0
         (mine,), (theirs,) = paths(domain), paths(other)
         code, said = hook(domain, xml.replace(mine, theirs))
-        assert (code, f"that of {other.UUIDString()}" in said) == (1, True)
+        assert (code, f"which belongs to {other.UUIDString()}" in said) == (1, True)
         (unknown,) = (record.device for record in host.pool().records() if record.name == "large0")
         code, said = hook(domain, xml.replace(mine, unknown))
-        assert (code, "nobody's" in said) == (1, True), "it holds another one"
+        assert (code, "is unknown and unowned" in said) == (1, True), "it holds another one"
 
     def test_what_a_domain_does_not_hold(self, host, attached, new_domain, hook, vpmem_json):  # noqa: F811
         template, _ = attached("SMALL")

@@ -24,9 +24,9 @@ sys.exit(libvirt_hook.main())
 @pytest.fixture(scope="module")
 def host(tmp_path_factory):
     made = functional.Host(tmp_path_factory.mktemp("host"))
-    for name in ("small0", "small1"):
+    for name in ("small0", "small1", "small2"):
         made.make(name)
-    made.pmem_namespaces = ["SMALL:small0|small1"]
+    made.pmem_namespaces = ["SMALL:small0|small1|small2"]
     yield made
     made.close()
 
@@ -37,6 +37,9 @@ def uri(host):
     with libvirtd.running(hook) as running:
         host.options["connection_uri"] = running
         yield running
+
+
+DISK = "<disk type='file'><driver name='qemu' type='raw'/><source file='{}'/><target dev='vda' bus='virtio'/></disk>"
 
 
 def test_a_start_on_anothers_memory_is_refused(host, uri, boot, vpmem, tmp_path, seen):
@@ -59,3 +62,25 @@ def test_a_start_on_anothers_memory_is_refused(host, uri, boot, vpmem, tmp_path,
         guest.close()
     connection.close()
     seen("a path that leads to another's memory", "libvirtd does not start it; 'vpmem domain refresh', and it does")
+
+
+def test_a_start_with_anothers_memory_as_a_disk_is_refused(host, uri, boot, vpmem, tmp_path, seen):
+    """By another path, too. A domain that has nothing of this host's namespaces is started."""
+    connection = libvirt.open(uri)
+    owner, stranger = [Guest(connection, boot, tmp_path / f"{number}.log") for number in range(2)]
+    assert vpmem("domain", "attach", owner.name, "SMALL")[0] == 0
+    (grant,) = host.pool().grants(owner.uuid)
+    plain = stranger.definition()
+    stranger.start()
+    stranger.domain.destroy()
+    link = tmp_path / "link"
+    link.symlink_to(grant.device)
+    for path in (grant.device, link):
+        stranger.define(plain.replace("</devices>", f"{DISK.format(path)}</devices>"))
+        with pytest.raises(libvirt.libvirtError, match=f"which belongs to {owner.uuid}"):
+            stranger.domain.create()
+        assert not stranger.domain.isActive()
+    for guest in (owner, stranger):
+        guest.close()
+    connection.close()
+    seen("another's memory as a disk", "libvirtd does not start it")

@@ -1,8 +1,19 @@
-"""Which libvirt is asked when none is configured."""
+"""Which libvirt is asked when none is configured, and what becomes of one that does not answer."""
 
+import contextlib
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import libvirt
 import pytest
 
-from vpmem_driver import domains
+from vpmem_driver import domains, exception, interpreter
+
+DEADLINE_SECONDS = 30
 
 
 @pytest.mark.parametrize(("kind", "uri"), [("absent", None), ("there", "qemu:///system"), ("hidden", "qemu:///system")])
@@ -14,3 +25,106 @@ def test_the_hosts_own_daemon_is_asked_unless_there_is_surely_none(tmp_path, mon
         path.symlink_to(path)  # cannot be looked at, root or not
     monkeypatch.setattr(domains, "_DAEMON_SOCKETS", (str(path),))
     assert domains.Domains(None).uri == uri
+
+
+def test_where_there_is_no_libvirt_nobody_uses_anything(monkeypatch):
+    monkeypatch.setattr(domains, "_DAEMON_SOCKETS", ())
+    assert domains.Domains(None).users_of(["/dev/dax0.0"]) == {}
+    assert domains.Domains(None).user_of("/dev/dax0.0", defined=True) is None
+
+
+@pytest.fixture
+def silent(tmp_path):
+    """A libvirt that accepts every connection and says nothing; `accepted` is set at the first."""
+    path, accepted, ended = tmp_path / "silent-sock", threading.Event(), threading.Event()
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as connections:
+        listener.bind(str(path))
+        listener.listen()
+        listener.settimeout(0.1)
+
+        def accept():
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    connections.enter_context(listener.accept()[0])
+                    accepted.set()
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        yield f"qemu:///system?socket={path}", accepted
+        ended.set()
+        thread.join()
+    # Now that it has closed them, the threads that have asked end.
+    for asking in threading.enumerate():
+        if asking.name == "libvirt":
+            asking.join(DEADLINE_SECONDS)
+
+
+class TestALibvirtThatAcceptsAndSaysNothing:
+    def test_it_stopped_a_question_for_ever(self, silent, monkeypatch):
+        uri, accepted = silent
+        monkeypatch.setattr(domains, "LIMIT_SECONDS", 0.5)
+        asked = domains.Domains(uri)
+        with pytest.raises(exception.LibvirtError, match=r"there is no answer after 0\.5 seconds") as raised:
+            asked.user_of("/dev/dax0.0")
+        assert uri in str(raised.value)
+        assert accepted.is_set()
+
+    def test_the_next_question_fails_at_once(self, silent, monkeypatch):
+        """One wipe after the other would wait as long, and leave a thread behind."""
+        uri, _ = silent
+        monkeypatch.setattr(domains, "LIMIT_SECONDS", 0.5)
+        asked = domains.Domains(uri)
+        with pytest.raises(exception.LibvirtError):
+            asked.users_of(["/dev/dax0.0"])
+        monkeypatch.setattr(domains, "LIMIT_SECONDS", 600)
+        with pytest.raises(exception.LibvirtError, match="an earlier question is not answered yet"):
+            asked.users_of(["/dev/dax0.0"])
+        with pytest.raises(exception.LibvirtError, match="an earlier question is not answered yet"), asked.connection():
+            pass
+
+    def test_when_it_answers_again_it_is_asked_again(self, monkeypatch):
+        monkeypatch.setattr(domains, "LIMIT_SECONDS", 0.1)
+        asked, answers = domains.Domains("test:///default"), threading.Event()
+        with pytest.raises(exception.LibvirtError):
+            asked._ask(answers.wait)
+        answers.set()
+        asked._unanswered.join(DEADLINE_SECONDS)
+        monkeypatch.setattr(domains, "LIMIT_SECONDS", DEADLINE_SECONDS)
+        assert asked.users_of(["/dev/dax0.0"]) == {}
+
+    def test_it_stopped_ctrl_c(self, silent):
+        uri, accepted = silent
+        process = subprocess.Popen(
+            [sys.executable, "-c", _ASK, uri], env=interpreter.environment(), stderr=subprocess.PIPE, text=True
+        )
+        try:
+            assert accepted.wait(DEADLINE_SECONDS)
+            started = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=DEADLINE_SECONDS)
+        finally:
+            process.kill()
+            process.wait()
+        assert time.monotonic() - started < domains.LIMIT_SECONDS / 2
+        assert "KeyboardInterrupt" in said
+
+
+_ASK = "import sys; from vpmem_driver.domains import Domains; Domains(sys.argv[1]).user_of('/dev/dax0.0')"
+
+
+class TestErrors:
+    def test_the_xml_of_a_domain_that_cannot_be_read(self, monkeypatch):
+        """In doubt it uses everything: the error is one of the host's, for which nothing is wiped."""
+        asked = domains.Domains("test:///default")
+        monkeypatch.setattr(asked, "_dumps", lambda *, defined: (dump for dump in [("the domain x", lambda: "<dom")]))
+        with pytest.raises(exception.LibvirtError, match="what the domain x uses is not known"):
+            asked.user_of("/dev/dax0.0")
+
+    def test_what_libvirt_says(self, monkeypatch):
+        def read():
+            raise libvirt.libvirtError("broken")
+
+        asked = domains.Domains("test:///default")
+        monkeypatch.setattr(asked, "_dumps", lambda *, defined: (dump for dump in [("the domain x", read)]))
+        with pytest.raises(exception.LibvirtError, match="broken"):
+            asked.user_of("/dev/dax0.0")

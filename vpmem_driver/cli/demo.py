@@ -7,12 +7,11 @@ import os
 import pathlib
 import shutil
 import subprocess
-import sys
 import tempfile
 import typing
 import uuid
 
-from vpmem_driver import exception, guestxml
+from vpmem_driver import exception, guestxml, interpreter
 from vpmem_driver.cli import base
 from vpmem_driver.domains import Domains
 
@@ -115,7 +114,7 @@ class _Play:
         """Define and start the domain, write as its guest would, stop and start it, and look again."""
         self._say(f"The guest is started on {self._uri}, writes into its memory, is stopped and started again")
         domains = Domains(self._uri)
-        with domains.connection() as connection:
+        with domains.connection() as connection, domains.errors():
             domain = domains.define(connection, domain_xml)
             try:
                 domain.create()
@@ -138,7 +137,8 @@ class _Play:
             self._write(f"\n$ vpmem {' '.join(words)}\n")
         terminal = self._stderr.isatty()
         done = subprocess.run(
-            [sys.executable, "-m", "vpmem_driver.cli.main", "--config-file", str(self._config_file), *words],
+            interpreter.command("vpmem_driver.cli.main", "--config-file", str(self._config_file), *words),
+            env=interpreter.environment(),
             stdout=subprocess.PIPE,
             stderr=None if terminal else subprocess.PIPE,
             text=True,

@@ -42,7 +42,7 @@ class DomainAttach(base.Ours, lister.Lister):
                 if not _has(domains, domain, grants):
                     pool.release(owner, [grant.uuid for grant in grants])
                 raise
-            if domain.isActive():
+            if domains.is_running(domain):
                 self.app.LOG.warning("%s is running: it has them from its next start on", domain.name())
         uuids = {grant.uuid for grant in grants}
         return base.rows(record for record in pool.records() if record.uuid in uuids)

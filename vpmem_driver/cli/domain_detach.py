@@ -34,7 +34,7 @@ class DomainDetach(base.Ours, lister.Lister):
                 raise exception.NotOwner(
                     owner=domain.UUIDString(), namespace="any namespace", reason="the ledger has none for it"
                 )
-            if domain.isActive():
+            if domains.is_running(domain):
                 raise exception.DomainRefused(
                     domain=domain.name(), reason="it is running", remedy="Shut it down, then detach."
                 )

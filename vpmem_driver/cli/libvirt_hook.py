@@ -2,13 +2,13 @@
 
 libvirt runs it as /etc/libvirt/hooks/qemu.d/vpmem with the domain's XML on standard input, and does not start the
 domain when it fails (hooks.html, libvirt 6.5 and later). Device nodes may be numbered anew at boot, so that a path in
-a definition leads to another's namespace. It must not call libvirt back, and domains without persistent memory are
-none of its business, whatever the state of the host; they do not wait for it to load anything.
+a definition leads to another's namespace; and any device of a domain may lead to one. It must not call libvirt back.
 """
 
 import sys
 from collections.abc import Sequence
 
+#: Belongs to root. Nothing else configures it: no environment, and nothing below a home directory.
 CONFIG_FILE = "/etc/vpmem/vpmem.conf"
 
 
@@ -17,12 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _, domain, operation, *_ = [*(sys.argv if argv is None else argv), "", ""]
     if operation != "prepare":  # the one before each start, restored and migrated guests included
         return 0
-    xml = sys.stdin.read()
-    if "nvdimm" not in xml:
-        return 0
-    from vpmem_driver.cli import guest_check  # noqa: PLC0415  see above
+    from vpmem_driver.cli import guest_check  # noqa: PLC0415  libvirt also runs it when a domain ends
 
-    reason = guest_check.refusal(domain, xml, CONFIG_FILE)
+    reason = guest_check.refusal(domain, sys.stdin.read(), CONFIG_FILE)
     if reason is None:
         return 0
     print(f"vpmem: {reason}", file=sys.stderr)

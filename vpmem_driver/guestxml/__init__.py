@@ -1,5 +1,7 @@
 """The one reader and writer of ``<memory model='nvdimm'>`` in domain XML, and of what such a device needs around it.
 
+:func:`sources` also reads all else in a domain that may lead to a namespace.
+
 Text or elements in, text or elements out; nothing here talks to libvirt. Sizes are bytes, and KiB in what is written.
 Devices are told by what their alias says or by their source path, never by their position. Text that comes back has
 everything else as it was, except for what an XML parser does not report: the kind of quotes, spaces inside tags, an
@@ -21,6 +23,7 @@ from vpmem_driver.guestxml.domain import (
 )
 from vpmem_driver.guestxml.identity import find
 from vpmem_driver.guestxml.new import new_domain
+from vpmem_driver.guestxml.sources import Source, sources
 from vpmem_driver.guestxml.values import KIB, MIB, parse_integer, parse_nodeset, parse_size
 from vpmem_driver.sizes import GRANULE, LABEL_SIZE, least_size
 
@@ -31,6 +34,7 @@ __all__ = [
     "MIB",
     "MIN_LABEL_SIZE",
     "MemoryDevice",
+    "Source",
     "add",
     "check",
     "device_for",
@@ -46,5 +50,6 @@ __all__ = [
     "refresh",
     "remove",
     "rewrite",
+    "sources",
     "uuid",
 ]

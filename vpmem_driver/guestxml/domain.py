@@ -40,7 +40,7 @@ def devices(domain_xml: str) -> tuple[MemoryDevice, ...]:
 
     :raises InvalidDomainXML: the text is no domain, or a device cannot be read
     """
-    return tuple(MemoryDevice.from_element(element) for element in _nvdimms(_parse(domain_xml)))
+    return tuple(MemoryDevice.from_element(element) for element in _nvdimms(parse(domain_xml)))
 
 
 def guest_node(domain: etree._Element, host_node: int | None) -> int:
@@ -64,7 +64,7 @@ def check(domain_xml: str) -> None:
 
     :raises InvalidDomainXML: see :func:`add`
     """
-    domain = _parse(domain_xml)
+    domain = parse(domain_xml)
     _require_numa_and_acpi(domain)
     child(domain, "devices")
     guest_node(domain, None)
@@ -85,7 +85,7 @@ def add(domain_xml: str, grants: Sequence[model.Grant], *, label_size: int = LAB
     :raises DomainRefused: the domain has a device with that path already, which libvirt would not mind
     :raises NamespaceMissing, InvalidRequest: see :func:`device_for`
     """
-    domain = _parse(domain_xml)
+    domain = parse(domain_xml)
     if not grants:
         return domain_xml
     _require_numa_and_acpi(domain)
@@ -111,7 +111,7 @@ def remove(domain_xml: str, paths: Collection[str]) -> str:
     :raises InvalidDomainXML: no domain
     :raises DomainRefused: it has no nvdimm device with one of the paths; then none is removed
     """
-    domain = _parse(domain_xml)
+    domain = parse(domain_xml)
     if not paths:
         return domain_xml
     before = _Memory.of(domain)
@@ -141,7 +141,7 @@ def rewrite(domain_xml: str, replacement: Mapping[str, MemoryDevice]) -> str:
     :raises InvalidRequest: size, alignment or pmem differ
     :raises DomainRefused: there is no nvdimm device with a path, or two devices would share one
     """
-    domain = _parse(domain_xml)
+    domain = parse(domain_xml)
     if not replacement:
         return domain_xml
     found = [(element, device) for path, device in replacement.items() for element in _nvdimms(domain, path)]
@@ -157,7 +157,7 @@ def uuid(domain_xml: str) -> str:
 
     :raises InvalidDomainXML: the text is no domain, or has none
     """
-    return str(read(child(_parse(domain_xml), "uuid"), read_text)).lower()
+    return str(read(child(parse(domain_xml), "uuid"), read_text)).lower()
 
 
 def identified(domain_xml: str) -> list[tuple[MemoryDevice, str | None]]:
@@ -165,7 +165,7 @@ def identified(domain_xml: str) -> list[tuple[MemoryDevice, str | None]]:
 
     :raises InvalidDomainXML: see :func:`devices`
     """
-    return [(MemoryDevice.from_element(element), identity.told(element)) for element in _nvdimms(_parse(domain_xml))]
+    return [(MemoryDevice.from_element(element), identity.told(element)) for element in _nvdimms(parse(domain_xml))]
 
 
 def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
@@ -175,7 +175,7 @@ def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
     :raises DomainRefused: it has no device for a grant, or two devices would share a path
     :raises NamespaceMissing: a grant has no path now
     """
-    domain = _parse(domain_xml)
+    domain = parse(domain_xml)
     paths = identity.find(identified(domain_xml), grants)
     found = []
     for grant in grants:
@@ -200,7 +200,11 @@ def _prolog(domain_xml: str) -> str:
     return match[0] if match else ""
 
 
-def _parse(domain_xml: str) -> etree._Element:
+def parse(domain_xml: str) -> etree._Element:
+    """The ``<domain>`` element.
+
+    :raises InvalidDomainXML: the text is no domain, or has a document type
+    """
     if domain_xml.startswith("<!DOCTYPE", len(_prolog(domain_xml))):
         raise exception.InvalidDomainXML(
             reason="it has a document type, which can pull in other files", remedy="Take the <!DOCTYPE …> out."

@@ -1,9 +1,14 @@
 """The guests of this compute host, asked through Nova's own connection to libvirt."""
 
+import contextlib
+import functools
 import typing
+from collections.abc import Generator, Iterator
 
-from vpmem_driver import guestxml
-from vpmem_driver.domains import Domains, same_file
+from nova import exception as nova_exception
+from nova.virt.libvirt import host as libvirt_host
+
+from vpmem_driver.domains import Domains, Dump
 
 
 class HostGuests(Domains):
@@ -11,12 +16,25 @@ class HostGuests(Domains):
 
     def __init__(self, host: typing.Any) -> None:
         """`host` is the driver's ``nova.virt.libvirt.host.Host``."""
-        super().__init__(None)
+        super().__init__("Nova's connection")
         self._host = host
 
-    def user_of(self, device: str, *, defined: bool = False) -> str | None:
-        """Which running guest has `device`, in words."""
+    def _dumps(self, *, defined: bool) -> Generator[Dump, None, None]:
         for guest in self._host.list_guests(only_running=not defined):
-            if any(same_file(memory.path, device) for memory in guestxml.devices(guest.get_xml_desc())):
-                return f"the guest of instance {guest.uuid}"
-        return None
+            user = f"the guest of instance {guest.uuid}"
+            yield user, guest.get_xml_desc
+            if defined:
+                yield user, functools.partial(guest.get_xml_desc, dump_inactive=True)
+
+    def _binding(self) -> typing.Any:
+        return libvirt_host.libvirt  # Nova loads it, and its tests replace it there
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """See :meth:`Domains.errors`; Nova has errors of its own for a libvirt that is not there."""
+        try:
+            with super().errors():
+                yield
+        except nova_exception.NovaException as error:
+            remedy = "Check that libvirt runs on this host; Nova connects again by itself."
+            raise self._error(str(error), remedy) from error

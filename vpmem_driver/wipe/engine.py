@@ -6,11 +6,11 @@ The engine decides nothing about namespaces: a watcher says whether a wipe may s
 import collections
 import functools
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
+from vpmem_driver import interpreter
 from vpmem_driver.discovery import base
 from vpmem_driver.wipe import protocol, waiting
 from vpmem_driver.wipe.job import Job, Outcome, Result, Watcher
@@ -56,8 +56,7 @@ class Engine:
         self._threads = threads
         self._rate = rate
         self._wait = wait
-        # -P: what lies in the working directory is nobody's module.
-        self._command = command or (sys.executable, "-P", "-S", "-m", "vpmem_driver.wipe.child")
+        self._command = command or interpreter.command("vpmem_driver.wipe.child", site=False)
 
     def run(self, jobs: Iterable[Job], watcher: Watcher, stop: threading.Event | None = None) -> dict[str, Result]:
         """Wipe all, return when all are over. The failure of one does not keep the others from being wiped.

@@ -4,15 +4,13 @@ import collections
 import contextlib
 import logging
 import os
-import pathlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import IO, cast
 
-import vpmem_driver
+from vpmem_driver import interpreter
 from vpmem_driver.wipe import protocol
 from vpmem_driver.wipe.job import Job, Outcome, Result
 from vpmem_driver.wipe.protocol import Kind
@@ -184,11 +182,6 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    """What a child gets: our modules, from where we have them, and nothing that is none of its business.
-
-    It starts without the site module, which costs it a tenth of its start, and may run anybody's code. With that go the
-    import hooks of editable installs; so our own place is named.
-    """
+    """What a child gets: where it finds our modules, and no other variable that it does not need."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    paths = [*(path or os.getcwd() for path in sys.path), str(pathlib.Path(vpmem_driver.__file__).parents[1])]
-    return kept | {"PYTHONPATH": os.pathsep.join(paths)}
+    return kept | {"PYTHONPATH": interpreter.search_path()}

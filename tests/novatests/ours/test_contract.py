@@ -37,6 +37,9 @@ class ContractTest(cases.Contract, test.NoDBTestCase):
     def user_of(self, path, *, defined=False):
         return guests.HostGuests(self.host).user_of(path, defined=defined)
 
+    def users_of(self, paths):
+        return guests.HostGuests(self.host).users_of(paths)
+
     def returned(self, device):
         return dataclasses.replace(device, access="shared", pmem=True, label_size=2048 * cases.MIB)
 

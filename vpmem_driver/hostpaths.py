@@ -1,0 +1,126 @@
+"""Which paths of this host lead to the same device or file. One may have any number: links, bind mounts, more nodes.
+
+Devices are identified by their number, files by filesystem and inode. A path that leads nowhere, or that this user may
+not follow, is compared by its text.
+"""
+
+import contextlib
+import functools
+import os
+import pathlib
+import re
+import stat
+import typing
+from collections.abc import Collection, Iterable, Iterator
+
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
+_Identity = tuple[str, int, int] | tuple[str, str]
+
+
+class Wanted:
+    """Paths that are looked for among those that domains use. What they lead to is looked up when this is made."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._paths = tuple(dict.fromkeys(paths))
+        self._reached: dict[_Identity, list[str]] = {}
+        for path in self._paths:
+            status = _status(path)
+            self._add(_identity(path, status), path)
+            if status is not None and stat.S_ISREG(status.st_mode):  # the disk that its filesystem is on
+                self._add(("block device", os.major(status.st_dev), os.minor(status.st_dev)), path)
+
+    def reached_from(self, path: str) -> Collection[str]:
+        """Those to which a guest comes that is given `path`: it is the same, or the directory or disk that holds it."""
+        status = _status(path)
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            return [*self._inside.get(_identity(path, status), ()), *self._linked.get(status.st_dev, ())]
+        return self._reached.get(_identity(path, status), ())
+
+    def _add(self, identity: _Identity, path: str) -> None:
+        self._reached.setdefault(identity, []).append(path)
+
+    @functools.cached_property
+    def _inside(self) -> dict[_Identity, list[str]]:
+        """The files in each directory, or below it. A device node in one is no device of the guest's."""
+        found: dict[_Identity, list[str]] = {}
+        mounts = _mounts()
+        for path in self._paths:
+            for directory in {_identity(parent, _status(parent)) for parent in _parents(path, mounts)}:
+                found.setdefault(directory, []).append(path)
+        return found
+
+    @functools.cached_property
+    def _linked(self) -> dict[int, list[str]]:
+        """The files of each filesystem that have other names on it, in whatever directory."""
+        found: dict[int, list[str]] = {}
+        for path in self._paths:
+            status = _status(path)
+            if status is not None and stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+                found.setdefault(status.st_dev, []).append(path)
+        return found
+
+
+class _Mount(typing.NamedTuple):
+    """What is mounted at `point`: the directory `root` of the filesystem on `device`."""
+
+    device: int
+    root: str
+    point: str
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except (OSError, ValueError):  # ValueError: no path at all, or not in the encoding of file names here
+        return None
+
+
+def _identity(path: str, status: os.stat_result | None) -> _Identity:
+    if status is None:
+        with contextlib.suppress(OSError, ValueError):
+            path = os.path.realpath(path)
+        return "text", path
+    for kind, is_kind in (("character device", stat.S_ISCHR), ("block device", stat.S_ISBLK)):
+        if is_kind(status.st_mode):
+            return kind, os.major(status.st_rdev), os.minor(status.st_rdev)
+    return "file", status.st_dev, status.st_ino
+
+
+def _parents(path: str, mounts: list[_Mount]) -> Iterator[str]:
+    """All directories above a file, and above the names that other mounts of its filesystem give it."""
+    status = _status(path)
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return
+    name = os.path.realpath(path)
+    alike = [mount for mount in mounts if mount.device == status.st_dev]
+    names = {name}
+    for mount in alike:
+        if inner := _below(name, mount.point):
+            rests = ((other.point, _below(os.path.join(mount.root, inner), other.root)) for other in alike)
+            names |= {os.path.join(point, rest) for point, rest in rests if rest}
+    for other in names:
+        if _identity(other, _status(other)) == _identity(path, status):  # it may be hidden by what is mounted over it
+            yield from map(str, pathlib.PurePath(other).parents)
+
+
+def _below(path: str, directory: str) -> str | None:
+    """The rest of `path` below a directory; None when it is not there."""
+    rest = path.removeprefix(directory.rstrip("/") + "/")
+    return None if rest == path else rest
+
+
+def _mounts() -> list[_Mount]:
+    """The mounts that this process sees (proc_pid_mountinfo(5)); none where that cannot be read."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+            lines = file.read().split("\n")
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        if len(fields := line.split(" ", 5)) > 5:  # noqa: PLR2004
+            major, minor = fields[2].split(":")
+            root, point = (_ESCAPED.sub(lambda code: chr(int(code[1], 8)), text) for text in fields[3:5])
+            found.append(_Mount(os.makedev(int(major), int(minor)), root, point))
+    return found
