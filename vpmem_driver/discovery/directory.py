@@ -96,7 +96,7 @@ class DirectoryDiscovery(base.Discovery):
             found.append(describe(path, status, node))
             if found[-1].unusable is None:
                 self._warn(status)
-        return base.mark_shared_identities(found)
+        return base.check(self.name, found)
 
     def _node_of(self, filesystem: tuple[int, int]) -> int | None:
         device = f"{self._sysfs_root}/dev/block/{filesystem[0]}:{filesystem[1]}"
