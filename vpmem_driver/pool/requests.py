@@ -47,7 +47,7 @@ def label_ids(config: labels.LabelConfig, wanted: Sequence[str]) -> list[int]:
                 what="label",
                 value=label,
                 reason="[libvirt] pmem_namespaces does not have it",
-                remedy=f"It has: {', '.join(config.labels) or 'none'}.",
+                remedy=f"It has: {exception.listed(config.labels)}.",
             )
         ids.append(index)
     return ids
