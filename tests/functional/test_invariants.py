@@ -198,6 +198,16 @@ class TestInvariant3:
             some_pool.adopt(new_owner(), [grant.uuid])
 
 
+    def test_invariant_3_adopting_a_clean_one_succeeds_though_the_bytes_are_gone(self, host):
+        owner, some_pool = new_owner(), host.pool()
+        (grant,) = some_pool.claim(owner, ["SMALL"])
+        some_pool.release(owner)
+        some_pool.wipe([grant.uuid])
+        with pytest.raises(exception.NamespaceUnavailable, match="it was wiped, .*'vpmem claim'"):
+            some_pool.adopt(owner, [grant.uuid])
+        assert state_of(some_pool, grant.name) == "clean"
+
+
 class TestInvariant4:
     """Release and wipe name the owner and the namespace; what the ledger does not hold for it is refused."""
 

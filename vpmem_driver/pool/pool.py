@@ -153,11 +153,12 @@ class Pool(Books):
         """Claim one namespace for each label of `wanted`, all or nothing, wiping first what is not clean.
 
         :returns: a grant per label, in the order of `wanted`
-        :raises InvalidRequest: owner or labels are wrong
+        :raises InvalidRequest: owner, labels or NUMA node are wrong
         :raises InsufficientNamespaces: there are not enough free ones; nothing was changed
         :raises VPMEMError: a namespace could not be wiped and no other is free; see :func:`wiping.raise_for`
         """
         owner = requests.owner(owner)
+        requests.numa_node(numa_node)
         label_ids = requests.label_ids(self._config, wanted)
         failures: dict[str, wiping.Result] = {}
         while True:
@@ -216,6 +217,7 @@ class Pool(Books):
         :raises InvalidRequest: `owner` is no uuid
         :raises UnknownNamespace: the ledger has no such namespace
         :raises NotOwner: another one holds it, or has left its bytes in it; nothing was changed
+        :raises NamespaceUnavailable: it is clean; nothing was changed
         """
         owner = requests.owner(owner)
         with self._change():
