@@ -1,6 +1,42 @@
 """Options. They are registered on the ConfigOpts that is handed in and read when a pool or a driver is made."""
 
+import os
+import shlex
+from collections.abc import Iterable
+
 from oslo_config import cfg, types
+
+from vpmem_driver import exception
+
+
+class _Text(types.String):
+    """Text that a path, a URI or a program's argument can be."""
+
+    def __call__(self, value: object) -> str:
+        text = str(super().__call__(value))
+        if not text.isprintable():
+            raise ValueError("it has characters that cannot be printed")
+        return text
+
+
+class _AbsolutePath(_Text):
+    """One that does not depend on where a program is started."""
+
+    def __call__(self, value: object) -> str:
+        path = super().__call__(value)
+        if not os.path.isabs(path):
+            raise ValueError(f"'{exception.shorten(path)}' is not an absolute path")
+        return path
+
+
+class _Command(_Text):
+    """A program and its arguments, quoted as for a shell."""
+
+    def __call__(self, value: object) -> str:
+        command = super().__call__(value)
+        shlex.split(command)  # ValueError: a quote is left open
+        return command
+
 
 #: As nova/conf/libvirt.py declares it (Nova 31-34), so that both may register it on one ConfigOpts.
 PMEM_NAMESPACES = cfg.ListOpt(
@@ -29,28 +65,32 @@ VPMEM_OPTS = [
         ],
         help="Where this host's namespaces come from.",
     ),
-    cfg.StrOpt(
+    cfg.Opt(
         "directory",
+        type=_Text(),
         help="""
 The directory of ``discovery = directory``, best on a DAX filesystem. A file's name is the namespace's name.
 Files directly in it have no NUMA node; those in its subdirectories ``node0``, ``node1``, … have that one.
 """,
     ),
-    cfg.StrOpt(
+    cfg.Opt(
         "state_path",
+        type=_AbsolutePath(),
         default="/var/lib/vpmem",
-        help="Directory of the ledger. It is made, private to its owner, when it is not there.",
+        help="Directory of the ledger, an absolute path. It is made, private to its owner, when it is not there.",
     ),
-    cfg.StrOpt(
+    cfg.Opt(
         "connection_uri",
+        type=_Text(),
         help="""
 The libvirt whose running domains are asked before a namespace is wiped. Unset, it is ``qemu:///system`` if the
 socket of a libvirt daemon is there. When it is set and does not answer, nothing is wiped. Processes that map the
 namespace are looked for in any case.
 """,
     ),
-    cfg.StrOpt(
+    cfg.Opt(
         "wipe_command",
+        type=_Command(),
         help="""
 What to start for each wipe when this user may not open the devices, for example
 ``sudo nova-rootwrap /etc/nova/rootwrap.conf vpmem-wipe``. It takes no arguments, and looks namespaces up in
@@ -75,6 +115,48 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     if "libvirt" not in conf or PMEM_NAMESPACES.dest not in conf.libvirt:
         conf.register_opt(PMEM_NAMESPACES, group="libvirt")
     conf.register_opts(VPMEM_OPTS, group="vpmem")
+
+
+def read(config_files: Iterable[str] = (), **arguments: object) -> cfg.ConfigOpts:
+    """The options as `config_files` have them; where there are none, as oslo.config's own files for vpmem have them.
+
+    No line of a file is in an error, nor in its cause: nova.conf has passwords.
+
+    :param arguments: more of those that ``cfg.ConfigOpts.__call__`` takes
+    :raises InvalidConfigFile: a file is missing or cannot be read
+    :raises InvalidOption: an option has a value that it cannot have
+    """
+    options = cfg.ConfigOpts()
+    register_opts(options)
+    files = list(config_files)
+    try:
+        options([f"--config-file={file}" for file in files], project="vpmem", prog="vpmem", **arguments)
+    except cfg.ConfigFileParseError as error:
+        cause = error.__context__
+        said = f": line {cause.lineno}, {cause.msg}" if isinstance(cause, cfg.ParseError) else ""
+        raise exception.InvalidConfigFile(reason=f"{error.config_file} cannot be parsed{said}") from None
+    except UnicodeDecodeError as error:
+        names = ", ".join(files or options.default_config_files or [])
+        raise exception.InvalidConfigFile(reason=f"{names} is not all UTF-8 text") from error
+    except OSError as error:
+        raise exception.InvalidConfigFile(reason=f"{error.filename}: {error.strerror}") from error
+    except cfg.Error as error:
+        raise exception.InvalidConfigFile(reason=error) from error
+    _check_values(options)
+    return options
+
+
+def _check_values(options: cfg.ConfigOpts) -> None:
+    for group, opts in list_opts():
+        for opt in opts:
+            try:
+                options[group][opt.dest]
+            except (cfg.Error, ValueError, RecursionError) as error:
+                # What the value lacks is in the context of oslo.config's own error, which names the option again.
+                reason = error.__context__ if isinstance(error.__context__, ValueError) else error
+                raise exception.InvalidOption(
+                    group=group, option=opt.name, reason=exception.shorten(reason), remedy="Correct its value."
+                ) from error
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:

@@ -104,16 +104,9 @@ class VPMEMApp(app.App):
     def configuration(self) -> cfg.ConfigOpts:
         """The options as configured.
 
-        :raises InvalidConfigFile: a file is missing or cannot be read
+        :raises ConfigurationError: a file or a value cannot be used
         """
-        options = cfg.ConfigOpts()
-        conf.register_opts(options)
-        arguments = [word for file in self.options.config_file or () for word in ("--config-file", file)]
-        try:
-            options(arguments, project="vpmem", prog="vpmem")
-        except cfg.Error as error:
-            raise exception.InvalidConfigFile(reason=error) from error
-        return options
+        return conf.read(self.options.config_file or ())
 
     def pool(self, connection_uri: str | None = None) -> Pool:
         """The pool of the configuration, open until the command ends.
@@ -121,10 +114,7 @@ class VPMEMApp(app.App):
         :param connection_uri: a libvirt to ask instead of the configured one
         :raises VPMEMError: see :meth:`vpmem_driver.pool.Pool.from_conf`
         """
-        try:
-            self._pool = Pool.from_conf(self.configuration(), domains=self.domains(connection_uri))
-        except cfg.Error as error:
-            raise exception.InvalidConfigFile(reason=error) from error
+        self._pool = Pool.from_conf(self.configuration(), domains=self.domains(connection_uri))
         return self._pool
 
     def domains(self, connection_uri: str | None = None) -> Domains:
