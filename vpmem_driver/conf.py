@@ -117,12 +117,11 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(VPMEM_OPTS, group="vpmem")
 
 
-def read(config_files: Iterable[str] = (), **arguments: object) -> cfg.ConfigOpts:
+def read(config_files: Iterable[str] = ()) -> cfg.ConfigOpts:
     """The options as `config_files` have them; where there are none, as oslo.config's own files for vpmem have them.
 
     No line of a file is in an error, nor in its cause: nova.conf has passwords.
 
-    :param arguments: more of those that ``cfg.ConfigOpts.__call__`` takes
     :raises InvalidConfigFile: a file is missing or cannot be read
     :raises InvalidOption: an option has a value that it cannot have
     """
@@ -130,7 +129,7 @@ def read(config_files: Iterable[str] = (), **arguments: object) -> cfg.ConfigOpt
     register_opts(options)
     files = list(config_files)
     try:
-        options([f"--config-file={file}" for file in files], project="vpmem", prog="vpmem", **arguments)
+        options([f"--config-file={file}" for file in files], project="vpmem", prog="vpmem")
     except cfg.ConfigFileParseError as error:
         cause = error.__context__
         said = f": line {cause.lineno}, {cause.msg}" if isinstance(cause, cfg.ParseError) else ""

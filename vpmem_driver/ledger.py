@@ -84,6 +84,9 @@ MIGRATIONS = (
     """,
 )
 
+#: How many lines of the history are read at a time.
+_HISTORY_CHUNK = 1000
+
 #: Another process holds the write lock for a few milliseconds; longer than this it hangs.
 BUSY_TIMEOUT_SECONDS = 60
 
@@ -226,13 +229,29 @@ class Ledger:
 
     def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> list[Move]:
         """The newest `limit` lines (all when None), oldest first, of one namespace or owner if given."""
+        return list(self.iterate_history(uuid=uuid, owner=owner, limit=limit))
+
+    def iterate_history(
+        self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None
+    ) -> Iterator[Move]:
+        """As :meth:`history`, line by line: in bounded memory, and without a transaction that stays open meanwhile."""
+        chosen = "(? IS NULL OR uuid = ?) AND (? IS NULL OR owner = ?)"
+        values = (uuid, uuid, owner, owner)
         with self._lock:
-            found = self._execute(
-                f"SELECT {_MOVE_COLUMNS} FROM history WHERE (? IS NULL OR uuid = ?) AND (? IS NULL OR owner = ?) "  # noqa: S608
-                "ORDER BY id DESC LIMIT ?",
-                (uuid, uuid, owner, owner, -1 if limit is None else limit),
-            )
-            return [Move(*line) for line in reversed(found.fetchall())]
+            before, last = self._execute(
+                f"SELECT min(id) - 1, max(id) FROM (SELECT id FROM history WHERE {chosen} ORDER BY id DESC LIMIT ?)",  # noqa: S608
+                (*values, -1 if limit is None else limit),
+            ).fetchone()
+        while True:
+            with self._lock:
+                lines = self._execute(
+                    f"SELECT {_MOVE_COLUMNS} FROM history WHERE id > ? AND id <= ? AND {chosen} ORDER BY id LIMIT ?",  # noqa: S608
+                    (before, last, *values, _HISTORY_CHUNK),
+                ).fetchall()
+            if not lines:
+                return
+            yield from (Move(*line) for line in lines)
+            before = lines[-1][0]
 
     def insert(self, namespace: model.Namespace) -> int:
         """Record a namespace that was never seen, as unknown. Inside a transaction.

@@ -35,6 +35,8 @@ def vpmem(host, capsys):
         except SystemExit as error:  # argparse
             code = error.code
         finally:
+            for handler in set(root.handlers) - set(handlers):
+                handler.close()
             root.handlers[:] = handlers
         out, err = capsys.readouterr()
         return code, out, err

@@ -197,7 +197,6 @@ class TestInvariant3:
         with pytest.raises(exception.NotOwner, match=owner):
             some_pool.adopt(new_owner(), [grant.uuid])
 
-
     def test_invariant_3_adopting_a_clean_one_succeeds_though_the_bytes_are_gone(self, host):
         owner, some_pool = new_owner(), host.pool()
         (grant,) = some_pool.claim(owner, ["SMALL"])

@@ -10,6 +10,7 @@ LOG = logging.getLogger(__name__)
 
 Warn = Callable[[str], None]
 
+
 def match(
     config: labels.LabelConfig,
     found: Sequence[model.Namespace],
