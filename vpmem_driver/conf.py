@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import typing
 from collections.abc import Iterable
 
 from oslo_config import cfg, types
@@ -120,22 +121,35 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
 def read(config_files: Iterable[str] = ()) -> cfg.ConfigOpts:
     """The options as `config_files` have them; where there are none, as oslo.config's own files for vpmem have them.
 
-    No line of a file is in an error, nor in its cause: nova.conf has passwords.
-
     :raises InvalidConfigFile: a file is missing or cannot be read
     :raises InvalidOption: an option has a value that it cannot have
     """
+    return _read([f"--config-file={file}" for file in config_files])
+
+
+def read_file_only(path: str, *, required: bool = False) -> cfg.ConfigOpts:
+    """The options of one file: for what root runs for others, whose environment and home directory must not count.
+
+    :param required: the file must be there; without it, all options have their defaults when it is not
+    :raises InvalidConfigFile: the file cannot be read, or it is required and not there
+    :raises InvalidOption: an option has a value that it cannot have
+    """
+    files = [path] if required or os.path.lexists(path) else []
+    return _read([], default_config_files=files, default_config_dirs=[], use_env=False)
+
+
+def _read(words: list[str], **arguments: typing.Any) -> cfg.ConfigOpts:
+    """No line of a file is in an error, nor in its cause: nova.conf has passwords."""
     options = cfg.ConfigOpts()
     register_opts(options)
-    files = list(config_files)
     try:
-        options([f"--config-file={file}" for file in files], project="vpmem", prog="vpmem")
+        options(words, project="vpmem", prog="vpmem", **arguments)
     except cfg.ConfigFileParseError as error:
         cause = error.__context__
         said = f": line {cause.lineno}, {cause.msg}" if isinstance(cause, cfg.ParseError) else ""
         raise exception.InvalidConfigFile(reason=f"{error.config_file} cannot be parsed{said}") from None
     except UnicodeDecodeError as error:
-        names = ", ".join(files or options.default_config_files or [])
+        names = ", ".join(options.config_file or options.default_config_files or words)
         raise exception.InvalidConfigFile(reason=f"{names} is not all UTF-8 text") from error
     except OSError as error:
         raise exception.InvalidConfigFile(reason=f"{error.filename}: {error.strerror}") from error

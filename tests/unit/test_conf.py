@@ -89,6 +89,22 @@ def test_a_value_that_cannot_be(file: pathlib.Path, line: str, said: str) -> Non
     assert len(str(failed)) < 200
 
 
+def test_one_file_and_nothing_else(file: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OS_VPMEM__WIPE_RATE", "9")
+    monkeypatch.setenv("HOME", str(file.parent))
+    (file.parent / ".vpmem").mkdir()
+    (file.parent / ".vpmem" / "vpmem.conf").write_text("[vpmem]\nwipe_threads = 9\n")
+    options = conf.read_file_only(str(file))
+    assert (options.vpmem.wipe_rate, options.vpmem.wipe_threads) == (0, 0)
+    with pytest.raises(exception.InvalidConfigFile, match=str(file)):
+        conf.read_file_only(str(file), required=True)
+    file.write_text("[vpmem]\nwipe_rate = 3\n")
+    assert conf.read_file_only(str(file), required=True).vpmem.wipe_rate == 3
+    file.write_bytes(b"[vpmem]\n# \xff\n")
+    with pytest.raises(exception.InvalidConfigFile, match=f"{file} is not all UTF-8"):
+        conf.read_file_only(str(file))
+
+
 @pytest.mark.parametrize("value", ['"', "\0"])
 def test_nova_finds_an_open_quote_when_it_reads_the_value(file: pathlib.Path, value: str) -> None:
     file.write_text(f"[vpmem]\nwipe_command = a {value}\n")
