@@ -1,10 +1,43 @@
 """Options. They are registered on the ConfigOpts that is handed in and read when a pool or a driver is made."""
 
 import os
+import shlex
+import typing
+from collections.abc import Iterable
 
 from oslo_config import cfg, types
 
 from vpmem_driver import exception
+
+
+class _Text(types.String):
+    """Text that a path, a URI or a program's argument can be."""
+
+    def __call__(self, value: object) -> str:
+        text = str(super().__call__(value))
+        if not text.isprintable():
+            raise ValueError("it has characters that cannot be printed")
+        return text
+
+
+class _AbsolutePath(_Text):
+    """One that does not depend on where a program is started."""
+
+    def __call__(self, value: object) -> str:
+        path = super().__call__(value)
+        if not os.path.isabs(path):
+            raise ValueError(f"'{exception.shorten(path)}' is not an absolute path")
+        return path
+
+
+class _Command(_Text):
+    """A program and its arguments, quoted as for a shell."""
+
+    def __call__(self, value: object) -> str:
+        command = super().__call__(value)
+        shlex.split(command)  # ValueError: a quote is left open
+        return command
+
 
 #: As nova/conf/libvirt.py declares it (Nova 31-34), so that both may register it on one ConfigOpts.
 PMEM_NAMESPACES = cfg.ListOpt(
@@ -33,29 +66,32 @@ VPMEM_OPTS = [
         ],
         help="Where this host's namespaces come from.",
     ),
-    cfg.StrOpt(
+    cfg.Opt(
         "directory",
+        type=_Text(),
         help="""
 The directory of ``discovery = directory``, best on a DAX filesystem. A file's name is the namespace's name.
 Files directly in it have no NUMA node; those in its subdirectories ``node0``, ``node1``, … have that one.
 """,
     ),
-    cfg.StrOpt(
+    cfg.Opt(
         "state_path",
+        type=_AbsolutePath(),
         default="/var/lib/vpmem",
-        regex="^/",  # a relative one would be another ledger for each working directory
         help="Directory of the ledger, an absolute path. It is made, private to its owner, when it is not there.",
     ),
-    cfg.StrOpt(
+    cfg.Opt(
         "connection_uri",
+        type=_Text(),
         help="""
 The libvirt whose running domains are asked before a namespace is wiped. Unset, it is ``qemu:///system`` if the
 socket of a libvirt daemon is there. When it is set and does not answer, nothing is wiped. Processes that map the
 namespace are looked for in any case.
 """,
     ),
-    cfg.StrOpt(
+    cfg.Opt(
         "wipe_command",
+        type=_Command(),
         help="""
 What to start for each wipe when this user may not open the devices, for example
 ``sudo nova-rootwrap /etc/nova/rootwrap.conf vpmem-wipe``. It takes no arguments, and looks namespaces up where
@@ -83,23 +119,58 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
     conf.register_opts(VPMEM_OPTS, group="vpmem")
 
 
+def read(config_files: Iterable[str] = ()) -> cfg.ConfigOpts:
+    """The options as `config_files` have them; where there are none, as oslo.config's own files for vpmem have them.
+
+    :raises InvalidConfigFile: a file is missing or cannot be read
+    :raises InvalidOption: an option has a value that it cannot have
+    """
+    return _read([f"--config-file={file}" for file in config_files])
+
+
 def read_file_only(path: str, *, required: bool = False) -> cfg.ConfigOpts:
     """The options of one file: for what root runs for others, whose environment and home directory must not count.
 
     :param required: the file must be there; without it, all options have their defaults when it is not
     :raises InvalidConfigFile: the file cannot be read, or it is required and not there
+    :raises InvalidOption: an option has a value that it cannot have
     """
+    files = [path] if required or os.path.lexists(path) else []
+    return _read([], default_config_files=files, default_config_dirs=[], use_env=False)
+
+
+def _read(words: list[str], **arguments: typing.Any) -> cfg.ConfigOpts:
+    """No line of a file is in an error, nor in its cause: nova.conf has passwords."""
     options = cfg.ConfigOpts()
     register_opts(options)
-    files = [path] if required or os.path.lexists(path) else []
     try:
-        options([], project="vpmem", default_config_files=files, default_config_dirs=[], use_env=False)
+        options(words, project="vpmem", prog="vpmem", **arguments)
     except cfg.ConfigFileParseError as error:
-        # Its text repeats the line, which is not for everybody who has this read.
-        raise exception.InvalidConfigFile(reason=f"{error.config_file} cannot be parsed") from None
-    except (cfg.Error, OSError, UnicodeDecodeError) as error:
+        cause = error.__context__
+        said = f": line {cause.lineno}, {cause.msg}" if isinstance(cause, cfg.ParseError) else ""
+        raise exception.InvalidConfigFile(reason=f"{error.config_file} cannot be parsed{said}") from None
+    except UnicodeDecodeError as error:
+        names = ", ".join(options.config_file or options.default_config_files or words)
+        raise exception.InvalidConfigFile(reason=f"{names} is not all UTF-8 text") from error
+    except OSError as error:
+        raise exception.InvalidConfigFile(reason=f"{error.filename}: {error.strerror}") from error
+    except cfg.Error as error:
         raise exception.InvalidConfigFile(reason=error) from error
+    _check_values(options)
     return options
+
+
+def _check_values(options: cfg.ConfigOpts) -> None:
+    for group, opts in list_opts():
+        for opt in opts:
+            try:
+                options[group][opt.dest]
+            except (cfg.Error, ValueError, RecursionError) as error:
+                # What the value lacks is in the context of oslo.config's own error, which names the option again.
+                reason = error.__context__ if isinstance(error.__context__, ValueError) else error
+                raise exception.InvalidOption(
+                    group=group, option=opt.name, reason=exception.shorten(reason), remedy="Correct its value."
+                ) from error
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:

@@ -3,7 +3,7 @@
 ::
 
     VPMEMError
-    ├── ConfigurationError          the operator wrote something wrong: mend it and try again
+    ├── ConfigurationError          the operator wrote something wrong: correct it and try again
     │   ├── InvalidNamespaceConfig      an entry of [libvirt] pmem_namespaces
     │   ├── InvalidOption               another option, or a combination of options
     │   ├── InvalidConfigFile           a file, or a value in it
@@ -30,12 +30,37 @@
     └── WipeFailed                  zeros did not take; the namespace is quarantined
 """
 
+import itertools
 import typing
+from collections.abc import Iterable
+
+#: How many characters of what somebody wrote, and how many names, a message repeats. A label on an NVDIMM holds a name
+#: of 63 (NSLABEL_NAME_LEN in Linux 6.1, drivers/nvdimm/label.h).
+_SHOWN_CHARACTERS = 64
+_SHOWN_WORDS = 8
+
+#: The fields that hold what somebody wrote: an argument, or a part of the configuration.
+_WRITTEN = frozenset({"entry", "namespace", "value"})
+
+
+def shorten(text: object) -> str:
+    """`text` as a message shows it: the start of a long one, and escaped where it cannot be printed."""
+    shown = str(text)
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = f"{shown[:_SHOWN_CHARACTERS]}…"
+    return shown if shown.isprintable() else ascii(shown)[1:-1]
+
+
+def listed(words: Iterable[str | None]) -> str:
+    """The first of `words` as a message shows them; "none" when there are none."""
+    shown = [shorten(word) for word in itertools.islice(filter(None, words), _SHOWN_WORDS + 1)]
+    return ", ".join([*shown[:_SHOWN_WORDS], "…"] if len(shown) > _SHOWN_WORDS else shown) or "none"
 
 
 class VPMEMError(Exception):
-    """Base of all errors; ``msg_fmt`` is filled from the keyword arguments.
+    """Base of all errors; ``msg_fmt`` is filled from the keyword arguments, and what is long is shortened in it.
 
+    :ivar kwargs: the keyword arguments
     :cvar exit_code: what the command line exits with
     """
 
@@ -44,7 +69,9 @@ class VPMEMError(Exception):
 
     def __init__(self, **kwargs: object) -> None:
         self.kwargs = kwargs
-        super().__init__(self.msg_fmt % kwargs)
+        super().__init__(
+            self.msg_fmt % {key: shorten(value) if key in _WRITTEN else value for key, value in kwargs.items()}
+        )
 
 
 class ConfigurationError(VPMEMError):

@@ -45,18 +45,20 @@ def parse(pmem_namespaces: Sequence[str]) -> LabelConfig:
     :raises InvalidNamespaceConfig: names the entry and what to write instead
     """
     labels: dict[str, str] = {}  # by resource class
+    indices: dict[str, int] = {}  # likewise
     entries: list[Entry] = []
     for text in pmem_namespaces:
         label, names = _split(text)
         resource_class = model.resource_class(label)
         if labels.setdefault(resource_class, label) != label:
+            both = f"label '{exception.shorten(label)}' and label '{exception.shorten(labels[resource_class])}'"
             raise exception.InvalidNamespaceConfig(
                 entry=text,
-                reason=f"label '{label}' and label '{labels[resource_class]}' are both resource class {resource_class}",
+                reason=f"{both} are both resource class {exception.shorten(resource_class)}",
                 remedy="Spell them alike if they are one label; else rename one.",
             )
-        position = list(labels).index(resource_class)
-        entries += [Entry(position, name, text) for name in names]
+        index = indices.setdefault(resource_class, len(indices))
+        entries += [Entry(index, name, text) for name in names]
     return LabelConfig(tuple(labels.values()), tuple(labels), tuple(entries))
 
 

@@ -122,6 +122,9 @@ MIGRATIONS = (
     """,
 )
 
+#: How many lines of the history are read at a time.
+_HISTORY_CHUNK = 1000
+
 #: Another process holds the write lock for a few milliseconds; longer than this it hangs.
 BUSY_TIMEOUT_SECONDS = 60
 
@@ -285,13 +288,29 @@ class Ledger:
 
     def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> list[Move]:
         """The newest `limit` lines (all when None), oldest first, of one namespace or owner if given."""
+        return list(self.iterate_history(uuid=uuid, owner=owner, limit=limit))
+
+    def iterate_history(
+        self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None
+    ) -> Iterator[Move]:
+        """As :meth:`history`, line by line: in bounded memory, and without a transaction that stays open meanwhile."""
+        chosen = "(? IS NULL OR uuid = ?) AND (? IS NULL OR owner = ?)"
+        values = (uuid, uuid, owner, owner)
         with self._lock:
-            found = self._execute(
-                f"SELECT {_MOVE_COLUMNS} FROM history WHERE (? IS NULL OR uuid = ?) AND (? IS NULL OR owner = ?) "  # noqa: S608
-                "ORDER BY id DESC LIMIT ?",
-                (uuid, uuid, owner, owner, -1 if limit is None else limit),
-            )
-            return [Move(*line) for line in reversed(found.fetchall())]
+            before, last = self._execute(
+                f"SELECT min(id) - 1, max(id) FROM (SELECT id FROM history WHERE {chosen} ORDER BY id DESC LIMIT ?)",  # noqa: S608
+                (*values, -1 if limit is None else limit),
+            ).fetchone()
+        while True:
+            with self._lock:
+                lines = self._execute(
+                    f"SELECT {_MOVE_COLUMNS} FROM history WHERE id > ? AND id <= ? AND {chosen} ORDER BY id LIMIT ?",  # noqa: S608
+                    (before, last, *values, _HISTORY_CHUNK),
+                ).fetchall()
+            if not lines:
+                return
+            yield from (Move(*line) for line in lines)
+            before = lines[-1][0]
 
     def insert(self, namespace: model.Namespace) -> int:
         """Record a namespace that was never seen, as unknown. Inside a transaction.
@@ -394,18 +413,19 @@ class Ledger:
             )
         return moved
 
-    def begin_wipe(self, uuid: str, wiped: int) -> str | None:
-        """Record that a wipe overwrites a dirty namespace from byte `wiped` on. A transaction of its own.
+    def begin_wipe(self, uuid: str, wiped: int, *, start: int | None = None) -> str | None:
+        """Record that a wipe overwrites a dirty namespace of which `wiped` bytes are zero. A transaction of its own.
 
+        :param start: the byte that the wipe begins with, if it is not `wiped`
         :returns: the fencing token that :meth:`progress`, :meth:`explain` and the outcome must present; None when the
             namespace is not dirty or another wipe has changed its progress: then nothing may be overwritten
         """
         run = secrets.token_hex(8)
         with self.transaction():
             done = self._execute(
-                "UPDATE namespace SET begun = 1, verified = 0, run = ?, reason = NULL "
+                "UPDATE namespace SET begun = 1, wiped = ?, verified = 0, run = ?, reason = NULL "
                 "WHERE uuid = ? AND state = 'dirty' AND wiped = ?",
-                (run, uuid, wiped),
+                (wiped if start is None else start, run, uuid, wiped),
             )
         return run if done.rowcount == 1 else None
 

@@ -95,7 +95,7 @@ class Wiper:
         others = _Others(self._ledger)
         while pending:
             rows = self._dirty(pending, results)
-            jobs = [Job(uuid=row.uuid, name=row.name or row.uuid, size=row.size, start=row.wiped) for row in rows]
+            jobs = [self._job(row) for row in rows]
             watcher = _Watcher(self._ledger, self._find, self._domains, on_progress, rows)
             outcomes = self._engine.run(jobs, watcher, stop) | watcher.refused
             for job in jobs:
@@ -109,6 +109,10 @@ class Wiper:
             if results[uuid].outcome is Outcome.BUSY:
                 self._explain_stuck(results[uuid])
         return list(results.values())
+
+    def _job(self, row: ledger.Row) -> Job:
+        start = row.wiped if self._engine.resumes else 0
+        return Job(uuid=row.uuid, name=row.name or row.uuid, size=row.size, start=start)
 
     def users_of(self, devices: Collection[str]) -> dict[str, str]:
         """Which of these device paths a running guest or, as far as this user may see, a process uses, and who.
@@ -218,7 +222,7 @@ class _Watcher:
             return self._refuse(job, row, Outcome.HOST, str(error))
         if user is not None:
             return self._refuse(job, row, Outcome.IN_USE, user)
-        run = self._ledger.begin_wipe(job.uuid, job.start)
+        run = self._ledger.begin_wipe(job.uuid, self._rows[job.uuid].wiped, start=job.start)
         if run is None:
             self.overtaken.append(job.uuid)
             return False

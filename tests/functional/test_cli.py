@@ -35,6 +35,8 @@ def vpmem(host, capsys):
         except SystemExit as error:  # argparse
             code = error.code
         finally:
+            for handler in set(root.handlers) - set(handlers):
+                handler.close()
             root.handlers[:] = handlers
         out, err = capsys.readouterr()
         return code, out, err
@@ -192,6 +194,10 @@ class TestTheWholeWay:
         assert (adopted["state"], adopted["owner"]) == ("claimed", owner)
         assert host.path("large1").read_bytes() == pattern
 
+    def test_adopting_one_twice_is_adopting_it(self, vpmem_json):
+        (adopted,) = vpmem_json("adopt", new_owner(), "large1", "large1")
+        assert adopted["state"] == "claimed"
+
     def test_domain_xml_alone_and_on_a_base(self, vpmem):
         owner = new_owner()
         assert vpmem("claim", owner, "LARGE,SMALL")[0] == 0
@@ -309,6 +315,10 @@ class TestRequests:
 
 
 class TestRefusals:
+    def test_adoption_of_what_is_clean(self, vpmem, refused):
+        vpmem("wipe", "--namespace", "small0")
+        assert "'vpmem claim'" in refused(4, "adopt", new_owner(), "small0")
+
     def test_release_of_what_somebody_else_holds(self, vpmem_json, refused):
         owner, stranger = new_owner(), new_owner()
         (claimed,) = vpmem_json("claim", owner, "SMALL")

@@ -200,6 +200,15 @@ class TestInvariant3:
         with pytest.raises(exception.NotOwner, match=owner):
             some_pool.adopt(new_owner(), [grant.uuid])
 
+    def test_invariant_3_adopting_a_clean_one_succeeds_though_the_bytes_are_gone(self, host):
+        owner, some_pool = new_owner(), host.pool()
+        (grant,) = some_pool.claim(owner, ["SMALL"])
+        some_pool.release(owner)
+        some_pool.wipe([grant.uuid])
+        with pytest.raises(exception.NamespaceUnavailable, match="it was wiped, .*'vpmem claim'"):
+            some_pool.adopt(owner, [grant.uuid])
+        assert state_of(some_pool, grant.name) == "clean"
+
 
 class TestInvariant4:
     """Release and wipe name the owner and the namespace; what the ledger does not hold for it is refused."""
@@ -273,9 +282,9 @@ class TestInvariant5:
         pattern = host.path("small0").read_bytes()
 
         class Spy(ledger.Ledger):
-            def begin_wipe(self, uuid, wiped):
+            def begin_wipe(self, uuid, wiped, *, start=None):
                 seen.append(host.path("small0").read_bytes() == pattern)
-                return super().begin_wipe(uuid, wiped)
+                return super().begin_wipe(uuid, wiped, start=start)
 
         uuid = uuid_of(some_pool, "small0")
         some_pool._wiper._ledger = Spy(host.state_path)

@@ -1,6 +1,7 @@
 """The pool on real files, a real ledger and real wipes: what it does when things go wrong in the middle."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 import pytest
 
 from tests.functional.conftest import MIB, fill, is_zero, new_owner
-from vpmem_driver import exception, wiping
+from vpmem_driver import exception, interpreter, wiping
 from vpmem_driver.model import State
 from vpmem_driver.wipe import Outcome
 
@@ -164,6 +165,22 @@ class TestInterrupted:
         assert min(zeroed) >= done, "nothing was done again"
         assert is_zero(host.path("huge"))
         assert row(pool, "huge").state is State.CLEAN
+
+    def test_a_wipe_by_another_users_command_begins_anew_and_shows_its_progress(self, host):
+        """It zeroes all, so what it says would be below the progress of the interrupted one."""
+        host.options["wipe_rate"] = 16
+        host.make("huge", size=64 * MIB)
+        host.pmem_namespaces.append("HUGE:huge")
+        pool, owner = host.pool(), new_owner()
+        pool.adopt(owner, [pool.find("huge")])
+        pool.release(owner)
+        wipe = vpmem(host, "wipe")
+        until(lambda: row(pool, "huge").wiped > 8 * MIB)
+        kill(wipe)
+        host.options["wipe_command"] = shlex.join(interpreter.command("vpmem_driver.wipe.child", site=False))
+        events = []
+        wiping.raise_for(host.pool().wipe(on_progress=events.append))
+        assert min(event.done for event in events) <= 4 * MIB
 
     def test_a_claim_whose_process_was_killed_is_accounted_for(self, host):
         host.options["wipe_rate"] = 4

@@ -213,6 +213,21 @@ def test_history_by_namespace_owner_and_length(records):
     assert [move.uuid for move in records.history(limit=3)] == [second.uuid, first.uuid, first.uuid]
 
 
+def test_history_is_read_in_pieces_without_a_transaction_that_stays_open(records, tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "_HISTORY_CHUNK", 2)
+    rows = [insert(records) for _ in range(5)]
+    lines = records.iterate_history()
+    assert next(lines).uuid == rows[0].uuid
+    insert(records)  # it is newer than the listing
+    other = sqlite3.connect(tmp_path / "state" / ledger.FILE_NAME)
+    assert other.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0, "a reader would be in its way"
+    other.close()
+    assert [line.uuid for line in lines] == [row.uuid for row in rows[1:]]
+    for limit in range(8):
+        assert list(records.iterate_history(limit=limit)) == records.history()[6 - min(limit, 6) :]
+    assert list(records.iterate_history(owner="nobody")) == []
+
+
 def test_changed_since_tells_what_others_moved(records):
     first, _second = insert(records), insert(records)
     seen = records.last_move()

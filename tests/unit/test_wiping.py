@@ -16,6 +16,8 @@ SIZE = 1 << 20
 class Locked:
     """Another process holds the lock on the device until `free`; counts how often somebody tried."""
 
+    resumes = True
+
     def __init__(self):
         self.tries = 0
         self.free = False

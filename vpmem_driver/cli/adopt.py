@@ -10,8 +10,8 @@ from vpmem_driver.cli import base
 class Adopt(base.Ours, lister.Lister):
     """Give an owner the namespaces that its guest has already, as they are: nothing is wiped.
 
-    For guests that had persistent memory before this ledger was there. What another owner holds, or has left its bytes
-    in, is refused.
+    For guests that had persistent memory before this ledger was there. What another owner holds or has left its bytes
+    in is refused, and so is a clean namespace: it was wiped, so that nothing is left to adopt.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -25,6 +25,6 @@ class Adopt(base.Ours, lister.Lister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
         """Adopt."""
         pool = base.app(self).pool()
-        uuids = [pool.find(name) for name in parsed_args.namespaces]
+        uuids = list(dict.fromkeys(pool.find(name) for name in parsed_args.namespaces))
         pool.adopt(parsed_args.owner, uuids, why="the operator said so")
         return base.rows(record for record in pool.records() if record.uuid in uuids)

@@ -18,6 +18,8 @@ class DomainRefresh(base.Ours, lister.Lister):
     changes is listed.
     """
 
+    column_names = COLUMNS
+
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         """Add the domains."""
         parser = super().get_parser(prog_name)

@@ -7,6 +7,10 @@ import sys
 from vpmem_driver import exception, guestxml
 from vpmem_driver.cli import base
 
+#: MiB that 52 bits address, and more vCPUs than any QEMU takes.
+_MOST_MEMORY = 1 << 32
+_MOST_VCPUS = 1 << 16
+
 
 class DomainXML(base.Ours):
     """Print domain XML that has what an owner holds, with the device paths of this moment.
@@ -25,8 +29,9 @@ class DomainXML(base.Ours):
             "--type", default="kvm", choices=("kvm", "qemu", "test"), help="of a new domain (%(default)s)"
         )
         parser.add_argument("--name", help="of a new domain (default: vpmem- and the owner's first eight digits)")
-        parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="of a new domain (%(default)s)")
-        parser.add_argument("--vcpus", type=int, default=2, metavar="N", help="of a new domain (%(default)s)")
+        memory, vcpus = base.whole_number(1, _MOST_MEMORY), base.whole_number(1, _MOST_VCPUS)
+        parser.add_argument("--memory", type=memory, default=1024, metavar="MIB", help="of a new domain (%(default)s)")
+        parser.add_argument("--vcpus", type=vcpus, default=2, metavar="N", help="of a new domain (%(default)s)")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:

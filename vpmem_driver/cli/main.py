@@ -2,11 +2,13 @@
 
 import argparse
 import importlib.metadata
+import io
 import logging
 import sys
 import typing
 
 from cliff import app, command, commandmanager
+from cliff import help as cliff_help
 from oslo_config import cfg
 
 from vpmem_driver import __version__, conf, exception
@@ -22,7 +24,7 @@ byte is overwritten with zeros, and checked, before anybody else is given it.
 
 EPILOG = """\
 exit codes: 0 done; 1 a defect of this program; 2 usage or configuration; 3 not enough free namespaces; 4 refused
-(another owner, or in use); 5 trouble on the host (discovery, ledger, libvirt); 6 a wipe failed.
+(another owner, or in use); 5 trouble on the host (discovery, ledger, libvirt); 6 a wipe failed; 130 interrupted.
 
 Without --config-file, ~/.vpmem/vpmem.conf and /etc/vpmem/vpmem.conf are read if they are there. On a compute host,
 --config-file /etc/nova/nova.conf serves as well.
@@ -53,6 +55,25 @@ class Commands(commandmanager.CommandManager):
             self.commands[name] = importlib.metadata.EntryPoint(name, f"vpmem_driver.cli.{target}", "vpmem")
 
 
+class Help(cliff_help.HelpCommand):
+    """Print detailed help for another command."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        """Print it.
+
+        :raises InvalidRequest: there is no such command
+        """
+        try:
+            return super().take_action(parsed_args)
+        except ValueError as error:
+            raise exception.InvalidRequest(
+                what="command",
+                value=" ".join(parsed_args.cmd),
+                reason="there is no such command",
+                remedy="'vpmem --help' lists them.",
+            ) from error
+
+
 class VPMEMApp(app.App):
     """Options that all commands share, and the pool that they work on."""
 
@@ -67,6 +88,7 @@ class VPMEMApp(app.App):
             command_manager=Commands("vpmem"),
             deferred_help=True,
         )
+        self.command_manager.add_command("help", Help)
         self._pool: Pool | None = None
         self._error: BaseException | None = None
 
@@ -84,14 +106,30 @@ class VPMEMApp(app.App):
         )
         return parser
 
+    def run(self, argv: list[str]) -> int:
+        """Run; but refuse words that are not UTF-8, which neither the ledger nor libvirt takes."""
+        for word in argv:
+            if not word.isprintable() and word != word.encode(errors="replace").decode():
+                self.parser.error(f"'{exception.shorten(word)}' is not UTF-8 text")
+        return super().run(argv)
+
+    def configure_logging(self) -> None:
+        """Log to standard error, and to the file of --log-file; exit with 2 where that cannot be written."""
+        try:
+            super().configure_logging()
+        except OSError as error:
+            self.parser.error(f"--log-file {error.filename}: {error.strerror}")
+
     def interact(self) -> None:
         """Show the help instead of cliff's interactive prompt."""
         self.parser.print_help()
 
     def run_subcommand(self, argv: list[str]) -> int:
-        """Run one command; our errors have an exit code of their own."""
+        """Run one command; our errors have an exit code of their own, and so has a standard output that is full."""
         self._error = None
         result = super().run_subcommand(argv)
+        if isinstance(self._error, OSError):
+            return exception.HostError.exit_code
         return self._error.exit_code if isinstance(self._error, exception.VPMEMError) else result
 
     def clean_up(self, cmd: command.Command, result: int, err: BaseException | None) -> None:  # noqa: ARG002
@@ -104,16 +142,9 @@ class VPMEMApp(app.App):
     def configuration(self) -> cfg.ConfigOpts:
         """The options as configured.
 
-        :raises InvalidConfigFile: a file is missing or cannot be read
+        :raises ConfigurationError: a file or a value cannot be used
         """
-        options = cfg.ConfigOpts()
-        conf.register_opts(options)
-        arguments = [word for file in self.options.config_file or () for word in ("--config-file", file)]
-        try:
-            options(arguments, project="vpmem", prog="vpmem")
-        except cfg.Error as error:
-            raise exception.InvalidConfigFile(reason=error) from error
-        return options
+        return conf.read(self.options.config_file or ())
 
     def pool(self, connection_uri: str | None = None) -> Pool:
         """The pool of the configuration, open until the command ends.
@@ -121,10 +152,7 @@ class VPMEMApp(app.App):
         :param connection_uri: a libvirt to ask instead of the configured one
         :raises VPMEMError: see :meth:`vpmem_driver.pool.Pool.from_conf`
         """
-        try:
-            self._pool = Pool.from_conf(self.configuration(), domains=self.domains(connection_uri))
-        except cfg.Error as error:
-            raise exception.InvalidConfigFile(reason=error) from error
+        self._pool = Pool.from_conf(self.configuration(), domains=self.domains(connection_uri))
         return self._pool
 
     def domains(self, connection_uri: str | None = None) -> Domains:
@@ -136,6 +164,8 @@ def main(argv: list[str] | None = None) -> int:
     """Entry point of the program; returns its exit code."""
     # stevedore and others say at debug level what only their developers want to know.
     logging.getLogger("stevedore").setLevel(logging.WARNING)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding does not have is escaped
     return VPMEMApp().run(sys.argv[1:] if argv is None else argv)
 
 

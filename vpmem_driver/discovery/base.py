@@ -1,12 +1,14 @@
 """The contract of discovery: where namespaces come from. Reading only; nothing on the host is changed.
 
 What the two views of the host's NVDIMM bus, ndctl and sysfs, have to say alike is here too, so that they cannot differ.
+So are the bounds of what a host can have: whatever a source says, no other number reaches the ledger.
 """
 
 import abc
 import collections
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterable
 
@@ -18,11 +20,23 @@ from vpmem_driver import exception, model
 #: 4 KiB pages, on arm64 (Linux 6.1, drivers/nvdimm/pfn_devs.c, nd_pfn_default_alignment()).
 DEFAULT_ALIGN = 2 << 20
 
+#: Linux has at most this many NUMA nodes: CONFIG_NODES_SHIFT is 10 or less (Linux 6.1, arch/*/Kconfig).
+MAX_NODES = 1024
+#: Sizes are less than this, each and all together: x86-64, and arm64 with LPA2, address 52 bits.
+SIZE_LIMIT = 1 << 52
+
+_NODES = frozenset([None, *range(MAX_NODES)])
+#: From the smallest page of any CPU to the largest that device-dax maps by.
+_ALIGNS = frozenset(1 << bits for bits in range(12, 31))
+
 _OTHER_MODES = {
     "fsdax": "its mode is fsdax: it can be used through discovery = directory, or be made anew as devdax",
     "system-ram": "its device is in mode system-ram; 'daxctl reconfigure-device --mode=devdax' gives it back",
 }
+#: Characters of a number in a message: all of one that fits 64 bits.
+_SHORT = 18
 _NIL_UUID = "00000000-0000-0000-0000-000000000000"
+_UUID = re.compile("[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 
 
 class Discovery(abc.ABC):
@@ -66,9 +80,22 @@ class Discovery(abc.ABC):
         raise exception.NamespaceMissing(namespace=uuid)
 
 
-def mark_shared_identities(found: Iterable[model.Namespace]) -> tuple[model.Namespace, ...]:
-    """Sorted by name and uuid; namespaces that share a uuid (a copied image) are made unusable, all of them."""
-    namespaces = sorted(found, key=_order)
+def check(source: str, found: Iterable[model.Namespace]) -> tuple[model.Namespace, ...]:
+    """What `source` found, sorted by name and uuid, without what cannot be.
+
+    A size or alignment that no host can have makes a namespace unusable; such a NUMA node is unknown. Namespaces that
+    share a uuid (a copied image) are unusable, all of them. A name that cannot be printed is escaped.
+
+    :raises DiscoveryFailed: the sizes add up to more than a host can have
+    """
+    namespaces = sorted(map(_corrected, found), key=_order)
+    total = sum([ns.size for ns in namespaces])
+    if total >= SIZE_LIMIT:
+        raise exception.DiscoveryFailed(
+            source=source,
+            reason=f"the sizes of {len(namespaces)} namespaces add up to {total} bytes, and no host has {SIZE_LIMIT}",
+            remedy="Compare 'ndctl list' with what was set up, and look at the kernel log.",
+        )
     uuids = [ns.uuid for ns in namespaces]
     if len(set(uuids)) == len(uuids):
         return tuple(namespaces)
@@ -81,13 +108,44 @@ def mark_shared_identities(found: Iterable[model.Namespace]) -> tuple[model.Name
     )
 
 
+def _corrected(namespace: model.Namespace) -> model.Namespace:
+    """`namespace` without what it cannot have, which is why it is unusable."""
+    name, size, device = namespace.name or "", namespace.size, namespace.device or ""
+    good_size, good_align = 0 <= size < SIZE_LIMIT, namespace.align in _ALIGNS
+    good_node = namespace.numa_node in _NODES
+    if good_size and good_align and good_node and name.isprintable() and device.isprintable():
+        return namespace
+    fault = None
+    if not good_size:
+        fault = f"its size, {_short(size)}, is not from 0 to {SIZE_LIMIT}"
+    elif not good_align:
+        fault = f"its alignment, {_short(namespace.align)}, is not a power of two from {min(_ALIGNS)} to {max(_ALIGNS)}"
+    elif not device.isprintable():
+        fault = "its path has characters that cannot be printed"
+    return msgspec.structs.replace(
+        namespace,
+        name=namespace.name if name.isprintable() else ascii(name)[1:-1],
+        size=size if good_size else 0,
+        align=namespace.align if good_align else DEFAULT_ALIGN,
+        numa_node=namespace.numa_node if good_node else None,
+        device=namespace.device if device.isprintable() else None,
+        unusable=namespace.unusable or fault,
+    )
+
+
+def _short(number: int) -> str:
+    """In hexadecimal, which Python writes however long it is, and not all of a long one."""
+    text = f"{number:#x}"
+    return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
+
+
 def _order(namespace: model.Namespace) -> tuple[str, str, str]:
     return namespace.name or "", namespace.uuid or "", namespace.device or ""
 
 
 def canonical_uuid(text: str | None) -> str | None:
     """`text`, which ndctl or the kernel printed, as an identity; None when it is none: no uuid, or an empty slot's."""
-    if text is None or len(text) != len(_NIL_UUID) or text == _NIL_UUID:
+    if text is None or text == _NIL_UUID or not _UUID.fullmatch(text):
         return None
     return text.lower()
 

@@ -97,7 +97,7 @@ class DirectoryDiscovery(base.Discovery):
             found.append(describe(path, status, node))
             if found[-1].unusable is None:
                 self._warn(status)
-        return base.mark_shared_identities(found)
+        return base.check(self.name, found)
 
     def identity_of(self, fd: int) -> str | None:
         """See :meth:`base.Discovery.identity_of`."""

@@ -121,14 +121,14 @@ def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ..
 
     :param node_of: called with ``namespace0.0`` when the text does not tell its NUMA node; when that does not know
         either it is the target node
-    :returns: see :func:`base.mark_shared_identities`
+    :returns: see :func:`base.check`
     :raises DiscoveryFailed: it is not JSON, not all of it, or not what ndctl prints
     """
     if not text or text.isspace():
         return ()
     found: list[model.Namespace] = []
     _add(found, _decode(text), -1, node_of)
-    return base.mark_shared_identities(found)
+    return base.check(NdctlDiscovery.name, found)
 
 
 def _handed_in(run: Callable[[], str]) -> str:
@@ -172,11 +172,10 @@ def _explained(exc: Exception) -> exception.DiscoveryFailed:
 
 
 def _exit(returncode: int, stderr: bytes) -> str:
+    LOG.debug("ndctl list ended with %d, and printed on stderr: %s", returncode, stderr)
     if returncode < 0:
         return f"ndctl list was killed by signal {-returncode} ({signal.strsignal(-returncode)})"
-    lines = stderr.decode("utf-8", "replace").strip().splitlines()
-    said = f": {lines[0].strip().rstrip('.')[:200]}" if lines else ""
-    return f"ndctl list ended with exit code {returncode}{said}"
+    return f"ndctl list ended with exit code {returncode}"
 
 
 def _failed(reason: str, remedy: str) -> exception.DiscoveryFailed:

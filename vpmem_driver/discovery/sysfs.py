@@ -10,12 +10,18 @@ bus ``dax`` came with Linux 5.1, its attribute align with 5.10.
 
 import errno
 import os
+import re
 
 from vpmem_driver import exception, model
 from vpmem_driver.discovery import base
 
 #: The modes of a namespace and what ndctl calls them (ndctl 76.1: ndctl_namespace_get_mode() in ndctl/lib/libndctl.c).
 _MODES = {"dax": "devdax", "memory": "fsdax", "safe": "sector", "raw": "raw"}
+
+#: What the kernel calls a device that claims a namespace: ``dax0.1``, ``pfn0.0``, ``btt1.2``.
+_DEVICE = re.compile(r"[a-z]+[0-9]+\.[0-9]+", re.ASCII)
+
+_REMEDY = "Look at the kernel log, or set [vpmem] discovery = ndctl."
 
 #: What reading an attribute fails with when a device has no value for it now, or is gone.
 _NO_VALUE = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
@@ -51,7 +57,7 @@ class SysfsDiscovery(base.Discovery):
         devices = self._devices()
         nodes: dict[str, int | None] = {}
         found = [self._namespace(dev, devices, nodes) for dev in slots]
-        return base.mark_shared_identities([namespace for namespace in found if namespace is not None])
+        return base.check(self.name, [namespace for namespace in found if namespace is not None])
 
     def _listed(self) -> list[str]:
         try:
@@ -79,7 +85,7 @@ class SysfsDiscovery(base.Discovery):
 
     def _namespace(self, dev: str, devices: _Devices, nodes: dict[str, int | None]) -> model.Namespace | None:
         path = f"{self._nd}{dev}/"
-        holder = _read(path + "holder")
+        holder = _holder(path + "holder")
         if not holder and not _number(path + "size"):
             return None
         claim = f"{self._nd}{holder}/" if holder else path
@@ -140,6 +146,14 @@ def _read(path: str) -> str:
         raise _unreadable(path, exc) from exc
 
 
+def _holder(path: str) -> str:
+    """The device of the bus that claims a namespace, empty where none does."""
+    text = _read(path)
+    if text and not _DEVICE.fullmatch(text):
+        raise _failed(f"{path} cannot be read (it holds no name of a device)", _REMEDY)
+    return text
+
+
 def _number(path: str) -> int:
     """An attribute's number, 0 where it has none."""
     text = _read(path)
@@ -161,7 +175,7 @@ def _link(path: str) -> str:
 
 def _unreadable(path: str, exc: OSError | ValueError) -> exception.DiscoveryFailed:
     reason = exc.strerror if isinstance(exc, OSError) else "it holds no number"
-    return _failed(f"{path} cannot be read ({reason})", "Look at the kernel log, or set [vpmem] discovery = ndctl.")
+    return _failed(f"{path} cannot be read ({reason})", _REMEDY)
 
 
 def _failed(reason: str, remedy: str) -> exception.DiscoveryFailed:

@@ -93,8 +93,9 @@ class Books:
 
     def _warn(self, warnings: list[str]) -> None:
         """Log those that there were not the last time: each look at the host finds them again."""
+        known = frozenset(self._warned)
         for warning in warnings:
-            if warning not in self._warned:
+            if warning not in known:
                 LOG.warning(warning)
         self._warned = warnings
 

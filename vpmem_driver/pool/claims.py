@@ -34,11 +34,12 @@ class Claims:
         """Claim one namespace for each label of `wanted`, all or nothing, wiping first what is not clean.
 
         :returns: a grant per label, in the order of `wanted`
-        :raises InvalidRequest: owner or labels are wrong
+        :raises InvalidRequest: owner, labels or NUMA node are wrong
         :raises InsufficientNamespaces: there are not enough free ones; nothing was changed
         :raises VPMEMError: a namespace could not be wiped and no other is free; see :func:`wiping.raise_for`
         """
         owner = requests.owner(owner)
+        requests.numa_node(numa_node)
         label_ids = requests.label_ids(self._books.config, wanted)
         failures: dict[str, wiping.Result] = {}
         while True:

@@ -186,6 +186,7 @@ class Pool:
         :raises InvalidRequest: `owner` is no uuid
         :raises UnknownNamespace: the ledger has no such namespace
         :raises NotOwner: another one holds it, or has left its bytes in it; nothing was changed
+        :raises NamespaceUnavailable: it is clean; nothing was changed
         """
         owner = requests.owner(owner)
         with self._books.change():

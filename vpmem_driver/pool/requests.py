@@ -1,9 +1,10 @@
-"""Checking what callers ask for: owners, labels, and namespaces to adopt."""
+"""Checking what callers ask for: owners, labels, NUMA nodes, and namespaces to adopt."""
 
 import re
 from collections.abc import Sequence
 
 from vpmem_driver import exception, labels, ledger
+from vpmem_driver.discovery import base
 from vpmem_driver.model import State
 
 #: QEMU's ACPI_MAX_RAM_SLOTS (include/hw/acpi/acpi_dev_interface.h, hw/i386/pc.c; QEMU 6.2 to 10): one device, one slot.
@@ -47,7 +48,7 @@ def label_ids(config: labels.LabelConfig, wanted: Sequence[str]) -> list[int]:
                 what="label",
                 value=label,
                 reason="[libvirt] pmem_namespaces does not have it",
-                remedy=f"It has: {', '.join(config.labels) or 'none'}.",
+                remedy=f"It has: {exception.listed(config.labels)}.",
             )
         ids.append(index)
     return ids
@@ -74,17 +75,39 @@ def exact(owner: str, row: ledger.Row, *, usable: bool) -> None:
 
 
 def adoption(owner: str, row: ledger.Row) -> None:
-    """Refuse what would give an owner somebody else's namespace, or somebody else's bytes.
+    """Refuse what would give an owner somebody else's namespace or bytes, or one that has none of the owner's bytes.
 
-    :raises NotOwner: it would
+    :raises NotOwner: another owner holds it or has left its bytes in it, or it is quarantined
+    :raises NamespaceUnavailable: it is clean
     """
+    if row.owner == owner:
+        return
+    name = row.name or row.uuid
+    if row.owner is None and row.state is State.CLEAN:
+        reason = "it was wiped, so there is nothing in it to adopt; 'vpmem claim' claims a clean namespace"
+        raise exception.NamespaceUnavailable(namespace=name, owner=owner, reason=reason)
+    fault = None
     if row.owner is not None:
-        fault = None if row.owner == owner else f"it belongs to {row.owner}"
+        fault = f"it belongs to {row.owner}"
     elif row.state is State.QUARANTINED:
         fault = "it is quarantined"
-    elif row.state is State.DIRTY and (row.last_owner != owner or row.begun):
-        fault = f"it has what {row.last_owner} left in it" if not row.begun else "its wipe has begun"
-    else:
-        fault = None
+    elif row.state is State.DIRTY and row.begun:
+        fault = "its wipe has begun"
+    elif row.state is State.DIRTY and row.last_owner != owner:
+        fault = f"it has what {row.last_owner} left in it"
     if fault is not None:
-        raise exception.NotOwner(owner=owner, namespace=row.name or row.uuid, reason=fault)
+        raise exception.NotOwner(owner=owner, namespace=name, reason=fault)
+
+
+def numa_node(node: int | None) -> None:
+    """Refuse a NUMA node that no host has.
+
+    :raises InvalidRequest: it is one
+    """
+    if node is not None and not 0 <= node < base.MAX_NODES:
+        raise exception.InvalidRequest(
+            what="NUMA node",
+            value=node,
+            reason="no host has it",
+            remedy=f"Give the number of a node of this host, at most {base.MAX_NODES - 1} ('numactl --hardware').",
+        )

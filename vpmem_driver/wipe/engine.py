@@ -31,7 +31,11 @@ _OUTCOMES = {
 
 
 class Engine:
-    """Wipes namespaces of one discovery. It keeps nothing between two runs, which may also overlap."""
+    """Wipes namespaces of one discovery. It keeps nothing between two runs, which may also overlap.
+
+    :ivar resumes: whether a wipe may begin where an interrupted one ended. A command of another user zeroes all: it
+        does not believe this one.
+    """
 
     def __init__(
         self,
@@ -56,6 +60,7 @@ class Engine:
         self._threads = threads
         self._rate = rate
         self._wait = wait
+        self.resumes = not command
         self._command = command or interpreter.command("vpmem_driver.wipe.child", site=False)
 
     def run(self, jobs: Iterable[Job], watcher: Watcher, stop: threading.Event | None = None) -> dict[str, Result]:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tests.unit.discovery import hosts
-from vpmem_driver import model
+from vpmem_driver import exception, model
 from vpmem_driver.discovery import base
 
 
@@ -23,13 +23,13 @@ def test_order_is_by_name_then_uuid_then_device() -> None:
     names = [None, "a", "b"]
     ordered = [namespace(name=name, uuid=identity) for name in names for identity in (None, "1" * 36 + (name or ""))]
     shuffled = random.sample(ordered, len(ordered))
-    assert base.mark_shared_identities(shuffled) == tuple(ordered)
+    assert base.check("ndctl", shuffled) == tuple(ordered)
 
 
 def test_a_shared_identity_makes_all_unusable() -> None:
     shared, other = namespace(), namespace()
     twice = [shared, namespace(uuid=shared.uuid), other]
-    found = {each.name: each for each in base.mark_shared_identities(twice)}
+    found = {each.name: each for each in base.check("ndctl", twice)}
     assert found[other.name] == other
     assert found[shared.name] == msgspec.structs.replace(shared, unusable="another namespace has the same uuid")
     assert sum(each.unusable is not None for each in found.values()) == 2
@@ -37,13 +37,86 @@ def test_a_shared_identity_makes_all_unusable() -> None:
 
 def test_a_reason_that_is_there_stays() -> None:
     shared = namespace(unusable="for a reason")
-    found = base.mark_shared_identities([shared, namespace(uuid=shared.uuid)])
+    found = base.check("ndctl", [shared, namespace(uuid=shared.uuid)])
     assert sorted(each.unusable for each in found) == ["another namespace has the same uuid", "for a reason"]
 
 
 def test_to_have_no_identity_is_not_to_share_one() -> None:
-    found = base.mark_shared_identities([namespace(uuid=None, unusable="it has no uuid") for _ in range(3)])
+    found = base.check("ndctl", [namespace(uuid=None, unusable="it has no uuid") for _ in range(3)])
     assert {each.unusable for each in found} == {"it has no uuid"}
+
+
+# What no host can have
+
+
+def _short(number: int) -> str:
+    return f"{number:#x}"[:20]  # str() refuses long ones
+
+
+def checked(**values: object) -> model.Namespace:
+    (found,) = base.check("ndctl", [namespace(**values)])
+    return found
+
+
+@pytest.mark.parametrize("size", [1 << 52, (1 << 63) - 1, 1 << 63, 1 << 400, 16**4090], ids=_short)
+def test_a_size_that_no_processor_addresses_makes_it_unusable(size: int) -> None:
+    found = checked(size=size)
+    assert "its size, 0x" in found.unusable
+    assert "4503599627370496" in found.unusable
+    assert len(found.unusable) < 200
+    assert found.size == 0
+
+
+@pytest.mark.parametrize("align", [-4096, 0, 512, 4097, 3 << 20, 2 << 30, 1 << 70, 16**4090], ids=_short)
+def test_an_alignment_that_no_device_has_makes_it_unusable(align: int) -> None:
+    found = checked(align=align)
+    assert "its alignment, " in found.unusable
+    assert len(found.unusable) < 200
+    assert found.align == base.DEFAULT_ALIGN
+
+
+@pytest.mark.parametrize("node", [-1, 1024, 1 << 31, 1 << 70])
+def test_a_numa_node_that_linux_cannot_have_is_unknown(node: int) -> None:
+    found = checked(numa_node=node)
+    assert (found.numa_node, found.unusable) == (None, None)
+
+
+def test_the_largest_that_can_be() -> None:
+    largest = {"size": (1 << 52) - 4096, "align": 1 << 30, "numa_node": 1023}
+    found = checked(**largest)
+    assert {key: getattr(found, key) for key in largest} == largest
+    assert found.unusable is None
+
+
+def test_sizes_that_add_up_to_more_than_a_processor_addresses() -> None:
+    with pytest.raises(exception.DiscoveryFailed, match="add up to 4503599627370496 bytes"):
+        base.check("ndctl", [namespace(size=1 << 51) for _ in range(2)])
+
+
+def test_a_reason_stays_and_numbers_are_possible_all_the_same() -> None:
+    found = checked(size=-1, align=1, numa_node=1 << 31, unusable="for a reason")
+    assert (found.size, found.align, found.numa_node) == (0, base.DEFAULT_ALIGN, None)
+    assert found.unusable == "for a reason"
+
+
+@pytest.mark.parametrize(("name", "shown"), [("a\0b", "a\\x00b"), ("\x1b[31m", "\\x1b[31m"), ("\udcff", "\\udcff")])
+def test_a_name_that_cannot_be_printed_is_escaped(name: str, shown: str) -> None:
+    assert checked(name=name).name == shown
+
+
+def test_a_device_path_that_cannot_be_printed_makes_it_unusable() -> None:
+    found = checked(device="/dev/dax0.0\0")
+    assert found.device is None
+    assert "path" in found.unusable
+
+
+UUID = "854abf5c-e586-11f1-93cc-99733b9ab34e"
+IDENTITIES = {UUID: UUID, UUID.upper(): UUID, "x" * 36: None, UUID.replace("-", "_"): None, UUID[:-1] + "\0": None}
+
+
+@pytest.mark.parametrize(("text", "uuid"), IDENTITIES.items())
+def test_only_a_uuid_is_an_identity(text: str, uuid: str | None) -> None:
+    assert base.canonical_uuid(text) == uuid
 
 
 NODES = {"0\n": 0, "12": 12, "-1\n": None, "": None, "x\n": None, "\xff": None}

@@ -97,13 +97,18 @@ def test_nothing_is_told_of_what_is_not_used(tmp_path: pathlib.Path, caplog: pyt
 
 def test_what_is_looked_at(tmp_path: pathlib.Path) -> None:
     names = ["node", "node00", "node-1", "node1x", "Node0", "node\u0661", "node1234567", ".node0", "other"]
-    for name in ["node0", "node7", "node12", *names]:
+    for name in ["node0", "node7", "node1023", *names]:
         hosts.allocated(tmp_path / name / hosts.new_name())
         (tmp_path / name / "node1").mkdir()
         (tmp_path / name / "lost+found").mkdir()
     found = directory.DirectoryDiscovery(str(tmp_path)).namespaces()
-    assert sorted(each.numa_node for each in found if each.name != "node1") == [0, 7, 12]
+    assert sorted(each.numa_node for each in found if each.name != "node1") == [0, 7, 1023]
     assert {each.unusable for each in found if each.name == "node1"} == {"it is a directory"}
+
+
+def test_a_node_that_linux_cannot_have_is_unknown(tmp_path: pathlib.Path) -> None:
+    hosts.allocated(tmp_path / "node999999" / hosts.new_name())
+    assert (one(tmp_path).numa_node, one(tmp_path).unusable) == (None, None)
 
 
 def test_a_link_to_a_node_directory_is_not_followed(tmp_path: pathlib.Path) -> None:

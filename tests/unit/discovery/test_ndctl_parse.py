@@ -215,6 +215,17 @@ def test_two_of_one_name_are_both_usable() -> None:
     assert [(each.name, each.unusable) for each in found] == [(first.name, None)] * 2
 
 
+@pytest.mark.parametrize(("key", "value"), [("size", 1 << 62), ("size", -(1 << 62)), ("align", 3), ("align", 1 << 63)])
+@pytest.mark.parametrize("in_device", [False, True])
+def test_numbers_that_cannot_be_make_it_unusable(key: str, value: int, in_device: bool) -> None:
+    said = hosts.Slot().json()
+    device = said["daxregion"]["devices"][0]
+    if not in_device:
+        del device[key], said["daxregion"][key]
+    (device if in_device else said)[key] = value
+    assert one(said).unusable is not None
+
+
 # NUMA node: the namespace's, its region's, that of sysfs, the target node
 
 
@@ -242,6 +253,7 @@ def test_numa_node_by_preference() -> None:
     del said["daxregion"]["devices"][0]["target_node"]
     assert one(said).numa_node is None
     assert one(said | {"numa_node": -1}).numa_node is None
+    assert one(said | {"numa_node": 1 << 31}).numa_node is None
 
 
 def test_one_regions_node_is_not_anothers() -> None:
@@ -320,6 +332,9 @@ def parse_or_fail(text: str) -> None:
         return
     for each in found:
         assert each.unusable is not None or (each.uuid and each.name and each.device and each.size > 0)
+        assert 0 <= each.size < 1 << 52
+        assert 0 < each.align <= 1 << 30
+        assert each.numa_node is None or 0 <= each.numa_node < 1024
 
 
 JSON = st.recursive(

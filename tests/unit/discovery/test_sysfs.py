@@ -201,6 +201,36 @@ def test_a_number_that_is_none(tree: hosts.Tree) -> None:
     assert "/size cannot be read (it holds no number)" in str(failure(tree.root))
 
 
+def test_a_number_that_cannot_be_makes_it_unusable(tree: hosts.Tree) -> None:
+    slot = hosts.Slot()
+    tree.slot(slot)
+    tree.attribute("nd", slot.dev, "numa_node").write_text(f"{1 << 31}\n")
+    assert one(tree).numa_node is None
+    tree.attribute("dax", slot.devices[0][0], "size").write_text("0x" + "f" * 4000 + "\n")  # too long for str()
+    assert "its size, 0xffff" in one(tree).unusable
+
+
+def test_a_number_that_int_does_not_take(tree: hosts.Tree) -> None:
+    slot = hosts.Slot()
+    tree.slot(slot)
+    for name in ("numa_node", "target_node"):
+        tree.attribute("nd", slot.dev, name).write_text("9" * 4301)
+    assert one(tree).numa_node is None
+    tree.attribute("dax", slot.devices[0][0], "size").write_text("9" * 4301)
+    assert "its size, 0x" in one(tree).unusable
+    tree.attribute("dax", slot.devices[0][0], "align").write_text("9" * 4301)
+    assert one(tree).align == 2 << 20
+
+
+@pytest.mark.parametrize("holder", ["dax0.0\0", "../../../etc", "dax0.0\nx", "\udcff"])
+def test_a_holder_that_is_no_device(tree: hosts.Tree, holder: str) -> None:
+    slot = hosts.Slot()
+    tree.slot(slot)
+    path = tree.attribute("nd", slot.dev, "holder")
+    path.write_bytes(os.fsencode(holder) + b"\n")
+    assert f"{slot.dev}/holder cannot be read (it holds no name of a device)" in str(failure(tree.root))
+
+
 def test_options(tmp_path: pathlib.Path) -> None:
     assert sysfs.SysfsDiscovery().options() == {}
     assert sysfs.SysfsDiscovery(str(tmp_path)).options() == {"root": str(tmp_path)}
