@@ -2,6 +2,10 @@
 
 import typing
 
+from lxml import etree
+from nova import exception as nova_exception
+from nova import objects
+
 from vpmem_driver import guestxml
 from vpmem_driver.domains import Domains, same_file
 
@@ -13,6 +17,18 @@ class HostGuests(Domains):
         """`host` is the driver's ``nova.virt.libvirt.host.Host``."""
         super().__init__(None)
         self._host = host
+
+    def runs(self, uuid: str) -> bool:
+        """Whether the guest of that instance runs here."""
+        return any(guest.uuid == uuid for guest in self._host.list_guests(only_running=True))
+
+    def memory_paths(self, instance: objects.Instance) -> list[str]:
+        """The paths of the memory devices of the instance's domain, running or shut off; empty when there is none."""
+        try:
+            xml = self._host.get_guest(instance).get_xml_desc()
+        except nova_exception.InstanceNotFound:
+            return []
+        return [path.text or "" for path in etree.fromstring(xml).iterfind("devices/memory/source/path")]
 
     def user_of(self, device: str, *, defined: bool = False) -> str | None:
         """Which running guest has `device`, in words."""

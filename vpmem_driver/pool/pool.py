@@ -253,17 +253,17 @@ class Pool(Books):
         LOG.info("%s released %s", owner, _names(released))
         return tuple(self._view.record(row) for row in dirty)
 
-    def renew(self, owner: str) -> None:
-        """Have all that `owner` holds wiped, and keep it for that owner, who starts anew.
+    def renew(self, owner: str, uuids: Collection[str] | None = None) -> None:
+        """Have all that `owner` holds wiped, or exactly `uuids` of it, and keep it for that owner, who starts anew.
 
         They are reserved when this returns; :meth:`claim_exact` waits for their wipes.
 
         :raises InvalidRequest: `owner` is no uuid
-        :raises NotOwner: it holds nothing
+        :raises NotOwner: it does not hold them; nothing was changed
         """
         owner = requests.owner(owner)
         with self._change():
-            renewed = self._held(owner, None)
+            renewed = self._held(owner, uuids)
             for row in renewed:
                 if row.state is State.CLAIMED:
                     self._move(row, State.DIRTY, "renewed", owner=owner, position=row.position)
