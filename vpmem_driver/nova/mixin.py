@@ -22,7 +22,9 @@ from vpmem_driver import exception, guestxml, model
 from vpmem_driver.nova import installation
 from vpmem_driver.nova.decisions import Action, Cleanup, on_cleanup
 from vpmem_driver.nova.guests import HostGuests
-from vpmem_driver.nova.host import HostPool
+from vpmem_driver.nova.host import HostPool, failures_logged
+from vpmem_driver.nova.instances import HostInstances
+from vpmem_driver.nova.leftovers import Leftovers
 
 LOG = logging.getLogger(__name__)
 
@@ -55,9 +57,11 @@ class VPMEMDriverMixin(_Driver):
     # Discovery and inventory
 
     def _discover_vpmems(self, vpmem_conf: list[str] | None = None) -> tuple[dict, dict]:  # noqa: ARG002
-        self._vpmem = HostPool.open(CONF, HostGuests(self._host))
+        guests = HostGuests(self._host)
+        self._vpmem = HostPool.open(CONF, guests)
         if self._vpmem is None:
             return {}, {}
+        self._vpmem_leftovers = Leftovers(self._vpmem, guests)
         by_class: dict[str, list[objects.LibvirtVPMEMDevice]] = {}
         by_name = self._vpmem.devices()
         for device in by_name.values():
@@ -68,6 +72,7 @@ class VPMEMDriverMixin(_Driver):
         self, provider_tree: typing.Any, nodename: str, inventory: dict, resources: dict
     ) -> None:
         if self._vpmem is not None:
+            self._vpmem.settle_picks(lambda: HostInstances.read(self._vpmem_host))
             inventory.update(self._vpmem.inventories())
             resources.update(self._vpmem.resources(provider_tree.data(nodename).uuid))
 
@@ -75,6 +80,7 @@ class VPMEMDriverMixin(_Driver):
         """Asked for by each periodic run, and not under the resource tracker's lock: the time to look for leftovers."""
         if self._vpmem is not None:
             self._release_deleted(self._vpmem)
+            self._vpmem_leftovers.settle(self._vpmem_host)
             self._vpmem.background.start()
         return super().get_available_resource(nodename)
 
@@ -207,15 +213,18 @@ class VPMEMDriverMixin(_Driver):
             )
         finally:
             # Also when that failed: the guest is gone, and Nova may never ask again.
-            self._after_cleanup(instance, destroy_disks=destroy_disks, migrate_data=migrate_data is not None)
+            with failures_logged(instance.uuid, "its persistent memory stays as it is"):
+                self._after_cleanup(instance, destroy_disks=destroy_disks, migrate_data=migrate_data is not None)
 
     def confirm_migration(
         self, context: typing.Any, migration: typing.Any, instance: objects.Instance, network_info: typing.Any
     ) -> None:
         super().confirm_migration(context, migration, instance, network_info)
         if self._vpmem is not None:
-            here = instance.host == self._vpmem_host
-            self._vpmem.release_others(instance, self._vpmem_names(instance) if here else ())
+            with failures_logged(instance.uuid, "its old persistent memory stays as it is"):
+                here = instance.host == self._vpmem_host
+                kept = self._get_vpmem_resources(self._get_resources(instance)) if here else ()
+                self._vpmem.release_others(instance, [resource.identifier for resource in kept])
 
     def pre_live_migration(  # noqa: PLR0917  as Nova has it
         self,
@@ -267,7 +276,7 @@ class VPMEMDriverMixin(_Driver):
             _complete(context, instance)
             yield
         except BaseException:
-            with contextlib.suppress(exception.VPMEMError):
+            with failures_logged(instance.uuid, "what it was given for this start stays with it"):
                 self._vpmem.release(instance, self._vpmem.held(instance) - before)
             raise
 
@@ -296,7 +305,8 @@ class VPMEMDriverMixin(_Driver):
             # A migration that failed has left it; Nova would take the instance's resources from it, twice.
             LOG.warning("Instance %s: a stale migration context is dropped", instance.uuid)
             instance.drop_migration_context()
-        names = self._vpmem_names(instance)
+        # Only where it matters: without Nova's database what is held can be released all the same.
+        names = self._vpmem_names(instance) if action in {Action.RENEW, Action.RELEASE_NAMED} else []
         if action is Action.RELEASE_NAMED:
             names += self._vpmem_names(instance, prefix="new_")  # between cells the record itself is empty
         self._vpmem.carry_out(action, instance, names)
