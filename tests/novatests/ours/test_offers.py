@@ -7,13 +7,8 @@ from nova import context
 from novatests.ours import base, test_defects
 
 
-class PickTest(test_defects.DefectTestCase):
+class PickTestCase(test_defects.DefectTestCase):
     """The resource tracker picks a namespace some time before the ledger has it."""
-
-    def setUp(self):
-        super().setUp()
-        self.source = self.start_host(1, SMALL=1)
-        self.dest = self.start_host(2, SMALL=2)
 
     def in_the_build_window(self, function):
         """Have `function` called once, when the tracker has picked for a guest and the ledger has nothing for it."""
@@ -32,6 +27,13 @@ class PickTest(test_defects.DefectTestCase):
         for _ in range(2):
             self.run_periodic(self.dest)
         return self.boot("SMALL", self.dest)
+
+
+class PickTest(PickTestCase):
+    def setUp(self):
+        super().setUp()
+        self.source = self.start_host(1, SMALL=1)
+        self.dest = self.start_host(2, SMALL=2)
 
     def test_a_resize_that_fails_at_the_source_gives_back_the_pick_of_the_destination(self):
         blocker = self.boot("SMALL", self.dest)
@@ -63,16 +65,6 @@ class PickTest(test_defects.DefectTestCase):
         server = self.boot("SMALL", self.dest)
         self.assertFalse(set(self.devices(server, self.dest)) & set(self.devices(others[0], self.dest)))
 
-    def test_what_is_picked_for_an_unshelving_is_not_given_to_another(self):
-        self.flags(shelved_offload_time=0)
-        server = self.boot("SMALL", self.dest)
-        self._shelve_server(server, expected_state="SHELVED_OFFLOADED")
-        blocker = self.boot("SMALL", self.source)  # it has no other place to go
-        others = self.in_the_build_window(self.periodic_and_boot)
-        self._unshelve_server(server)
-        self.assertFalse(set(self.devices(server, self.dest)) & set(self.devices(others[0], self.dest)))
-        self.assertEqual(1, len(self.source.holds(blocker)))
-
     def test_a_build_that_fails_before_its_claim_in_the_ledger_gives_back_its_pick_at_once(self):
         self.boot("SMALL", self.dest)
         driver = self.computes[self.dest.name].driver
@@ -92,21 +84,44 @@ class PickTest(test_defects.DefectTestCase):
             self.boot("SMALL", self.dest, expected_state="ERROR")
         self.boot("SMALL", self.dest)
 
+
+class UnshelveTest(PickTestCase):
+    """Nova records what is picked for an unshelving when the guest is up; until then it has the old record."""
+
+    def setUp(self):
+        super().setUp()
+        self.flags(shelved_offload_time=0)
+        self.source = self.start_host(1, SMALL=2)
+        self.dest = self.start_host(2, SMALL=3)
+        self.evacuated = [self.boot("SMALL", self.source) for _ in range(2)][1]
+        self.server = self.boot("SMALL", self.dest)
+        first = self.devices(self.server, self.dest)
+        self._shelve_server(self.server, expected_state="SHELVED_OFFLOADED")
+        self.assert_wiped(self.dest, first)
+        self.assertEqual(first, self.devices(self.boot("SMALL", self.dest), self.dest))
+
+    def assert_apart(self, others):
+        mine = self.devices(self.server, self.dest)
+        self.assertEqual(["small1"], [path.name for path in mine])
+        self.assertFalse(set(mine) & set(self.devices(others[0], self.dest)))
+
+    def test_what_is_picked_is_not_given_to_another(self):
+        others = self.in_the_build_window(self.periodic_and_boot)
+        self._unshelve_server(self.server)
+        self.assert_apart(others)
+
     def test_the_clean_up_of_another_host_s_names_does_not_give_back_a_pick(self):
         """A record may name another host's namespaces, which have the same names as those here."""
-        evacuated = self.boot("SMALL", self.source)
-        (name,) = [path.name for path in self.devices(evacuated, self.source)]
+        self.assertEqual(["small1"], self.source.holds(self.evacuated))
 
         def clean_up():
-            instance = self.instance(evacuated)
             driver = self.computes[self.dest.name].driver
-            driver.cleanup(context.get_admin_context(), instance, [], destroy_disks=False)
+            driver.cleanup(context.get_admin_context(), self.instance(self.evacuated), [], destroy_disks=False)
             return self.periodic_and_boot()
 
         others = self.in_the_build_window(clean_up)
-        server = self.boot("SMALL", self.dest)
-        self.assertEqual("small0", name)
-        self.assertFalse(set(self.devices(server, self.dest)) & set(self.devices(others[0], self.dest)))
+        self._unshelve_server(self.server)
+        self.assert_apart(others)
 
 
 class RollbackTest(test_defects.DefectTestCase):
