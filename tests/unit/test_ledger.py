@@ -14,6 +14,8 @@ import pytest
 from vpmem_driver import exception, ledger, model
 from vpmem_driver.model import State
 
+OWNER = str(uuid.uuid4())
+
 
 def namespace(**changes):
     values = {
@@ -53,9 +55,9 @@ def test_a_new_namespace_is_unknown_and_in_the_history(records):
 def test_a_claim_is_there_for_the_next_process(records, tmp_path):
     row = insert(records)
     with records.transaction():
-        moved = records.move(row, State.CLAIMED, "claimed", owner="me", position=0, label="L", device="/dev/dax9.9")
+        moved = records.move(row, State.CLAIMED, "claimed", owner=OWNER, position=0, label="L", device="/dev/dax9.9")
     other = ledger.Ledger(tmp_path / "state")
-    (held,) = other.held("me")
+    (held,) = other.held(OWNER)
     other.close()
     assert (held.uuid, held.state, held.label, held.device) == (row.uuid, State.CLAIMED, "L", "/dev/dax9.9")
     assert held == moved
@@ -188,7 +190,7 @@ def test_it_is_durable_and_private(records, tmp_path):
     assert records._db.execute("PRAGMA synchronous").fetchone()[0] == 2, "2 is FULL"
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state").iterdir()}
-    assert len(modes) == 3, "the database, its write-ahead log and its shared memory"
+    assert len(modes) == 4, "the database, its write-ahead log, its shared memory and the lock"
     assert set(modes.values()) == {0o600}
 
 
