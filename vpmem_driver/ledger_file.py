@@ -25,7 +25,7 @@ _CORRUPT_REMEDY = (
     "Keep a copy, then move it away: every namespace is then unknown, and is wiped before it is handed out; "
     "what guests have must be adopted first. Or restore a backup, if nothing was claimed or released after it."
 )
-_MEDIUM_REMEDY = "Look in the kernel log for errors of its medium, and whether its user has a disk quota; then try again."
+_MEDIUM_REMEDY = "Look for errors of its medium in the kernel log, and at the disk quota of its user; then try again."
 _PERMISSION_REMEDY = "Check that [vpmem] state_path is on a writable filesystem and belongs to this user."
 _REMEDIES = {
     sqlite3.SQLITE_FULL: "Make room on its filesystem, then try again.",
@@ -86,7 +86,7 @@ class LedgerFile:
         try:
             self._write_lock.acquire()
         except TimeoutError as error:
-            raise self._busy_error() from error
+            raise self._busy_error(ledger_lock.holder(self.path.with_name(LOCK_NAME))) from error
         except OSError as error:
             raise state_directory.error_of(self.path, error) from error
 
@@ -105,7 +105,7 @@ class LedgerFile:
 
     def _open_lock(self) -> tuple[os.stat_result, ledger_lock.WriteLock]:
         """Make the directory and the lock's file, if they are not there; the directory's status and the lock."""
-        lock_file = self.path.parent / LOCK_NAME
+        lock_file = self.path.with_name(LOCK_NAME)
         try:
             directory = state_directory.prepare(self.path)
             state_directory.make_file(lock_file, directory)
@@ -215,22 +215,20 @@ class LedgerFile:
                     raise self._error(error) from error
                 patience = patience or ledger_lock.Patience()
                 if self._db.in_transaction or not patience.wait():
-                    raise self._busy_error() from error
+                    writer = ledger_lock.sqlite_writer(self.path.with_name(FILE_NAME + "-shm"))
+                    raise self._busy_error(writer) from error
 
     def _error(self, error: sqlite3.Error | UnicodeDecodeError) -> exception.LedgerError:
         """What SQLite reports, as an error with a remedy."""
         code = _code(error)
         if code in _CORRUPT:
             return self._corrupt(str(error))
-        return exception.LedgerError(
-            path=self.path, reason=str(error), remedy=_REMEDIES.get(code, _PERMISSION_REMEDY)
-        )
+        return exception.LedgerError(path=self.path, reason=str(error), remedy=_REMEDIES.get(code, _PERMISSION_REMEDY))
 
     def _corrupt(self, reason: str) -> exception.LedgerCorrupt:
         return exception.LedgerCorrupt(path=self.path, reason=reason, remedy=_CORRUPT_REMEDY)
 
-    def _busy_error(self) -> exception.LedgerError:
-        process = ledger_lock.holder(self.path.parent / LOCK_NAME, self.path.with_name(FILE_NAME + "-shm"))
+    def _busy_error(self, process: int | None) -> exception.LedgerError:
         who = "another process" if process is None else f"process {process}"
         return exception.LedgerError(
             path=self.path,

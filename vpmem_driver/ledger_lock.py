@@ -14,6 +14,7 @@ SQLite has a write lock of its own. This lock is held around it, on a file besid
 flock(2) and not fcntl(2), because a process that closes any descriptor of a file loses all its fcntl locks on it.
 """
 
+import errno
 import fcntl
 import os
 import pathlib
@@ -65,8 +66,10 @@ class WriteLock:
         """Take the lock.
 
         :raises TimeoutError: another process holds it for too long
-        :raises OSError: the filesystem does not have such locks
+        :raises OSError: it is closed, or its filesystem does not have such locks
         """
+        if self._file.closed:
+            raise OSError(errno.EBADF, "it is closed")
         patience = None
         while True:
             try:
@@ -85,9 +88,14 @@ class WriteLock:
         self._file.close()
 
 
-def holder(lock_file: pathlib.Path, shared_memory: pathlib.Path) -> int | None:
-    """The process that holds this lock, or else SQLite's write lock; None when the kernel does not tell."""
-    return _holder("FLOCK", lock_file, 0) or _holder("POSIX", shared_memory, _SQLITE_WRITE_LOCK)
+def holder(lock_file: pathlib.Path) -> int | None:
+    """The process that holds the lock; None when the kernel does not tell."""
+    return _holder("FLOCK", lock_file, 0)
+
+
+def sqlite_writer(shared_memory: pathlib.Path) -> int | None:
+    """The process that holds SQLite's own write lock; None when the kernel does not tell."""
+    return _holder("POSIX", shared_memory, _SQLITE_WRITE_LOCK)
 
 
 def _holder(kind: str, path: pathlib.Path, offset: int) -> int | None:

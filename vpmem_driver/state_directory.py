@@ -53,13 +53,13 @@ def prepare(path: pathlib.Path) -> os.stat_result:
     status, user = directory.stat(), os.geteuid()
     if user not in {0, status.st_uid}:
         raise exception.LedgerError(
-            path=path, reason=f"{directory} belongs to {_name(status.st_uid)}", remedy=_PERMISSION
+            path=path, reason=f"{directory} belongs to user {_name(status.st_uid)}", remedy=_PERMISSION
         )
     if status.st_mode & 0o022:
         raise exception.LedgerError(
             path=path,
             reason=f"other users may write to {directory} (mode {stat.S_IMODE(status.st_mode):04o})",
-            remedy=f"Make sure that the files in it are from {_name(status.st_uid)}, then 'chmod 700 {directory}'.",
+            remedy=f"Make sure that nobody else has put the files there, then 'chmod 700 {directory}'.",
         )
     _refuse_replaceable(path, user)
     return status
@@ -77,7 +77,7 @@ def _refuse_replaceable(path: pathlib.Path, user: int) -> None:
             if mode & stat.S_IWOTH and not (mode & stat.S_ISVTX and owner in {0, user}):
                 raise exception.LedgerError(
                     path=path,
-                    reason=f"{entry} belongs to {_name(owner)}, and everybody may write to {parent}",
+                    reason=f"{entry} belongs to user {_name(owner)}, and everybody may write to {parent}",
                     remedy="Set [vpmem] state_path to a directory that nobody else can put there.",
                 )
 
@@ -98,6 +98,9 @@ def make_file(file: pathlib.Path, directory: os.stat_result) -> None:
     try:
         if directory.st_uid != os.geteuid():
             os.fchown(descriptor, directory.st_uid, directory.st_gid)
+    except OSError:
+        file.unlink()
+        raise
     finally:
         os.close(descriptor)
 
@@ -114,7 +117,7 @@ def check_file(path: pathlib.Path, file: pathlib.Path, directory: os.stat_result
     if not stat.S_ISREG(status.st_mode):
         raise exception.LedgerError(path=path, reason=f"{file} is no regular file", remedy="Move it away.")
     if status.st_uid != directory.st_uid:
-        reason = f"{file} belongs to {_name(status.st_uid)} and its directory to {owner}"
+        reason = f"{file} belongs to user {_name(status.st_uid)} and its directory to user {owner}"
         raise exception.LedgerError(path=path, reason=reason, remedy=remedy)
     if status.st_mode & 0o022:
         reason = f"other users may write to {file} (mode {stat.S_IMODE(status.st_mode):04o})"
@@ -141,4 +144,4 @@ def _name(user: int) -> str:
     try:
         return pwd.getpwuid(user).pw_name
     except KeyError:
-        return f"uid {user}"
+        return str(user)

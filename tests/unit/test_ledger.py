@@ -265,6 +265,78 @@ class TestUnusable:
         opened.close()
         assert "Use the newer vpmem_driver" in self.refused(tmp_path, exception.LedgerVersion)
 
+    def test_an_empty_file_is_no_new_ledger(self, tmp_path):
+        """It would say of all that guests have that it is unknown."""
+        (tmp_path / ledger.FILE_NAME).touch(mode=0o600)
+        assert "it is empty" in self.refused(tmp_path, exception.LedgerCorrupt)
+
+    def test_a_log_without_its_ledger(self, tmp_path):
+        """SQLite would take a new ledger for the one that the log belongs to."""
+        with contextlib.closing(ledger.Ledger(tmp_path)) as records:
+            insert(records)
+            log = (tmp_path / "ledger.sqlite3-wal").read_bytes()
+        (tmp_path / ledger.FILE_NAME).unlink()
+        (tmp_path / "ledger.sqlite3-wal").write_bytes(log)
+        assert "its write-ahead log is" in self.refused(tmp_path, exception.LedgerCorrupt)
+        (tmp_path / "ledger.sqlite3-wal").unlink()
+        ledger.Ledger(tmp_path).close()
+
+    def test_half_made_by_a_process_that_was_killed_it_is_made_anew(self, tmp_path):
+        with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite3.new")) as draft:
+            draft.execute(ledger.MIGRATIONS[0].split(";\n")[0])
+            draft.commit()
+        with contextlib.closing(ledger.Ledger(tmp_path)) as records:
+            insert(records)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.lock", "ledger.sqlite3"]
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ("UPDATE namespace SET state = 'clean', owner = NULL, position = NULL", "newest history line"),
+            ("UPDATE namespace SET owner = '2c5a4c1e-0000-4000-8000-000000000001'", "newest history line"),
+            ("UPDATE namespace SET uuid = '2c5a4c1e-0000-4000-8000-000000000002'", "newest history line"),
+            ("UPDATE namespace SET changed = changed - 1", "newest history line"),
+            ("UPDATE namespace SET changed = changed + 1", "newest history line"),
+            ("DELETE FROM history", "newest history line"),
+            ("UPDATE history SET owner = NULL", "newest history line"),
+            ("UPDATE namespace SET uuid = upper(uuid)", "its uuid is none"),
+            ("UPDATE namespace SET owner = owner || '0'", "its owner is no uuid"),
+            ("UPDATE namespace SET last_owner = 'me'", "its last owner is no uuid"),
+            ("UPDATE namespace SET state = 'lost'", "CHECK constraint failed"),
+            ("UPDATE namespace SET position = NULL", "CHECK constraint failed"),
+            ("UPDATE namespace SET wiped = size + 1", "CHECK constraint failed"),
+            ("UPDATE namespace SET size = 0", "CHECK constraint failed"),
+        ],
+    )
+    def test_a_row_that_cannot_be(self, tmp_path, change, said):
+        with contextlib.closing(ledger.Ledger(tmp_path)) as records:
+            row = insert(records)
+            with records.transaction():
+                records.move(row, State.CLAIMED, "claimed", owner=OWNER, position=0)
+            records._db.execute("PRAGMA ignore_check_constraints = ON")
+            records._db.execute(change)
+        assert said in self.refused(tmp_path, exception.LedgerCorrupt)
+
+    def test_an_index_that_lacks_a_row(self, tmp_path):
+        """What an owner holds is looked up there."""
+        with contextlib.closing(ledger.Ledger(tmp_path)) as records:
+            row = insert(records)
+            with records.transaction():
+                records.move(row, State.CLAIMED, "claimed", owner=OWNER, position=0)
+            records._db.execute("PRAGMA writable_schema = ON")
+            records._db.execute(
+                "UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', 'NULL') WHERE name = 'namespace_owner'"
+            )
+        assert "namespace_owner" in self.refused(tmp_path, exception.LedgerCorrupt)
+
+    def test_text_that_is_not_utf_8(self, records):
+        row = insert(records)
+        records._db.execute("UPDATE namespace SET name = CAST(x'ff' AS TEXT) WHERE uuid = ?", (row.uuid,))
+        records._db.execute("UPDATE history SET name = CAST(x'ff' AS TEXT) WHERE uuid = ?", (row.uuid,))
+        for read in (records.rows, records.history):
+            with pytest.raises(exception.LedgerCorrupt, match="UTF-8"):
+                read()
+
     def test_damaged_pages(self, tmp_path):
         opened = ledger.Ledger(tmp_path)
         with opened.transaction():

@@ -75,7 +75,9 @@ def mutate(content, rng):
     page = rng.randrange(len(content) // PAGE) * PAGE
     other = rng.randrange(len(content) // PAGE) * PAGE
     length = rng.choice([1, 2, 16, 512])
-    kind = rng.choice(["bit", "bit", "bit", "byte", "byte", "zeros", "noise", "zero page", "page moved", "cut", "cut page"])
+    kind = rng.choice(
+        ["bit", "bit", "bit", "byte", "byte", "zeros", "noise", "zero page", "page moved", "cut", "cut page"]
+    )
     match kind:
         case "bit":
             damaged[at] ^= 1 << rng.randrange(8)
