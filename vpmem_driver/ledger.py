@@ -82,6 +82,13 @@ MIGRATIONS = (
     DROP TABLE history;
     ALTER TABLE moves RENAME TO history;
     """,
+    # What is done once in the life of a ledger.
+    """
+    CREATE TABLE mark (
+        name TEXT PRIMARY KEY,
+        at   TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 
 #: Another process holds the write lock for a few milliseconds; longer than this it hangs.
@@ -147,6 +154,10 @@ class Move:
 
 _ROW_COLUMNS = ", ".join(Row.__struct_fields__)
 _MOVE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Move))
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 class Ledger:
@@ -358,11 +369,20 @@ class Ledger:
         with self.transaction():
             self._execute("UPDATE namespace SET reason = ? WHERE uuid = ? AND state = 'dirty'", (reason, uuid))
 
+    def marked(self, name: str) -> bool:
+        """Whether :meth:`mark` has recorded `name`."""
+        with self._lock:
+            return self._execute("SELECT 1 FROM mark WHERE name = ?", (name,)).fetchone() is not None
+
+    def mark(self, name: str) -> None:
+        """Record durably that something is done which is done once for each ledger. A transaction of its own."""
+        with self.transaction():
+            self._execute("INSERT INTO mark (name, at) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, _now()))
+
     def _note(self, uuid: str, name: str | None, *, before: str | None, after: str, owner: str | None, why: str) -> int:
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         done = self._execute(
             "INSERT INTO history (at, uuid, name, from_state, to_state, owner, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (at, uuid, name, before, after, owner, why),
+            (_now(), uuid, name, before, after, owner, why),
         )
         assert done.lastrowid is not None  # noqa: S101  an INSERT into a rowid table has one
         return done.lastrowid

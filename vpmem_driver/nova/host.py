@@ -20,16 +20,20 @@ from oslo_config import cfg
 from vpmem_driver import conf, discovery, exception, ledger, model, wiping
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.domains import Domains
-from vpmem_driver.nova import waiting
+from vpmem_driver.nova import guests, waiting
 from vpmem_driver.nova.background import BackgroundWipe
 from vpmem_driver.nova.decisions import Action
 from vpmem_driver.nova.resources import HandOut, Picks
+from vpmem_driver.nova.starts import Starts
 from vpmem_driver.pool import Pool
 
 LOG = logging.getLogger(__name__)
 
 #: In which order free namespaces are offered: what costs no waiting comes first.
 _OFFERED = {model.State.CLEAN: 0, model.State.DIRTY: 1, model.State.UNKNOWN: 2}
+
+#: The ledger's mark for: what guests of the in-tree driver had on this host was adopted.
+_TAKEN_OVER = "nova: taken over from the in-tree driver"
 
 
 class HostPool:
@@ -41,6 +45,7 @@ class HostPool:
         #: of each resource class since the start
         self._totals: dict[str, int] = {}
         self.background = BackgroundWipe(pool)
+        self.starts = Starts(self._release_all)
 
     @classmethod
     def open(cls, options: cfg.ConfigOpts, domains: Domains) -> "HostPool | None":
@@ -181,6 +186,8 @@ class HostPool:
         What cannot be done is logged, and the ledger keeps what it has.
         """
         self._picks.forget(names)
+        if action is not Action.KEEP:
+            self.starts.leaves(instance.uuid)
         try:
             held = self._pool.ledger.held(instance.uuid)
             if action is Action.KEEP or not held:
@@ -190,7 +197,7 @@ class HostPool:
             elif action is Action.RELEASE_NAMED:
                 self.release(instance, [uuid for uuid in _which(names, held) if uuid is not None])
             else:
-                self.release(instance, [row.uuid for row in held])
+                self.starts.release(instance.uuid)
         except exception.VPMEMError as error:
             LOG.error("Instance %s: its persistent memory stays as it is: %s", instance.uuid, error)
 
@@ -210,31 +217,86 @@ class HostPool:
         except exception.VPMEMError as error:
             LOG.error("Instance %s: its old persistent memory stays as it is: %s", instance.uuid, error)
 
-    def adopt(self, instance: objects.Instance, resources: Sequence[objects.Resource]) -> None:
-        """Take over what a guest of the in-tree driver holds, as it is. What the ledger has already stays.
+    # The take-over from the in-tree driver
 
-        :param resources: of the instance's record
-        :raises VPMEMError: another owner has it, or its bytes are in it
+    def is_taken_over(self) -> bool:
+        """Whether this ledger knows what the guests of the in-tree driver had."""
+        return self._pool.marked(_TAKEN_OVER)
+
+    def end_take_over(self) -> None:
+        """Nova's record alone is no longer a reason to adopt anything."""
+        self._pool.mark(_TAKEN_OVER)
+
+    def without_claim(
+        self, instance: objects.Instance, resources: Sequence[objects.Resource]
+    ) -> list[objects.Resource]:
+        """Those of the instance's record that the ledger does not have for it."""
+        told = _which([resource.identifier for resource in resources], self._pool.ledger.held(instance.uuid))
+        return [resource for resource, uuid in zip(resources, told, strict=True) if uuid is None]
+
+    def adopt(
+        self, instance: objects.Instance, resource: objects.Resource, paths: Sequence[str], *, trusted: bool
+    ) -> None:
+        """Claim a namespace of the instance's record for it, as it is, if its guest has it.
+
+        What the ledger has for another, or knows to be without the instance's bytes, is logged and left alone.
+
+        :param paths: of the memory devices of the instance's domain
+        :param trusted: the record alone shows that the guest has it
+        :raises VPMEMError: the ledger fails, or a trusted record names what is not on this host
         """
-        names = [resource.identifier for resource in resources]
-        told = _which(names, self._pool.ledger.held(instance.uuid))
-        label_of = {
-            self._pool.find(resource.identifier): resource.metadata.label
-            for resource, uuid in zip(resources, told, strict=True)
-            if uuid is None
-        }
-        if label_of:
-            why = "Nova has it on record for this instance"
-            self._pool.adopt(instance.uuid, list(label_of), why=why, label_of=label_of)
+        owner, name = instance.uuid, resource.identifier
+        try:
+            uuid = self._pool.find(name)
+        except exception.ConfigurationError as error:
+            if trusted:
+                raise
+            LOG.error("Instance %s has %s on record here: %s Its guest cannot start without it.", owner, name, error)
+            return
+        (row,) = (row for row in self._pool.ledger.rows() if row.uuid == uuid)
+        has_it = any(guests.same_device(path, row.device or "") for path in paths)
+        if not (has_it or trusted or row.owner is not None or row.state is model.State.QUARANTINED):
+            LOG.warning("Instance %s has %s on record here, but no domain with it: its start wipes it", owner, name)
+            return
+        why = "its guest has it" if has_it else "Nova has it on record for this instance"
+        try:
+            self._pool.adopt(owner, [row.uuid], why=why, label_of={row.uuid: resource.metadata.label})
+        except exception.NotOwner as error:
+            LOG.error("Instance %s has %s on record here. %s %s", owner, name, error, _remedy(row))
 
     def owners(self) -> frozenset[str]:
         """The instances for which the ledger has anything."""
         return frozenset(row.owner for row in self._pool.ledger.rows() if row.owner is not None)
 
-    def release_deleted(self, owner: str) -> None:
-        """Give back what an instance holds that Nova has deleted while this host was down."""
-        self._pool.release(owner)
-        self.background.start()
+    def names(self, owner: str) -> list[str]:
+        """The names of what the ledger has for an owner, whether Nova knows it or not."""
+        return [row.name or row.uuid for row in self._pool.ledger.held(owner)]
+
+    def not_held(self, instance: objects.Instance, paths: Iterable[str]) -> list[str]:
+        """Those of `paths` that lead to no device which the instance holds and which is wiped if it had to be."""
+        devices = [
+            record.device
+            for record in self._pool.records()
+            if record.owner == instance.uuid and record.state == model.State.CLAIMED and record.device is not None
+        ]
+        return [path for path in paths if not any(guests.same_device(path, device) for device in devices)]
+
+    def _release_all(self, owner: str) -> None:
+        try:
+            self._pool.release(owner)
+            self.background.start()
+        except exception.NotOwner:
+            pass  # another process has released it
+        except exception.VPMEMError as error:
+            LOG.error("Instance %s: its persistent memory stays as it is: %s", owner, error)
+
+
+def _remedy(row: ledger.Row) -> str:
+    """What lets an instance start whose record names a namespace that it cannot have as it is."""
+    name = row.name or row.uuid
+    if row.owner is not None:
+        return f"Migrate it, or 'vpmem release {row.owner} --namespace {name}', then reboot it hard."
+    return f"Stop it, wipe {name} ('vpmem wipe {name}') and start it: it gets {name} empty."
 
 
 def _identifiers(records: Iterable[model.Record]) -> dict[str, str]:

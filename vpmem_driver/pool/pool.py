@@ -90,6 +90,14 @@ class Pool(Books):
         """The record itself, for reading its history."""
         return self._ledger
 
+    def marked(self, name: str) -> bool:
+        """Whether :meth:`mark` has recorded `name` in the ledger."""
+        return self._ledger.marked(name)
+
+    def mark(self, name: str) -> None:
+        """Record durably that something is done which is done once for each ledger."""
+        self._ledger.mark(name)
+
     # What there is
 
     def records(self) -> tuple[model.Record, ...]:
