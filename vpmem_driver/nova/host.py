@@ -32,9 +32,6 @@ LOG = logging.getLogger(__name__)
 #: In which order free namespaces are offered: what costs no waiting comes first.
 _OFFERED = {model.State.CLEAN: 0, model.State.DIRTY: 1, model.State.UNKNOWN: 2}
 
-#: The ledger's mark for: what guests of the in-tree driver had on this host was adopted.
-_TAKEN_OVER = "nova: taken over from the in-tree driver"
-
 
 class HostPool:
     """The namespaces of one compute host."""
@@ -71,6 +68,11 @@ class HostPool:
             raise nova_exception.PMEMNamespaceConfigInvalid(reason=str(error)) from error
         except exception.VPMEMError as error:
             raise nova_exception.GetPMEMNamespacesFailed(reason=str(error)) from error
+
+    @property
+    def pool(self) -> Pool:
+        """The pool itself, for the take-over."""
+        return self._pool
 
     # What there is
 
@@ -217,52 +219,12 @@ class HostPool:
         except exception.VPMEMError as error:
             LOG.error("Instance %s: its old persistent memory stays as it is: %s", instance.uuid, error)
 
-    # The take-over from the in-tree driver
-
-    def is_taken_over(self) -> bool:
-        """Whether this ledger knows what the guests of the in-tree driver had."""
-        return self._pool.marked(_TAKEN_OVER)
-
-    def end_take_over(self) -> None:
-        """Nova's record alone is no longer a reason to adopt anything."""
-        self._pool.mark(_TAKEN_OVER)
-
     def without_claim(
         self, instance: objects.Instance, resources: Sequence[objects.Resource]
     ) -> list[objects.Resource]:
         """Those of the instance's record that the ledger does not have for it."""
         told = _which([resource.identifier for resource in resources], self._pool.ledger.held(instance.uuid))
         return [resource for resource, uuid in zip(resources, told, strict=True) if uuid is None]
-
-    def adopt(
-        self, instance: objects.Instance, resource: objects.Resource, paths: Sequence[str], *, trusted: bool
-    ) -> None:
-        """Claim a namespace of the instance's record for it, as it is, if its guest has it.
-
-        What the ledger has for another, or knows to be without the instance's bytes, is logged and left alone.
-
-        :param paths: of the memory devices of the instance's domain
-        :param trusted: the record alone shows that the guest has it
-        :raises VPMEMError: the ledger fails, or a trusted record names what is not on this host
-        """
-        owner, name = instance.uuid, resource.identifier
-        try:
-            uuid = self._pool.find(name)
-        except exception.ConfigurationError as error:
-            if trusted:
-                raise
-            LOG.error("Instance %s has %s on record here: %s Its guest cannot start without it.", owner, name, error)
-            return
-        (row,) = (row for row in self._pool.ledger.rows() if row.uuid == uuid)
-        has_it = any(guests.same_device(path, row.device or "") for path in paths)
-        if not (has_it or trusted or row.owner is not None or row.state is model.State.QUARANTINED):
-            LOG.warning("Instance %s has %s on record here, but no domain with it: its start wipes it", owner, name)
-            return
-        why = "its guest has it" if has_it else "Nova has it on record for this instance"
-        try:
-            self._pool.adopt(owner, [row.uuid], why=why, label_of={row.uuid: resource.metadata.label})
-        except exception.NotOwner as error:
-            LOG.error("Instance %s has %s on record here. %s %s", owner, name, error, _remedy(row))
 
     def owners(self) -> frozenset[str]:
         """The instances for which the ledger has anything."""
@@ -289,14 +251,6 @@ class HostPool:
             pass  # another process has released it
         except exception.VPMEMError as error:
             LOG.error("Instance %s: its persistent memory stays as it is: %s", owner, error)
-
-
-def _remedy(row: ledger.Row) -> str:
-    """What lets an instance start whose record names a namespace that it cannot have as it is."""
-    name = row.name or row.uuid
-    if row.owner is not None:
-        return f"Migrate it, or 'vpmem release {row.owner} --namespace {name}', then reboot it hard."
-    return f"Stop it, wipe {name} ('vpmem wipe {name}') and start it: it gets {name} empty."
 
 
 def _identifiers(records: Iterable[model.Record]) -> dict[str, str]:

@@ -6,8 +6,9 @@ namespaces. Then only a domain of the instance that has the device shows that th
 """
 
 import contextlib
+import logging
 import typing
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from nova import context as nova_context
 from nova import exception as nova_exception
@@ -15,32 +16,47 @@ from nova import objects
 from nova.compute import vm_states
 
 from vpmem_driver import exception
-from vpmem_driver.nova.guests import HostGuests
+from vpmem_driver.ledger import Row
+from vpmem_driver.model import State
+from vpmem_driver.nova.guests import HostGuests, same_device
 from vpmem_driver.nova.host import HostPool
+from vpmem_driver.pool import Pool
+
+LOG = logging.getLogger(__name__)
+
+#: The ledger's mark for: what guests of the in-tree driver had on this host was adopted.
+_TAKEN_OVER = "nova: taken over from the in-tree driver"
+
+#: The ledger is out of date, then, and not only in what it has of one instance.
+_INTERLUDE_REMEDY = (
+    "If the in-tree driver has run on this host since, move the ledger away: what guests have is then adopted anew."
+)
 
 #: An instance in one of these has never had a guest here, or has none that owns anything.
 _NO_GUEST = (vm_states.BUILDING, vm_states.SHELVED_OFFLOADED)
 
 
-def take_over(pool: HostPool, host: str, guests: HostGuests) -> None:
+def take_over(host_pool: HostPool, host: str, guests: HostGuests) -> None:
     """Adopt what instances have on `host` and do not hold in its ledger.
 
-    :raises GetPMEMNamespacesFailed: the ledger fails, or what is on record at the take-over is not on the host
+    :raises GetPMEMNamespacesFailed: the ledger fails, or to start would put the memory of an instance at risk
     """
-    context = nova_context.get_admin_context()
+    context, pool = nova_context.get_admin_context(), host_pool.pool
     try:
         nodes = objects.ComputeNodeList.get_all_by_host(context, host)
     except nova_exception.ComputeHostNotFound:
         if not guests.uuids():
-            pool.end_take_over()  # the first start of a new host: no instance has ever been here
+            pool.mark(_TAKEN_OVER)  # the first start of a new host: no instance has ever been here
         return
-    first = not pool.is_taken_over()
-    for instance, resources in _on_record(context, host, nodes):
+    first = not pool.marked(_TAKEN_OVER)
+    recorded = list(_on_record(context, host, nodes))
+    instances = {instance.uuid for instance, _ in recorded}
+    for instance, resources in recorded:
         # With a migration, failed or not, the record may be of what no guest has had yet.
         trusted = first and instance.migration_context is None
-        for resource in pool.without_claim(instance, resources):
+        for resource in host_pool.without_claim(instance, resources):
             try:
-                pool.adopt(instance, resource, guests.memory_paths(instance), trusted=trusted)
+                _adopt(pool, instance, resource, guests, trusted=trusted, instances=instances)
             except exception.VPMEMError as error:
                 reason = (
                     f"instance {instance.uuid} has {resource.identifier} on record here, but: {error} "
@@ -48,7 +64,52 @@ def take_over(pool: HostPool, host: str, guests: HostGuests) -> None:
                 )
                 raise nova_exception.GetPMEMNamespacesFailed(reason=reason) from error
     if first:
-        pool.end_take_over()
+        pool.mark(_TAKEN_OVER)
+
+
+def _adopt(
+    pool: Pool,
+    instance: objects.Instance,
+    resource: objects.Resource,
+    guests: HostGuests,
+    *,
+    trusted: bool,
+    instances: Collection[str],
+) -> None:
+    """Claim a namespace of the instance's record for it, as it is, if its guest has it; else say what becomes of it.
+
+    :param trusted: the record alone shows that the guest has it
+    :param instances: those that Nova has on this host
+    :raises VPMEMError: the ledger fails, or memory that is in use is at risk
+    """
+    owner, name = instance.uuid, resource.identifier
+    try:
+        uuid = pool.find(name)
+    except exception.ConfigurationError as error:
+        if trusted:
+            raise
+        LOG.error("Instance %s has %s on record here: %s Its guest cannot start without it.", owner, name, error)
+        return
+    (row,) = (row for row in pool.ledger.rows() if row.uuid == uuid)
+    has_it = any(same_device(path, row.device or "") for path in guests.memory_paths(instance))
+    if not (has_it or trusted or row.owner is not None or row.state is State.QUARANTINED):
+        LOG.warning("Instance %s has %s on record here, but no domain with it: its start wipes it", owner, name)
+        return
+    why = "its guest has it" if has_it else "Nova has it on record for this instance"
+    try:
+        pool.adopt(owner, [uuid], why=why, label_of={uuid: resource.metadata.label})
+    except exception.NotOwner as error:
+        if has_it and row.state is not State.QUARANTINED and not row.begun and row.owner not in instances:
+            raise exception.LedgerError(path=pool.ledger.path, reason=str(error), remedy=_INTERLUDE_REMEDY) from error
+        LOG.error("Instance %s has %s on record here. %s %s", owner, name, error, _remedy(row))
+
+
+def _remedy(row: Row) -> str:
+    """What lets an instance start whose record names a namespace that it cannot have as it is."""
+    name = row.name or row.uuid
+    if row.owner is not None:
+        return f"Migrate it, or 'vpmem release {row.owner} --namespace {name}', then reboot it hard."
+    return f"Stop it, wipe {name} ('vpmem wipe {name}') and start it: it gets {name} empty."
 
 
 def _on_record(

@@ -9,6 +9,9 @@ from novatests.ours import test_defects
 from vpmem_driver import ledger
 from vpmem_driver.model import State
 
+#: An owner that Nova does not know.
+OTHER = "7f2f4b0e-4f5c-4a39-8d55-c2e0a1b4d001"
+
 
 class RecordTestCase(test_defects.DefectTestCase):
     @contextlib.contextmanager
@@ -76,8 +79,7 @@ class FailedResizeTest(RecordTestCase):
         self.assert_state(("quarantined", None), self.dest, "small0")
 
     def test_what_another_left_dirty_does_not_stop_the_start(self):
-        other = "7f2f4b0e-4f5c-4a39-8d55-c2e0a1b4d001"
-        self.move(self.dest, "small0", State.CLAIMED, owner=other, position=0)
+        self.move(self.dest, "small0", State.CLAIMED, owner=OTHER, position=0)
         self.move(self.dest, "small0", State.DIRTY)
         with self.held_open(self.dest.path("small0")):
             self.restart_host(self.dest)
@@ -86,11 +88,10 @@ class FailedResizeTest(RecordTestCase):
         self.assert_zero(self.devices(self.server, self.dest))
 
     def test_what_another_holds_does_not_stop_the_start(self):
-        other = "7f2f4b0e-4f5c-4a39-8d55-c2e0a1b4d001"
-        self.move(self.dest, "small0", State.CLAIMED, owner=other, position=0)
+        self.move(self.dest, "small0", State.CLAIMED, owner=OTHER, position=0)
         self.restart_host(self.dest)
-        self.assertTrue(self.said("ERROR", self.server["id"], "small0", other))
-        self.assert_state(("claimed", other), self.dest, "small0")
+        self.assertTrue(self.said("ERROR", self.server["id"], "small0", OTHER))
+        self.assert_state(("claimed", OTHER), self.dest, "small0")
 
 
 class KnownTest(RecordTestCase):
@@ -112,6 +113,23 @@ class KnownTest(RecordTestCase):
         self.move(self.host, self.path.name, State.QUARANTINED, reason="byte 0 is not zero")
         self.restart_host(self.host)
         self.assertTrue(self.said("ERROR", self.server["id"], self.path.name, "quarantined"))
+
+    def test_what_a_guest_has_and_another_left_dirty_stops_the_start(self):
+        """It would be wiped: a guest that is shut off does not stop that."""
+        self._stop_server(self.server)
+        self.move(self.host, self.path.name, State.CLAIMED, owner=OTHER, position=0)
+        self.move(self.host, self.path.name, State.DIRTY)
+        error = self.assert_does_not_start(self.host)
+        for words in (self.server["id"], self.path.name, "move the ledger away"):
+            self.assertIn(words, str(error))
+        self.assert_kept(self.written)
+
+    def test_what_a_guest_has_and_is_clean_in_the_ledger_is_adopted_as_it_is(self):
+        """The in-tree driver ran meanwhile, and gave out what was clean."""
+        self.move(self.host, self.path.name, State.CLEAN)
+        self.restart_host(self.host)
+        self.assert_holds([self.path.name], self.host, self.server)
+        self.assert_kept(self.written)
 
     def test_what_a_running_guest_has_is_adopted_as_it_is(self):
         self.lose()

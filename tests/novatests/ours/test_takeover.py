@@ -7,6 +7,8 @@ from nova import exception
 from nova.conf import CONF
 from novatests.ours import base
 
+from vpmem_driver import ledger
+
 INTREE = "libvirt.LibvirtDriver"
 OURS = "vpmem.VPMEMLibvirtDriver"
 
@@ -89,6 +91,24 @@ class TakeOverTest(base.VPMEMTestCase):
         self.assert_kept(written)
         self._delete_server(server)
         self.assert_zero(written)
+
+    def test_back_again_with_the_ledger_of_before_stops_the_start_where_a_guest_would_lose_its_memory(self):
+        host = self.start_host(1, SMALL=1)
+        first = self.boot("SMALL", host)
+        self.restart_with(host, INTREE)
+        self._delete_server(first)
+        second = self.boot("SMALL", host)
+        written = self.write(second, host)
+        self._stop_server(second)
+        error = self.assert_does_not_start(host, lambda host: self.restart_with(host, OURS))
+        for words in (second["id"], first["id"], "small0", "move the ledger away"):
+            self.assertIn(words, str(error))
+        self.assert_kept(written)
+        (host.state_path / ledger.FILE_NAME).unlink()
+        self.restart_with(host, OURS)
+        self.assert_holds(["small0"], host, second)
+        self._start_server(second)
+        self.assert_kept(written)
 
     def test_a_resize_that_waits_for_its_confirmation_keeps_what_it_has_on_both_hosts(self):
         source, dest = self.start_intree(1), self.start_intree(2)
