@@ -111,6 +111,13 @@ MIGRATIONS = (
     ALTER TABLE renewed RENAME TO namespace;
     CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
     """,
+    # What is done once in the life of a ledger.
+    """
+    CREATE TABLE mark (
+        name TEXT PRIMARY KEY,
+        at   TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 
 #: How many lines of the history are read at a time.
@@ -178,6 +185,10 @@ _MOVED = (
 )
 _MOVE = f"UPDATE namespace SET {', '.join(f'{column} = ?' for column in _MOVED)} WHERE uuid = ? AND changed = ?"  # noqa: S608
 _MOVE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Move))
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 class Ledger(ledger_file.LedgerFile):
@@ -386,11 +397,20 @@ class Ledger(ledger_file.LedgerFile):
                 (reason, row.uuid, run, run, row.changed),
             )
 
+    def marked(self, name: str) -> bool:
+        """Whether :meth:`mark` has recorded `name`."""
+        with self._lock:
+            return bool(self._fetch("SELECT 1 FROM mark WHERE name = ?", (name,)))
+
+    def mark(self, name: str) -> None:
+        """Record durably that something is done which is done once for each ledger. A transaction of its own."""
+        with self.transaction():
+            self._execute("INSERT INTO mark (name, at) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, _now()))
+
     def _note(self, uuid: str, name: str | None, *, before: str | None, after: str, owner: str | None, why: str) -> int:
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         done = self._execute(
             "INSERT INTO history (at, uuid, name, from_state, to_state, owner, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (at, uuid, name, before, after, owner, why),
+            (_now(), uuid, name, before, after, owner, why),
         )
         assert done.lastrowid is not None  # noqa: S101  an INSERT into a rowid table has one
         return done.lastrowid

@@ -311,6 +311,18 @@ def test_a_ledger_of_an_older_version_is_carried_over(tmp_path, monkeypatch, ver
     new.close()
 
 
+def test_a_mark_stays(tmp_path):
+    opened = ledger.Ledger(tmp_path)
+    assert not opened.marked("done")
+    opened.mark("done")
+    opened.mark("done")
+    opened.close()
+    again = ledger.Ledger(tmp_path)
+    assert again.marked("done")
+    assert not again.marked("something else")
+    again.close()
+
+
 class TestUnusable:
     """Each with a message that tells what to do; the file stays as it is."""
 

@@ -30,10 +30,9 @@ class HostGuests(Domains):
         """The paths of the memory devices of the instance's domain, running or shut off; empty when there is none."""
         with self.errors():
             try:
-                xml = self._host.get_guest(instance).get_xml_desc()
+                return memory_paths(self._host.get_guest(instance).get_xml_desc())
             except nova_exception.InstanceNotFound:
                 return []
-        return [path.text or "" for path in etree.fromstring(xml).iterfind("devices/memory/source/path")]
 
     def _dumps(self, *, defined: bool) -> Generator[Dump, None, None]:
         for guest in self._host.list_guests(only_running=not defined):
@@ -54,3 +53,13 @@ class HostGuests(Domains):
         except nova_exception.NovaException as error:
             remedy = "Check that libvirt runs on this host; Nova connects again by itself."
             raise self._error(str(error), remedy) from error
+
+    def uuids(self) -> frozenset[str]:
+        """The instances that have a domain on this host, running or shut off."""
+        with self.errors():
+            return frozenset(guest.uuid for guest in self._host.list_guests(only_running=False))
+
+
+def memory_paths(domain_xml: str | bytes) -> list[str]:
+    """The source path of each memory device that has one."""
+    return [path.text or "" for path in etree.fromstring(domain_xml).iterfind("devices/memory/source/path")]

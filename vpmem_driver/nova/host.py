@@ -19,7 +19,7 @@ from nova import objects
 from nova.privsep import libvirt as privsep_libvirt
 from oslo_config import cfg
 
-from vpmem_driver import conf, discovery, exception, ledger, model, wiping
+from vpmem_driver import conf, discovery, exception, hostpaths, ledger, model, wiping
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.domains import Domains
 from vpmem_driver.nova import waiting
@@ -27,6 +27,7 @@ from vpmem_driver.nova.background import BackgroundWipe
 from vpmem_driver.nova.decisions import Action
 from vpmem_driver.nova.instances import HostInstances
 from vpmem_driver.nova.resources import HandOut, Offers, Picks
+from vpmem_driver.nova.starts import Starts
 from vpmem_driver.pool import Pool
 
 LOG = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class HostPool:
         #: uuids of what cannot be handed out and an instance has an allocation for
         self._allocated: frozenset[str | None] = frozenset()
         self.background = BackgroundWipe(pool, wipe_parallel)
+        self.starts = Starts(self._release_all)
 
     @classmethod
     def open(cls, options: cfg.ConfigOpts, domains: Domains) -> "HostPool | None":
@@ -88,6 +90,11 @@ class HostPool:
             raise nova_exception.PMEMNamespaceConfigInvalid(reason=str(error)) from error
         except exception.VPMEMError as error:
             raise nova_exception.GetPMEMNamespacesFailed(reason=str(error)) from error
+
+    @property
+    def pool(self) -> Pool:
+        """The pool itself, for the take-over."""
+        return self._pool
 
     # What there is
 
@@ -261,6 +268,8 @@ class HostPool:
 
         What cannot be done is logged, and the ledger keeps what it has.
         """
+        if action is not Action.KEEP:
+            self.starts.leaves(instance.uuid)
         with failures_logged(instance.uuid, "its persistent memory stays as it is"):
             held = self._pool.ledger.held(instance.uuid)
             if action is Action.KEEP or not held:
@@ -272,7 +281,7 @@ class HostPool:
             elif action is Action.RELEASE_NAMED:
                 self.release(instance, [uuid for uuid in named if uuid is not None])
             else:
-                self.release(instance, [row.uuid for row in held])
+                self.starts.release(instance.uuid)
 
     def release(self, instance: objects.Instance, uuids: Iterable[str]) -> None:
         """Give back exactly `uuids`; they are wiped in the background."""
@@ -291,30 +300,34 @@ class HostPool:
                 return
             self.release(instance, [row.uuid for row in held if row.uuid not in kept])
 
-    def adopt(self, instance: objects.Instance, resources: Sequence[objects.Resource]) -> None:
-        """Take over what a guest of the in-tree driver holds, as it is. What the ledger has already stays.
-
-        :param resources: of the instance's record
-        :raises VPMEMError: another owner has it, or its bytes are in it
-        """
-        names = [resource.identifier for resource in resources]
-        told = _which(names, self._pool.ledger.held(instance.uuid))
-        label_of = {
-            self._pool.find(resource.identifier): resource.metadata.label
-            for resource, uuid in zip(resources, told, strict=True)
-            if uuid is None
-        }
-        if label_of:
-            why = "Nova has it on record for this instance"
-            self._pool.adopt(instance.uuid, list(label_of), why=why, label_of=label_of)
+    def without_claim(
+        self, instance: objects.Instance, resources: Sequence[objects.Resource]
+    ) -> list[objects.Resource]:
+        """Those of the instance's record that the ledger does not have for it."""
+        told = _which([resource.identifier for resource in resources], self._pool.ledger.held(instance.uuid))
+        return [resource for resource, uuid in zip(resources, told, strict=True) if uuid is None]
 
     def owners(self) -> frozenset[str]:
         """The instances for which the ledger has anything."""
         return frozenset(row.owner for row in self._pool.ledger.rows() if row.owner is not None)
 
-    def release_deleted(self, owner: str) -> None:
-        """Give back what an instance holds that Nova has deleted while this host was down. Never raises."""
-        with failures_logged(owner, "it is deleted, and what it has here is not released yet"):
+    def names(self, owner: str) -> list[str]:
+        """The names of what the ledger has for an owner, whether Nova knows it or not."""
+        return [row.name or row.uuid for row in self._pool.ledger.held(owner)]
+
+    def not_held(self, instance: objects.Instance, paths: Iterable[str]) -> list[str]:
+        """Those of `paths` that lead to no device which the instance holds and which is wiped if it had to be."""
+        devices = [
+            record.device
+            for record in self._pool.records()
+            if record.owner == instance.uuid and record.state == model.State.CLAIMED and record.device is not None
+        ]
+        held = hostpaths.Wanted(devices)
+        return [path for path in paths if not held.reached_from(path)]
+
+    def _release_all(self, owner: str) -> None:
+        """Release what an instance holds. Never raises."""
+        with failures_logged(owner, "its persistent memory stays as it is"), contextlib.suppress(exception.NotOwner):
             self._pool.release(owner)
             self.background.start()
 

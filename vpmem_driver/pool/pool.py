@@ -95,6 +95,14 @@ class Pool:
         """The record itself, for reading its history."""
         return self._books.ledger
 
+    def marked(self, name: str) -> bool:
+        """Whether :meth:`mark` has recorded `name` in the ledger."""
+        return self._books.ledger.marked(name)
+
+    def mark(self, name: str) -> None:
+        """Record durably that something is done which is done once for each ledger."""
+        self._books.ledger.mark(name)
+
     # What there is
 
     def records(self) -> tuple[model.Record, ...]:
