@@ -14,7 +14,7 @@ __all__ = ["from_conf", "make"]
 _OPTIONS = {"ndctl": (), "sysfs": ("root",), "directory": ("directory",)}
 
 
-def make(name: str, **options: str) -> base.Discovery:
+def make(name: str, /, **options: str) -> base.Discovery:
     """The discovery of that name; elsewhere one like it by ``make(discovery.name, **discovery.options())``.
 
     :param options: `root` for sysfs, where it is not ``/sys``; `directory` for directory, an absolute path
