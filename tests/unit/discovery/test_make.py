@@ -65,7 +65,7 @@ def test_unknown_option(name: str, given: str) -> None:
 
 def test_an_option_called_name_raised_typeerror() -> None:
     with pytest.raises(exception.InvalidOption, match=r"\[vpmem\] name: discovery = sysfs has no such option"):
-        discovery.make("sysfs", **{"name": "x"})
+        discovery.make("sysfs", name="x")
 
 
 def test_two_of_them_live_side_by_side(tmp_path: pathlib.Path) -> None:
