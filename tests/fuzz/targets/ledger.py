@@ -41,7 +41,7 @@ _STATEMENTS = (
     "CREATE TRIGGER u AFTER INSERT ON history BEGIN SELECT RAISE(ABORT, 'no'); END",
     "CREATE VIEW v AS SELECT * FROM namespace",
 )
-_NUMBERS = (-1, 0, 1, 2, 3, 4, 100, (1 << 31) - 1, ledger.APPLICATION_ID)
+_NUMBERS = (-1, 0, 1, 2, 3, 4, 100, (1 << 31) - 1, 0x76706D65)  # the last one is a ledger's own application_id
 _INDEXES = ("namespace_owner", "history_uuid", "history_owner", "namespace_changed")
 
 
