@@ -21,7 +21,7 @@ _VALUES = (
 
 
 def _grant(number: int, *, known_device: str | None = None) -> model.Grant:
-    namespace = made.namespace(number)
+    namespace = made.NAMESPACES[number]
     return model.Grant(
         owner=made.OWNERS[0],
         uuid=made.UUIDS[number],

@@ -63,7 +63,7 @@ def make(state_path: pathlib.Path) -> ledger.Ledger:
     opened = ledger.Ledger(state_path)
     with opened.transaction():
         for number in range(len(made.UUIDS)):
-            opened.insert(made.namespace(number))
+            opened.insert(made.NAMESPACES[number])
     opened.close()
     with contextlib.closing(sqlite3.connect(opened.path)) as database:
         database.execute("PRAGMA journal_mode = DELETE")
@@ -133,7 +133,7 @@ def _pool(state_path: pathlib.Path) -> Pool:
     options.set_override("state_path", str(state_path), group="vpmem")
     options.set_override("wipe_command", "/bin/false", group="vpmem")
     options.set_override("pmem_namespaces", ["A:" + "|".join(made.UUIDS)], group="libvirt")
-    return Pool.from_conf(options, source=made.Source(), domains=Domains(None))
+    return Pool.from_conf(options, source=made.source(), domains=Domains(None))
 
 
 class Fuzzed(Target):

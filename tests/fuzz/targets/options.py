@@ -46,7 +46,7 @@ class Fuzzed(Target):
         # No other file of this machine is written or read.
         options.set_override("state_path", str(self.root / "state"), group="vpmem")
         try:
-            pool = Pool.from_conf(options, source=made.Source(), domains=Domains(None))
+            pool = Pool.from_conf(options, source=made.source(), domains=Domains(None))
         except cfg.Error:  # VPMEMApp.pool() makes InvalidConfigFile of it
             return
         try:
