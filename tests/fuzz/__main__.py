@@ -4,30 +4,31 @@ import argparse
 import concurrent.futures
 import pathlib
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
 
-from tests.fuzz import finding, targets
+from tests.fuzz import targets
 
 #: A file system in memory: the targets of trees and ledgers make thousands of files.
 _MEMORY = pathlib.Path("/dev/shm")  # noqa: S108  a directory of its own below it
+_ROOT = pathlib.Path(__file__).parents[2]
+#: For one input at its limit, and for making all findings small.
 _GRACE_SECONDS = 300
 _DONE = re.compile(r"#(\d+)\s+DONE\s+cov: (\d+)")
-_SHOWN = 20_000  # characters of an input
 
 
 def main() -> int:
     """Fuzz the targets of the command line, report; the exit code."""
     arguments = _arguments()
-    finding.format_logs()
-    # No other limit than time: two run side by side.
+    failures = 0
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        for failed in (results := [pool.submit(_fuzz, name, arguments.seconds) for name in arguments.targets]):
-            failed.add_done_callback(lambda done: print(done.result()[1], flush=True))
-    failures = sum(not result.result()[0] for result in results)
-    print(f"{len(results) - failures} passed, {failures} failed")
+        runs = [pool.submit(_fuzz, name, arguments.seconds) for name in arguments.targets]
+        for run in concurrent.futures.as_completed(runs):
+            passed, text = run.result()
+            print(text, flush=True)
+            failures += not passed
+    print(f"{len(runs) - failures} passed, {failures} failed")
     return 1 if failures else 0
 
 
@@ -44,57 +45,38 @@ def _arguments() -> argparse.Namespace:
 
 
 def _fuzz(name: str, seconds: int) -> tuple[bool, str]:
-    """Whether a target had no finding, and the report."""
+    """Whether nothing was found, and a report."""
     memory = _MEMORY if _MEMORY.is_dir() else None
-    with tempfile.TemporaryDirectory(prefix="vpmem-fuzz-", dir=memory) as made:
-        directory = pathlib.Path(made)
+    with tempfile.TemporaryDirectory(prefix="vpmem-fuzz-", dir=memory) as directory:
+        code, said = _python("worker", name, directory, str(seconds), timeout=seconds + _GRACE_SECONDS)
+        found, report = _python("report", name, directory, timeout=_GRACE_SECONDS)
+    end = _DONE.search(said)
+    inputs, edges = end.groups() if end else ("?", "?")
+    texts = [f"{name}: {inputs} inputs in {seconds} s, {edges} edges of the package"]
+    if found:
+        texts.append(report)
+    if code or not end:
+        texts.append(f"the process ended with status {code}:\n{said[-3000:]}")
+    return len(texts) == 1, "\n\n".join(texts)
+
+
+def _python(module: str, *arguments: str, timeout: float) -> tuple[int, str]:
+    """Exit code and output of one of our modules."""
+    try:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.fuzz.worker", name, made, str(seconds)],
-            cwd=finding.ROOT,
+            [sys.executable, "-m", f"tests.fuzz.{module}", *arguments],
+            cwd=_ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            timeout=seconds + _GRACE_SECONDS,
+            timeout=timeout,
             check=False,
         )
-        shutil.rmtree(directory / "root", ignore_errors=True)
-        (directory / "root").mkdir()
-        reports = _reports(name, directory)
-    end = _DONE.search(done.stdout)
-    if done.returncode or not end:
-        reports.append(f"the process ended with status {done.returncode}:\n{done.stdout[-3000:]}")
-    inputs, edges = end.groups() if end else ("?", "?")
-    head = f"{name}: {inputs} inputs in {seconds} s, {edges} edges, {len(reports) or 'no'} finding(s)"
-    return not reports, "\n\n".join([head, *reports])
-
-
-def _reports(name: str, directory: pathlib.Path) -> list[str]:
-    """One text for each finding. Each is run again here, without atheris, and made smaller."""
-    target = targets.load(name, directory / "root")
-    reports = [
-        f"{path.name.partition('-')[0]}:\n  {_shown(target, path.read_bytes())}"
-        for kind in ("crash", "timeout", "oom")
-        for path in directory.glob(f"{kind}-*")
-    ]
-    for path in sorted(directory.glob("findings/*")):
-        data = path.read_bytes()
-        found = finding.look(target, data)
-        if found is None:
-            reports.append(f"not when it is run again (slower, under atheris):\n  {_shown(target, data)}")
-            continue
-        data = finding.shrink(data, lambda shorter, found=found: finding.look(target, shorter) == found)
-        reports.append(f"{found.what} in {found.where}\n{found.details}\n  {_shown(target, data)}")
-    return reports
-
-
-def _shown(target: targets.Target, data: bytes) -> str:
-    try:
-        text = target.shown(data)
-    except Exception as error:  # noqa: BLE001  then the bytes must do
-        text = f"{finding.literal(data)}  # {type(error).__name__}"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}… ({len(text)} characters)"
+    except subprocess.TimeoutExpired:
+        return -1, f"{module} did not end within {timeout} seconds"
+    return done.returncode, done.stdout.rstrip()
 
 
 if __name__ == "__main__":

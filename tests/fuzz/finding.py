@@ -51,14 +51,14 @@ def format_logs() -> None:
 
 def look(target: Target, data: bytes) -> Finding | None:
     """Run one input."""
-    memory, cpu = _most_memory(), time.process_time()
+    memory, cpu = _most_memory(), time.thread_time()
     try:
         target.run(data)
     except (exception.VPMEMError, *target.typed):
         pass
     except Exception as error:  # noqa: BLE001  which one it is, is the question
         return Finding(type(error).__name__, _where(error), _details(error))
-    cpu, memory = time.process_time() - cpu, _most_memory() - memory
+    cpu, memory = time.thread_time() - cpu, _most_memory() - memory
     if cpu > CPU_SECONDS:
         return Finding("too slow", "", f"{len(data)} bytes took {cpu:.1f} s of CPU time")
     if memory > MEMORY_BYTES:

@@ -11,7 +11,8 @@ from tests.fuzz import mutation
 from tests.fuzz.target import Target, words
 from tests.fuzz.targets import made
 from vpmem_driver import labels, ledger, model
-from vpmem_driver.cli import base
+from vpmem_driver.cli import base as arguments
+from vpmem_driver.discovery import base
 from vpmem_driver.pool import matching, requests
 from vpmem_driver.pool.table import Table
 from vpmem_driver.pool.view import View
@@ -51,8 +52,8 @@ def answer(question: Question) -> None:
     entries = [entry.replace("#", str(number)) for entry in question.entries for number in range(question.times)]
     entries += ["A:" + "|".join(f"absent{number}" for number in range(question.absent))] if question.absent else []
     config = labels.parse(entries)
-    found = tuple(map(_namespace, {each.uuid: each for each in question.found}.values()))
-    held = {each.uuid: each.held for each in question.found if each.held}
+    found = tuple({namespace.uuid: namespace for namespace in map(_namespace, question.found)}.values())
+    held = {base.canonical_uuid(each.uuid): each.held for each in question.found if each.held}
     rows = {ns.uuid: _row(ns, held[ns.uuid]) for ns in found if ns.uuid in held and ns.unusable is None}
     warnings: list[str] = []
     label_of = matching.match(config, found, rows, leave_out_absent=question.leave_out_absent, warn=warnings.append)
@@ -60,15 +61,16 @@ def answer(question: Question) -> None:
     view = View(config, found, {ns.uuid: ns for ns in found if ns.unusable is None}, label_of)
     view.records(rows.values())
     table = Table(view, list(rows.values()), 0)
-    label_ids = requests.label_ids(config, base.labels(question.wanted))
+    label_ids = requests.label_ids(config, arguments.labels(question.wanted))
     table.inventory()
     table.shortage(label_ids)
     table.claim(requests.owner(question.owner), label_ids, None, [])
 
 
 def _namespace(found: Found) -> model.Namespace:
+    uuid = base.canonical_uuid(found.uuid)
     return model.Namespace(
-        uuid=found.uuid,
+        uuid=uuid,
         name=found.name,
         size=found.size,
         align=found.align,
@@ -76,7 +78,7 @@ def _namespace(found: Found) -> model.Namespace:
         mode="devdax",
         device="/dev/dax0.0",
         pmem=True,
-        unusable=found.unusable if found.name and found.uuid and found.size and found.align else "it lacks something",
+        unusable=found.unusable if found.name and uuid and found.size and found.align else "it lacks something",
     )
 
 
@@ -101,7 +103,7 @@ class Fuzzed(Target):
             yield json.dumps({"entries": entries, "found": found, "wanted": wanted}).encode()
         held = [[*each, 64 << 20, 2 << 20, "OLD"] for each in found]
         yield json.dumps({"entries": ["A:ns0|ns9"], "found": held, "wanted": "OLD", "leave_out_absent": True}).encode()
-        names = [[f"ns{number}", f"{number:036}"] for number in range(200)]
+        names = [[f"ns{number}", f"00000000-0000-0000-0000-{number + 1:012}"] for number in range(200)]
         yield json.dumps({"entries": ["L#:ns#"], "times": 200, "found": names, "wanted": "L1"}).encode()
         many = "A:" + "|".join(name for name, _ in names)
         yield json.dumps({"entries": [many], "found": names}).encode()
