@@ -75,8 +75,10 @@ def make(state_path: pathlib.Path) -> ledger.Ledger:
         owner = {3: made.OWNERS[0], 5: made.OWNERS[1]}.get(number)
         row = opened.row(made.UUIDS[number])
         assert row is not None
+        place = None if owner is None else 0
+        reservation = "0123456789abcdef" if owner is not None and state is State.DIRTY else None
         with opened.transaction():
-            opened.move(row, state, "made", owner=owner, position=0 if owner else None, label="A")
+            opened.move(row, state, "made", owner=owner, position=place, reservation=reservation, label="A")
     return opened
 
 
