@@ -17,7 +17,7 @@ VALUES: tuple[typing.Any, ...] = (
 )
 #: JSON that json.dumps does not write.
 _RAW = ("9" * 5000, "1e400", "-0", "NaN", "1.0", "[" * 2000, '{"a":' * 2000, r'"\ud800"', '"\xff"', "0x10", "01")
-_HOLE = "\uf8ff hole \uf8ff"
+_HOLE = "@hole@"
 _HOLE_JSON = json.dumps(_HOLE)
 _MOST_PUMPED = 10  # doublings
 
