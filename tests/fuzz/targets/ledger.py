@@ -7,6 +7,7 @@ import pathlib
 import random
 import shutil
 import sqlite3
+import weakref
 from collections.abc import Iterator
 
 import msgspec
@@ -141,7 +142,8 @@ def _pool(state_path: pathlib.Path) -> Pool:
 class Fuzzed(Target):
     def __init__(self, root: pathlib.Path) -> None:
         super().__init__(root)
-        self._made = make(root / "made")
+        self._made = make(root / "made")  # open, so that its write-ahead log stays
+        weakref.finalize(self, self._made.close)
         self._sizes = {suffix: (root / "made" / f"{ledger.FILE_NAME}{suffix}").stat().st_size for suffix in ("", _WAL)}
 
     def seeds(self) -> Iterator[bytes]:
