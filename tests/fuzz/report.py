@@ -39,6 +39,7 @@ def _findings(target: targets.Target, directory: pathlib.Path) -> Iterator[str]:
             yield f"an input that does not fail again (without atheris it is faster)\n  {_shown(target, data)}"
             continue
         data = finding.shrink(data, lambda shorter, found=found: finding.look(target, shorter) == found)
+        found = finding.look(target, data) or found
         yield f"{found.what} {found.where and f'in {found.where}'}\n{found.details}\n  {_shown(target, data)}"
 
 
