@@ -204,6 +204,12 @@ def test_empty_slots_of_a_dax_region_are_no_devices() -> None:
     assert one(said).device == f"/dev/{devices[1]['chardev']}"
 
 
+def test_a_device_with_an_empty_name_is_none() -> None:
+    said = hosts.Slot().json()
+    said["daxregion"]["devices"][0]["chardev"] = ""
+    assert (one(said).device, one(said).unusable) == (None, "it has no device")
+
+
 def test_mode_is_system_ram_where_the_device_is() -> None:
     assert one(hosts.Slot("system-ram").json()).mode == "system-ram"
 
