@@ -114,7 +114,7 @@ class VPMEMTestCase(patience.Patience, base.ServersTestBase):
             pool = getattr(compute.driver, "_vpmem", None)
             if pool is not None:
                 pool.background.stop.set()
-                self.wait_for(lambda pool=pool: not pool.background._running, "the end of wiping")
+                self.wait_for(lambda pool=pool: not pool.background._workers, "the end of wiping")
 
     # hosts
 
