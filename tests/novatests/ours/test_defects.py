@@ -330,7 +330,7 @@ class TwoHostsTest(DefectTestCase):
 
 
 class LiveMigrationTest(DefectTestCase):
-    fail = False
+    refused = False
 
     def setUp(self):
         super().setUp()
@@ -341,7 +341,7 @@ class LiveMigrationTest(DefectTestCase):
         self.written = self.write(self.server, self.source)
 
     def _migrate(self, domain, destination, params, flags):
-        if self.fail:
+        if self.refused:
             domain.fail_job()
             return
         host = destination.split("//")[1].split("/")[0]
@@ -376,7 +376,7 @@ class LiveMigrationTest(DefectTestCase):
         self.assertEqual(list(self.written.values()), [path.read_bytes() for path in new])
 
     def test_row_11_a_rollback_gives_back_at_the_destination_and_keeps_at_the_source(self):
-        self.fail = True
+        self.refused = True
         self._live_migrate(self.server, migration_expected_state="failed")
         self.wait_for(lambda: not self.dest.holds(self.server), "given back at the destination")
         self.assert_wiped(self.dest, [self.dest.path("small0"), self.dest.path("small1")])
