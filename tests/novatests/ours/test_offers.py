@@ -57,7 +57,8 @@ class PickTest(PickTestCase):
             return migrate(*args, **kwargs)
 
         with mock.patch.object(driver, "migrate_disk_and_power_off", side_effect=slow):
-            server = self._resize_server(server, self.flavor("SMALL", x="y"))
+            self.api.post_server_action(server["id"], {"resize": {"flavorRef": self.flavor("SMALL", x="y")}})
+            server = self._wait_for_state_change(server, "VERIFY_RESIZE")
         self.assertFalse(set(self.devices(server, self.dest)) & set(self.devices(others[0], self.dest)))
 
     def test_what_is_picked_for_a_build_is_not_given_to_another(self):
