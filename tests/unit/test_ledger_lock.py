@@ -108,6 +108,20 @@ class TestWaiting:
             ledger.Ledger(tmp_path).close()
         assert len(sleeps) == 3
 
+    def test_who_has_met_another_lets_it_go_first_next_time(self, records, tmp_path, sleeps):
+        insert(records)
+        assert sleeps == [], "alone"
+        with contextlib.closing(ledger.Ledger(tmp_path)) as other, contextlib.ExitStack() as held:
+            held.enter_context(other.transaction())
+            sleeps.release = held.close
+            insert(records)
+        sleeps.clear()
+        turns = 30
+        for _ in range(turns):
+            sleeps.release = lambda: None
+            insert(records)
+        assert 0 < len(sleeps) < turns, "for a while"
+
     def test_who_has_waited_for_long_has_the_same_chance(self, monkeypatch):
         now, sleeps = [0.0], []
 
