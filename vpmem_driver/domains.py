@@ -5,6 +5,7 @@ import contextlib
 import functools
 import os
 import threading
+import time
 import typing
 from collections.abc import Callable, Collection, Generator, Iterator
 
@@ -16,6 +17,8 @@ _SYSTEM_URI = "qemu:///system"
 
 #: How long libvirt may take to answer. A daemon that hangs accepts connections and says nothing.
 LIMIT_SECONDS = 30.0
+#: How long one wait for it may last: a signal that another thread takes does not end a wait, Ctrl-C neither.
+_LOOK_SECONDS = 0.5
 
 _T = typing.TypeVar("_T")
 
@@ -196,12 +199,15 @@ class Domains:
         asking = threading.Thread(target=self._answer, args=(question, answer), name="libvirt", daemon=True)
         asking.start()
         try:
-            return answer.result(LIMIT_SECONDS)
-        except TimeoutError as error:
-            raise self._silent(f"there is no answer after {LIMIT_SECONDS:g} seconds") from error
+            deadline = time.monotonic() + LIMIT_SECONDS
+            while not answer.done() and time.monotonic() < deadline:
+                concurrent.futures.wait([answer], min(_LOOK_SECONDS, LIMIT_SECONDS))
         finally:
             if not answer.done():
                 self._unanswered = asking
+        if not answer.done():
+            raise self._silent(f"there is no answer after {LIMIT_SECONDS:g} seconds")
+        return answer.result()
 
     def _answer(self, question: Callable[[], _T], answer: concurrent.futures.Future[_T]) -> None:
         try:

@@ -5,26 +5,17 @@ moves only when nobody has moved it since the caller saw it; every move leaves a
 all moves of all processes. A ledger that cannot be read or written raises and changes nothing.
 """
 
-import contextlib
 import dataclasses
 import datetime
-import errno
 import os
-import pathlib
 import secrets
-import sqlite3
-import stat
-import threading
 from collections.abc import Iterator
 
 import msgspec
 
-from vpmem_driver import exception, model
+from vpmem_driver import exception, ledger_file, model
 
-FILE_NAME = "ledger.sqlite3"
-
-#: "vpme" in ASCII; `file(1)` and we tell by it that a database is a ledger (SQLite: PRAGMA application_id).
-APPLICATION_ID = 0x76706D65
+FILE_NAME = ledger_file.FILE_NAME
 
 #: One script per version; PRAGMA user_version counts those that were run. Append, never edit.
 MIGRATIONS = (
@@ -120,24 +111,17 @@ MIGRATIONS = (
     ALTER TABLE renewed RENAME TO namespace;
     CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
     """,
+    # What is done once in the life of a ledger.
+    """
+    CREATE TABLE mark (
+        name TEXT PRIMARY KEY,
+        at   TEXT NOT NULL
+    ) STRICT;
+    """,
 )
 
 #: How many lines of the history are read at a time.
 _HISTORY_CHUNK = 1000
-
-#: Another process holds the write lock for a few milliseconds; longer than this it hangs.
-BUSY_TIMEOUT_SECONDS = 60
-
-_PERMISSION_REMEDY = "Check that [vpmem] state_path is on a writable filesystem and belongs to this user."
-_CORRUPT_REMEDY = (
-    "Keep a copy, then move it away: every namespace is then unknown, and is wiped before it is handed out; "
-    "what guests have must be adopted first. Or restore a backup, if nothing was claimed or released after it."
-)
-_REMEDIES = {
-    sqlite3.SQLITE_FULL: "Make room on its filesystem, then try again.",
-    sqlite3.SQLITE_BUSY: "Another process holds it; end that one, or try again.",
-    sqlite3.SQLITE_CONSTRAINT: "This is a defect of the program: please report it.",
-}
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -203,61 +187,16 @@ _MOVE = f"UPDATE namespace SET {', '.join(f'{column} = ?' for column in _MOVED)}
 _MOVE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Move))
 
 
-class Ledger:
-    """An open ledger. One connection, used under a lock; any number of processes may have the same file open."""
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+class Ledger(ledger_file.LedgerFile):
+    """An open ledger. Any number of threads, and of processes that have the same file open, may use it."""
 
     def __init__(self, state_path: str | os.PathLike[str]) -> None:
-        """Open the ledger below `state_path`, or make it, private to this user.
-
-        :raises LedgerError: it cannot be made, opened or read
-        :raises LedgerCorrupt: it is no ledger, or damaged
-        :raises LedgerVersion: a newer version of this package wrote it
-        """
-        self.path = pathlib.Path(state_path) / FILE_NAME
-        self._lock = threading.RLock()
-        self._make_private()
-        try:
-            self._db = sqlite3.connect(
-                self.path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
-            )
-        except sqlite3.Error as error:
-            raise self._error(error) from error
-        try:
-            self._prepare()
-        except BaseException:
-            self._db.close()
-            raise
-
-    def close(self) -> None:
-        """Close the connection; what was committed stays."""
-        self._db.close()
-
-    @contextlib.contextmanager
-    def transaction(self, *, durable: bool = True) -> Iterator[None]:
-        """All that is done inside is one commit, durable on leaving, or nothing if an exception passes.
-
-        Only one transaction of all threads and processes runs at a time.
-
-        :param durable: False leaves it to the next durable commit to write this one to the disk. For what may be lost
-            at a power loss because nobody has been told of it, such as a reservation.
-
-        :raises LedgerError: it could not be begun or committed; nothing was changed
-        """
-        with self._lock:
-            if not durable:
-                self._execute("PRAGMA synchronous = NORMAL")
-            try:
-                self._execute("BEGIN IMMEDIATE")
-                yield
-                self._execute("COMMIT")
-            except BaseException:
-                # SQLite may have rolled back already (disk full, I/O error).
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-            finally:
-                if not durable:
-                    self._execute("PRAGMA synchronous = FULL")
+        """Open the ledger below `state_path`, or make it; see :class:`~vpmem_driver.ledger_file.LedgerFile`."""
+        super().__init__(state_path, MIGRATIONS)
 
     def rows(self) -> list[Row]:
         """Every namespace ever seen, by name and uuid."""
@@ -274,8 +213,10 @@ class Ledger:
     def next_position(self, owner: str) -> int:
         """The place of the next device of `owner`: after all that it holds or has reserved."""
         with self._lock:
-            found = self._execute("SELECT coalesce(max(position), -1) + 1 FROM namespace WHERE owner = ?", (owner,))
-            return int(found.fetchone()[0])
+            ((position,),) = self._fetch(
+                "SELECT coalesce(max(position), -1) + 1 FROM namespace WHERE owner = ?", (owner,)
+            )
+            return int(position)
 
     def changed_since(self, move_id: int) -> list[Row]:
         """The rows that were moved after history line `move_id`."""
@@ -284,7 +225,8 @@ class Ledger:
     def last_move(self) -> int:
         """The id of the newest history line, 0 when there is none."""
         with self._lock:
-            return int(self._execute("SELECT coalesce(max(id), 0) FROM history").fetchone()[0])
+            ((move_id,),) = self._fetch("SELECT coalesce(max(id), 0) FROM history")
+            return int(move_id)
 
     def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> list[Move]:
         """The newest `limit` lines (all when None), oldest first, of one namespace or owner if given."""
@@ -297,16 +239,16 @@ class Ledger:
         chosen = "(? IS NULL OR uuid = ?) AND (? IS NULL OR owner = ?)"
         values = (uuid, uuid, owner, owner)
         with self._lock:
-            before, last = self._execute(
+            ((before, last),) = self._fetch(
                 f"SELECT min(id) - 1, max(id) FROM (SELECT id FROM history WHERE {chosen} ORDER BY id DESC LIMIT ?)",  # noqa: S608
                 (*values, -1 if limit is None else limit),
-            ).fetchone()
+            )
         while True:
             with self._lock:
-                lines = self._execute(
+                lines = self._fetch(
                     f"SELECT {_MOVE_COLUMNS} FROM history WHERE id > ? AND id <= ? AND {chosen} ORDER BY id LIMIT ?",  # noqa: S608
                     (before, last, *values, _HISTORY_CHUNK),
-                ).fetchall()
+                )
             if not lines:
                 return
             yield from (Move(*line) for line in lines)
@@ -455,89 +397,28 @@ class Ledger:
                 (reason, row.uuid, run, run, row.changed),
             )
 
+    def marked(self, name: str) -> bool:
+        """Whether :meth:`mark` has recorded `name`."""
+        with self._lock:
+            return bool(self._fetch("SELECT 1 FROM mark WHERE name = ?", (name,)))
+
+    def mark(self, name: str) -> None:
+        """Record durably that something is done which is done once for each ledger. A transaction of its own."""
+        with self.transaction():
+            self._execute("INSERT INTO mark (name, at) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, _now()))
+
     def _note(self, uuid: str, name: str | None, *, before: str | None, after: str, owner: str | None, why: str) -> int:
-        at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         done = self._execute(
             "INSERT INTO history (at, uuid, name, from_state, to_state, owner, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (at, uuid, name, before, after, owner, why),
+            (_now(), uuid, name, before, after, owner, why),
         )
         assert done.lastrowid is not None  # noqa: S101  an INSERT into a rowid table has one
         return done.lastrowid
 
     def _select(self, rest: str, *values: object) -> list[Row]:
         with self._lock:
-            found = self._execute(f"SELECT {_ROW_COLUMNS} FROM namespace {rest}", values).fetchall()  # noqa: S608
+            found = self._fetch(f"SELECT {_ROW_COLUMNS} FROM namespace {rest}", values)  # noqa: S608
         try:
             return msgspec.convert(found, list[Row], strict=False)  # SQLite's 0 and 1 are bool
         except msgspec.ValidationError as error:
-            raise exception.LedgerCorrupt(path=self.path, reason=str(error), remedy=_CORRUPT_REMEDY) from error
-
-    def _make_private(self) -> None:
-        """The file is made here, not by SQLite, so that nobody else can ever open it; -wal and -shm copy its mode.
-
-        It is not opened here: to close it would take away all locks that this process has on it, those of another
-        open ledger too. Then the next process to close it would remove the write-ahead log that is still written.
-        """
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                os.mknod(self.path, 0o600)
-            mode = self.path.lstat().st_mode
-            if not stat.S_ISREG(mode):
-                raise OSError(errno.EINVAL, "it is no regular file")
-            if mode & 0o077:
-                self.path.chmod(0o600)
-        except OSError as error:
-            raise exception.LedgerError(
-                path=self.path, reason=error.strerror or str(error), remedy=_PERMISSION_REMEDY
-            ) from error
-
-    def _prepare(self) -> None:
-        version = self._version()
-        if version > len(MIGRATIONS):
-            raise exception.LedgerVersion(
-                path=self.path,
-                reason=f"it has version {version}; this program knows versions up to {len(MIGRATIONS)}",
-                remedy="Use the newer vpmem_driver that wrote it.",
-            )
-        self._execute("PRAGMA journal_mode = WAL")
-        self._execute("PRAGMA synchronous = FULL")
-        if version < len(MIGRATIONS):
-            self._migrate()
-
-    def _version(self) -> int:
-        """The number of migrations that were run. Refuses a database that is not a ledger, whatever its version."""
-        # One statement, so that all three are of one moment: another process may be making the ledger right now.
-        version, application, tables = self._execute(
-            "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
-            "FROM pragma_user_version, pragma_application_id"
-        ).fetchone()
-        if application != APPLICATION_ID and (version, application, tables) != (0, 0, 0):
-            raise exception.LedgerCorrupt(
-                path=self.path, reason="it is a database, but not a ledger", remedy=_CORRUPT_REMEDY
-            )
-        return int(version)
-
-    def _migrate(self) -> None:
-        """Run what is missing, all in one commit. Another process may have been faster: look again under the lock."""
-        with self.transaction():
-            for number, script in list(enumerate(MIGRATIONS, start=1))[self._version() :]:
-                for statement in script.split(";\n"):
-                    self._execute(statement)
-                self._execute(f"PRAGMA user_version = {number}")
-            self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
-
-    def _execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
-        try:
-            return self._db.execute(statement, values)
-        except sqlite3.Error as error:
-            raise self._error(error) from error
-
-    def _error(self, error: sqlite3.Error) -> exception.LedgerError:
-        """What SQLite says, as an error that tells what to do."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte is the primary result code
-        kind = exception.LedgerError
-        remedy = _REMEDIES.get(code, _PERMISSION_REMEDY)
-        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-            kind, remedy = exception.LedgerCorrupt, _CORRUPT_REMEDY
-        return kind(path=self.path, reason=str(error), remedy=remedy)
+            raise self._corrupt(str(error)) from error

@@ -1,12 +1,18 @@
 """The set that the driver hands to Nova's resource tracker: ``free = provided - assigned``, ``free.pop()``."""
 
 import copy
+import itertools
 import typing
 import uuid
 from collections.abc import Callable
 
+from bench import hosts
 from bench.measure import Measure
 from bench.rows import Row, Target
+
+from vpmem_driver.discovery.ndctl import NdctlDiscovery
+from vpmem_driver.domains import Domains
+from vpmem_driver.pool import Pool
 
 SIZES = (8, 64, 512, 4096)
 
@@ -41,18 +47,39 @@ def _measure(measure: Measure, made: Callable[[list], typing.Any], given_back: C
 
 
 def ours(measure: Measure) -> None:
-    """Ours. What is taken has no rank; each pick is claimed at once, as far as the set is concerned."""
-    from bench import novas  # noqa: F401  first: it registers Nova's objects
+    """Ours, with its ledger, which has owners for half of them. Each pick is forgotten at once, as if it were claimed.
 
-    from vpmem_driver.nova.resources import HandOut, Picks
+    ``ledger changed``: when all that may be handed out has to be looked up again.
+    """
+    from bench import novas
 
-    picks = Picks()
+    picks = []
 
-    def made(resources: list) -> HandOut:
-        free = resources[len(resources) // 2 :]
-        return HandOut(resources, {one.identifier: rank for rank, one in enumerate(free)}, picks)
+    def made(resources: list) -> typing.Any:
+        host, _pool = _host([resource.identifier for resource in resources])
+        picks.append(host._picks)
+        return host.resources(resources[0].provider_uuid)[novas.CLASSES[0]]
 
-    _measure(measure, made, lambda picked: picks.forget([picked.identifier]))
+    _measure(measure, made, lambda picked: [one.forget([picked.identifier]) for one in picks])
+    for size in SIZES:
+        host, pool = _host([f"ns{2 * number}" for number in range(size)])
+        pool.ledger.last_move = itertools.count().__next__
+        provided = host.resources(str(uuid.uuid4()))[novas.CLASSES[0]]
+        measure.calls(f"{size}, ledger changed", max(1, 64 // size), lambda provided=provided: provided - set())
+
+
+def _host(names: list[str]) -> tuple[typing.Any, Pool]:
+    """A host that has the namespaces `names` under the first label, the first half of them held."""
+    from vpmem_driver.nova.host import HostPool
+
+    with hosts.in_memory() as state_path:
+        options = hosts.configured(2 * len(names), state_path)
+        options.set_override("pmem_namespaces", [f"{hosts.LABELS[0]}:{'|'.join(names)}"], group="libvirt")
+        text = hosts.listing(2 * len(names))
+        pool = Pool.from_conf(options, source=NdctlDiscovery(run=lambda: text), domains=Domains(None))
+        held = set(names[: len(names) // 2])
+        pool.adopt(str(uuid.uuid4()), [record.uuid or "" for record in pool.records() if record.name in held])
+    return HostPool(pool), pool
 
 
 def nova(measure: Measure) -> None:

@@ -361,7 +361,7 @@ def unprivileged(path):
     modes = {way: stat.S_IMODE(way.stat().st_mode) for way in (path, *path.parents)}
     closed = {way: mode for way, mode in modes.items() if not mode & 0o001}  # pytest's own, for root alone
     for way, mode in closed.items():
-        way.chmod(mode | 0o777)
+        way.chmod(mode | 0o755)
     os.seteuid(65534)
     try:
         yield

@@ -1,7 +1,9 @@
 """What a domain uses is not taken from it, whatever it uses it for and whatever it calls it."""
 
 import pathlib
+import signal
 import socket
+import subprocess
 
 import pytest
 
@@ -9,6 +11,7 @@ from tests.functional.conftest import fill, new_owner
 from tests.functional.test_cli import vpmem, vpmem_json  # noqa: F401  fixtures
 from tests.functional.test_cli_domains import DOMAIN, URI, connection  # noqa: F401  fixtures
 from tests.unit.test_hostpaths import as_root, bind  # noqa: F401  fixtures
+from vpmem_driver import domains, interpreter
 from vpmem_driver.domains import Domains
 
 _MEMORY = (
@@ -117,16 +120,43 @@ def test_a_domain_with_a_loop_of_links_raised(host, new_domain, vpmem, vpmem_jso
     assert vpmem_json("claim", new_owner(), "LARGE")[0]["name"] == "large0"
 
 
-def test_a_claim_waited_for_ever_for_a_libvirt_that_hangs(host, vpmem, monkeypatch, tmp_path):  # noqa: F811
-    """It accepts, and says nothing. The namespace was not touched, and stays unknown."""
-    monkeypatch.setattr("vpmem_driver.domains.LIMIT_SECONDS", 0.5)
-    before = host.path("large0").read_bytes()
+@pytest.fixture
+def silent(host, tmp_path):
+    """A libvirt that accepts connections and says nothing."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "sock"))
         listener.listen()
+        listener.settimeout(30)
         host.options["connection_uri"] = f"qemu:///system?socket={tmp_path}/sock"
-        code, _, err = vpmem("claim", new_owner(), "LARGE")
+        yield listener
+
+
+def assert_untouched(host, before):
+    assert host.path("large0").read_bytes() == before
+    assert {(record.state, record.owner) for record in host.pool().records()} == {("unknown", None)}
+
+
+def test_a_claim_waited_for_ever_for_a_libvirt_that_hangs(host, silent, vpmem, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("vpmem_driver.domains.LIMIT_SECONDS", 0.5)
+    before = host.path("large0").read_bytes()
+    code, _, err = vpmem("claim", new_owner(), "LARGE")
     assert code == 5
     assert "there is no answer after 0.5 seconds" in err or "not answered yet" in err
-    assert host.path("large0").read_bytes() == before
-    assert {record.state for record in host.pool().records()} == {"unknown"}
+    assert_untouched(host, before)
+
+
+def test_ctrl_c_did_not_end_a_claim_while_libvirt_hangs(host, silent):
+    before = host.path("large0").read_bytes()
+    words = ("--config-file", str(host.config_file()), "claim", new_owner(), "LARGE")
+    with subprocess.Popen(
+        interpreter.command("vpmem_driver.cli.main", *words), env=interpreter.environment(), stderr=subprocess.PIPE
+    ) as process:
+        connection, _ = silent.accept()
+        process.send_signal(signal.SIGINT)
+        try:
+            process.communicate(timeout=domains.LIMIT_SECONDS / 2)
+        finally:
+            process.kill()
+            connection.close()
+    assert process.returncode == 130
+    assert_untouched(host, before)

@@ -14,6 +14,8 @@ import pytest
 from vpmem_driver import exception, ledger, model
 from vpmem_driver.model import State
 
+OWNER = str(uuid.uuid4())
+
 
 def namespace(**changes):
     values = {
@@ -53,9 +55,9 @@ def test_a_new_namespace_is_unknown_and_in_the_history(records):
 def test_a_claim_is_there_for_the_next_process(records, tmp_path):
     row = insert(records)
     with records.transaction():
-        moved = records.move(row, State.CLAIMED, "claimed", owner="me", position=0, label="L", device="/dev/dax9.9")
+        moved = records.move(row, State.CLAIMED, "claimed", owner=OWNER, position=0, label="L", device="/dev/dax9.9")
     other = ledger.Ledger(tmp_path / "state")
-    (held,) = other.held("me")
+    (held,) = other.held(OWNER)
     other.close()
     assert (held.uuid, held.state, held.label, held.device) == (row.uuid, State.CLAIMED, "L", "/dev/dax9.9")
     assert held == moved
@@ -242,7 +244,7 @@ def test_it_is_durable_and_private(records, tmp_path):
     assert records._db.execute("PRAGMA synchronous").fetchone()[0] == 2, "2 is FULL"
     assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "state").iterdir()}
-    assert len(modes) == 3, "the database, its write-ahead log and its shared memory"
+    assert len(modes) == 4, "the database, its write-ahead log, its shared memory and the lock"
     assert set(modes.values()) == {0o600}
 
 
@@ -273,11 +275,12 @@ def test_two_that_make_it_at_once_both_get_it(tmp_path):
         one.close()
 
 
+_OWNER = str(uuid.uuid4())
 #: Namespaces as version 1 has them: state, owner, position, begun, wiped.
 _OLD = {
     "unknown": ("unknown", None, None, 0, 0),
-    "claimed": ("claimed", "me", 0, 0, 0),
-    "reserved": ("dirty", "me", 1, 1, 4096),
+    "claimed": ("claimed", _OWNER, 0, 0, 0),
+    "reserved": ("dirty", _OWNER, 1, 1, 4096),
     "dirty": ("dirty", None, None, 1, 4096),
 }
 
@@ -292,6 +295,7 @@ def test_a_ledger_of_an_older_version_is_carried_over(tmp_path, monkeypatch, ver
             old.insert(namespace(uuid=uuids[name], name=name))
             change = "UPDATE namespace SET state = ?, owner = ?, position = ?, begun = ?, wiped = ? WHERE name = ?"
             old._execute(change, (*values, name))
+            old._execute("UPDATE history SET to_state = ?, owner = ? WHERE name = ?", (*values[:2], name))
     moves, last = old.history(), old.last_move()
     old.close()
     monkeypatch.undo()
@@ -305,6 +309,18 @@ def test_a_ledger_of_an_older_version_is_carried_over(tmp_path, monkeypatch, ver
     insert(new)
     assert new.last_move() == last + 1
     new.close()
+
+
+def test_a_mark_stays(tmp_path):
+    opened = ledger.Ledger(tmp_path)
+    assert not opened.marked("done")
+    opened.mark("done")
+    opened.mark("done")
+    opened.close()
+    again = ledger.Ledger(tmp_path)
+    assert again.marked("done")
+    assert not again.marked("something else")
+    again.close()
 
 
 class TestUnusable:
@@ -335,6 +351,78 @@ class TestUnusable:
         opened._db.execute(f"PRAGMA user_version = {len(ledger.MIGRATIONS) + 1}")
         opened.close()
         assert "Use the newer vpmem_driver" in self.refused(tmp_path, exception.LedgerVersion)
+
+    def test_an_empty_file_is_no_new_ledger(self, tmp_path):
+        """It would say of all that guests have that it is unknown."""
+        (tmp_path / ledger.FILE_NAME).touch(mode=0o600)
+        assert "it is empty" in self.refused(tmp_path, exception.LedgerCorrupt)
+
+    def test_a_log_without_its_ledger(self, tmp_path):
+        """SQLite would take a new ledger for the one that the log belongs to."""
+        with contextlib.closing(ledger.Ledger(tmp_path)) as records:
+            insert(records)
+            log = (tmp_path / "ledger.sqlite3-wal").read_bytes()
+        (tmp_path / ledger.FILE_NAME).unlink()
+        (tmp_path / "ledger.sqlite3-wal").write_bytes(log)
+        assert "its write-ahead log is" in self.refused(tmp_path, exception.LedgerCorrupt)
+        (tmp_path / "ledger.sqlite3-wal").unlink()
+        ledger.Ledger(tmp_path).close()
+
+    def test_half_made_by_a_process_that_was_killed_it_is_made_anew(self, tmp_path):
+        with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite3.new")) as draft:
+            draft.execute(ledger.MIGRATIONS[0].split(";\n")[0])
+            draft.commit()
+        with contextlib.closing(ledger.Ledger(tmp_path)) as records:
+            insert(records)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger.lock", "ledger.sqlite3"]
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ("UPDATE namespace SET state = 'clean', owner = NULL, position = NULL", "newest history line"),
+            ("UPDATE namespace SET owner = '2c5a4c1e-0000-4000-8000-000000000001'", "newest history line"),
+            ("UPDATE namespace SET uuid = '2c5a4c1e-0000-4000-8000-000000000002'", "newest history line"),
+            ("UPDATE namespace SET changed = changed - 1", "newest history line"),
+            ("UPDATE namespace SET changed = changed + 1", "newest history line"),
+            ("DELETE FROM history", "newest history line"),
+            ("UPDATE history SET owner = NULL", "newest history line"),
+            ("UPDATE namespace SET uuid = upper(uuid)", "its uuid is none"),
+            ("UPDATE namespace SET owner = owner || '0'", "its owner is no uuid"),
+            ("UPDATE namespace SET last_owner = 'me'", "its last owner is no uuid"),
+            ("UPDATE namespace SET state = 'lost'", "CHECK constraint failed"),
+            ("UPDATE namespace SET position = NULL", "CHECK constraint failed"),
+            ("UPDATE namespace SET wiped = size + 1", "CHECK constraint failed"),
+            ("UPDATE namespace SET size = 0", "CHECK constraint failed"),
+        ],
+    )
+    def test_a_row_that_cannot_be(self, tmp_path, change, said):
+        with contextlib.closing(ledger.Ledger(tmp_path)) as records:
+            row = insert(records)
+            with records.transaction():
+                records.move(row, State.CLAIMED, "claimed", owner=OWNER, position=0)
+            records._db.execute("PRAGMA ignore_check_constraints = ON")
+            records._db.execute(change)
+        assert said in self.refused(tmp_path, exception.LedgerCorrupt)
+
+    def test_an_index_that_lacks_a_row(self, tmp_path):
+        """What an owner holds is looked up there."""
+        with contextlib.closing(ledger.Ledger(tmp_path)) as records:
+            row = insert(records)
+            with records.transaction():
+                records.move(row, State.CLAIMED, "claimed", owner=OWNER, position=0)
+            records._db.execute("PRAGMA writable_schema = ON")
+            records._db.execute(
+                "UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', 'NULL') WHERE name = 'namespace_owner'"
+            )
+        assert "namespace_owner" in self.refused(tmp_path, exception.LedgerCorrupt)
+
+    def test_text_that_is_not_utf_8(self, records):
+        row = insert(records)
+        records._db.execute("UPDATE namespace SET name = CAST(x'ff' AS TEXT) WHERE uuid = ?", (row.uuid,))
+        records._db.execute("UPDATE history SET name = CAST(x'ff' AS TEXT) WHERE uuid = ?", (row.uuid,))
+        for read in (records.rows, records.history):
+            with pytest.raises(exception.LedgerCorrupt, match="UTF-8"):
+                read()
 
     def test_damaged_pages(self, tmp_path):
         opened = ledger.Ledger(tmp_path)

@@ -5,7 +5,9 @@ import functools
 import typing
 from collections.abc import Generator, Iterator
 
+from lxml import etree
 from nova import exception as nova_exception
+from nova import objects
 from nova.virt.libvirt import host as libvirt_host
 
 from vpmem_driver.domains import Domains, Dump
@@ -18,6 +20,19 @@ class HostGuests(Domains):
         """`host` is the driver's ``nova.virt.libvirt.host.Host``."""
         super().__init__("Nova's connection")
         self._host = host
+
+    def runs(self, uuid: str) -> bool:
+        """Whether the guest of that instance runs here."""
+        with self.errors():
+            return any(guest.uuid == uuid for guest in self._host.list_guests(only_running=True))
+
+    def memory_paths(self, instance: objects.Instance) -> list[str]:
+        """The paths of the memory devices of the instance's domain, running or shut off; empty when there is none."""
+        with self.errors():
+            try:
+                return memory_paths(self._host.get_guest(instance).get_xml_desc())
+            except nova_exception.InstanceNotFound:
+                return []
 
     def _dumps(self, *, defined: bool) -> Generator[Dump, None, None]:
         for guest in self._host.list_guests(only_running=not defined):
@@ -38,3 +53,13 @@ class HostGuests(Domains):
         except nova_exception.NovaException as error:
             remedy = "Check that libvirt runs on this host; Nova connects again by itself."
             raise self._error(str(error), remedy) from error
+
+    def uuids(self) -> frozenset[str]:
+        """The instances that have a domain on this host, running or shut off."""
+        with self.errors():
+            return frozenset(guest.uuid for guest in self._host.list_guests(only_running=False))
+
+
+def memory_paths(domain_xml: str | bytes) -> list[str]:
+    """The source path of each memory device that has one."""
+    return [path.text or "" for path in etree.fromstring(domain_xml).iterfind("devices/memory/source/path")]

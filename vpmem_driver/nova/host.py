@@ -6,30 +6,49 @@ where several namespaces have one name, which the in-tree driver mixes up, it is
 """
 
 import collections
+import contextlib
+import functools
 import logging
 import os
 import pathlib
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from nova import exception as nova_exception
 from nova import objects
 from nova.privsep import libvirt as privsep_libvirt
 from oslo_config import cfg
 
-from vpmem_driver import conf, discovery, exception, ledger, model, wiping
+from vpmem_driver import conf, discovery, exception, hostpaths, ledger, model, wiping
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.domains import Domains
 from vpmem_driver.nova import waiting
 from vpmem_driver.nova.background import BackgroundWipe
 from vpmem_driver.nova.decisions import Action
-from vpmem_driver.nova.resources import HandOut, Picks
+from vpmem_driver.nova.instances import HostInstances
+from vpmem_driver.nova.resources import HandOut, Offers, Picks
+from vpmem_driver.nova.starts import Starts
 from vpmem_driver.pool import Pool
 
 LOG = logging.getLogger(__name__)
 
 #: In which order free namespaces are offered: what costs no waiting comes first.
 _OFFERED = {model.State.CLEAN: 0, model.State.DIRTY: 1, model.State.UNKNOWN: 2}
+
+
+@contextlib.contextmanager
+def failures_logged(uuid: str, consequence: str) -> Iterator[None]:
+    """Log every error that is raised inside, and return: for what Nova must not fail on. The ledger keeps what it has.
+
+    :param uuid: of the instance
+    :param consequence: what does not happen because of the error, in words
+    """
+    try:
+        yield
+    except exception.VPMEMError as error:
+        LOG.error("Instance %s: %s: %s", uuid, consequence, error)
+    except Exception:
+        LOG.exception("Instance %s: %s", uuid, consequence)
 
 
 class HostPool:
@@ -40,7 +59,12 @@ class HostPool:
         self._picks = Picks()
         #: of each resource class since the start
         self._totals: dict[str, int] = {}
+        #: owner and uuid of what is held without an allocation in Placement
+        self._leftovers: frozenset[tuple[str | None, str | None]] = frozenset()
+        #: uuids of what cannot be handed out and an instance has an allocation for
+        self._allocated: frozenset[str | None] = frozenset()
         self.background = BackgroundWipe(pool, wipe_parallel)
+        self.starts = Starts(self._release_all)
 
     @classmethod
     def open(cls, options: cfg.ConfigOpts, domains: Domains) -> "HostPool | None":
@@ -67,6 +91,11 @@ class HostPool:
         except exception.VPMEMError as error:
             raise nova_exception.GetPMEMNamespacesFailed(reason=str(error)) from error
 
+    @property
+    def pool(self) -> Pool:
+        """The pool itself, for the take-over."""
+        return self._pool
+
     # What there is
 
     def devices(self) -> dict[str, objects.LibvirtVPMEMDevice]:
@@ -81,14 +110,27 @@ class HostPool:
             if record.uuid is not None and record.label is not None
         }
 
+    def not_free(self) -> tuple[dict[str, list[model.Record]], list[model.Record]]:
+        """What has a label and cannot be handed out: what is held, by owner, and what is nobody's."""
+        held: dict[str, list[model.Record]] = collections.defaultdict(list)
+        unowned = []
+        for record in self._pool.records():
+            if record.resource_class is not None and record.owner is not None:
+                held[record.owner].append(record)
+            elif record.resource_class is not None and record.state not in _OFFERED:
+                unowned.append(record)
+        return held, unowned
+
     def inventories(self) -> dict[str, dict[str, typing.Any]]:
-        """Placement's inventories. What cannot be handed out is reserved, as long as it is nobody's.
+        """Placement's inventories. What cannot be handed out is reserved, unless an instance has an allocation for it.
 
         An inventory with a total of 0 is not allowed, and one in use must not go: Nova gives an allocation back some
         time after the guest is gone, so a class stays until the next start, all of it reserved.
         """
-        now = {inventory.resource_class: inventory for inventory in self._pool.inventory() if inventory.total}
-        self._totals |= {resource_class: inventory.total for resource_class, inventory in now.items()}
+        records = [record for record in self._pool.records() if record.resource_class is not None]
+        now = collections.Counter(record.resource_class for record in records)
+        reserved = collections.Counter(record.resource_class for record in records if self._is_reserved(record))
+        self._totals |= {resource_class: total for resource_class, total in now.items() if resource_class is not None}
         return {
             resource_class: {
                 "total": total,
@@ -96,45 +138,91 @@ class HostPool:
                 "min_unit": 1,
                 "step_size": 1,
                 "allocation_ratio": 1.0,
-                "reserved": now[resource_class].unavailable if resource_class in now else total,
+                "reserved": reserved[resource_class] if resource_class in now else total,
             }
             for resource_class, total in self._totals.items()
         }
 
+    def _is_reserved(self, record: model.Record) -> bool:
+        if record.owner is not None:
+            return (record.owner, record.uuid) in self._leftovers
+        return record.state not in _OFFERED and record.uuid not in self._allocated
+
+    def reserve(self, leftovers: Iterable[model.Record], allocated: Iterable[model.Record]) -> None:
+        """Note what Placement does not count as Nova's records have it, until the next call.
+
+        :param leftovers: what is held for an owner that has no allocation for it on this host
+        :param allocated: what cannot be handed out, though an instance has it on record, and an allocation for it
+        """
+        self._leftovers = frozenset((record.owner, record.uuid) for record in leftovers)
+        self._allocated = frozenset(record.uuid for record in allocated)
+
     def resources(self, provider_uuid: str) -> dict[str, HandOut]:
         """What the resource tracker may pick from, and what it must find again, by resource class."""
-        rows = {row.uuid: row for row in self._pool.ledger.rows()}
-        records = self._pool.records()
-        identifiers = _identifiers(records)
+        make = functools.cache(functools.partial(_resource, provider_uuid))
+        held = {row.uuid: row for row in self._pool.ledger.rows() if row.owner is not None}
         found: dict[str, list[objects.Resource]] = collections.defaultdict(list)
-        offered: dict[str, list[tuple[typing.Any, ...]]] = collections.defaultdict(list)
-        for record in records:
-            if record.uuid is None or record.label is None or record.resource_class is None:
-                continue
-            identifier = identifiers[record.uuid]
+        for identifier, record in self._identified():
             # The path of a held one is as Nova has it on record.
-            path = record.device if record.owner is None else rows[record.uuid].device
-            found[record.resource_class].append(
-                objects.Resource(
-                    provider_uuid=provider_uuid,
-                    resource_class=record.resource_class,
-                    identifier=identifier,
-                    metadata=_device(identifier, record.label, path or "", record.size, record.align),
-                )
-            )
-            if record.owner is None and record.state in _OFFERED:
-                node = -1 if record.numa_node is None else record.numa_node
-                order = (_OFFERED[model.State(record.state)], node, record.size, identifier)
-                offered[record.resource_class].append(order)
+            path = held[record.uuid].device if record.uuid in held else record.device
+            made = make(identifier, record.label, path, size=record.size, align=record.align)
+            found[made.resource_class].append(made)
+        offers = Offers(self._pool.ledger.last_move, functools.partial(self._offered, make))
         return {
             resource_class: HandOut(
-                resources,
-                {order[-1]: rank for rank, order in enumerate(sorted(offered[resource_class]))},
+                resource_class,
+                found.get(resource_class, ()),
+                functools.partial(offers.now, resource_class),
                 self._picks,
             )
             # A class that is left out would be skipped by the tracker, and its guest be made without a device.
-            for resource_class, resources in ({name: [] for name in self.inventories()} | found).items()
+            for resource_class in self._totals | found
         }
+
+    def _identified(self) -> Iterator[tuple[str, model.Record]]:
+        """Every namespace that has a label, and what Nova calls it."""
+        records = self._pool.records()
+        identifiers = _identifiers(records)
+        return ((identifiers[record.uuid], record) for record in records if record.uuid in identifiers)
+
+    def _offered(self, make: Callable[..., objects.Resource]) -> dict[str, list[objects.Resource]]:
+        """What may be handed out now, by resource class, the first one first.
+
+        :param make: returns Nova's object for what it is given of a record
+        """
+        offered: dict[str, list[objects.Resource]] = collections.defaultdict(list)
+        free = [pair for pair in self._identified() if pair[1].owner is None and pair[1].state in _OFFERED]
+        for identifier, record in sorted(free, key=_order):
+            made = make(identifier, record.label, record.device, size=record.size, align=record.align)
+            offered[made.resource_class].append(made)
+        return offered
+
+    def settle_picks(self, read: Callable[[], HostInstances]) -> None:
+        """Offer again what the resource tracker picked, where Nova's records say that nothing uses it.
+
+        To be called under the tracker's lock: no claim is half way then.
+
+        :param read: asks Nova; called only when a pick is in doubt
+        """
+        forgotten = self._picks.forgotten()
+        if not forgotten:
+            return
+        try:
+            instances = read()
+            if any(not self._pool.ledger.held(uuid) for uuid in instances.starting()):
+                return  # it may be the one that a pick is for
+            self._picks.forget(forgotten - instances.arriving())
+        except Exception:
+            names = ", ".join(sorted(forgotten))
+            LOG.exception("Nova does not say whether an instance is to have %s: not offered until it does", names)
+
+    @staticmethod
+    def named(names: Iterable[str] | None, records: Iterable[model.Record]) -> list[str | None] | None:
+        """The uuid of each of `records` that Nova's records call by one of `names`; None for any other name.
+
+        None when there are no names to go by.
+        """
+        return None if names is None else _which(names, records)
 
     # What happens
 
@@ -180,19 +268,20 @@ class HostPool:
 
         What cannot be done is logged, and the ledger keeps what it has.
         """
-        self._picks.forget(names)
-        try:
+        if action is not Action.KEEP:
+            self.starts.leaves(instance.uuid)
+        with failures_logged(instance.uuid, "its persistent memory stays as it is"):
             held = self._pool.ledger.held(instance.uuid)
             if action is Action.KEEP or not held:
                 return
+            named = _which(names, held)
             if action is Action.RENEW:
-                self._pool.renew(instance.uuid)
+                # A record that names what is not held does not say what the guest has: then it is all of it.
+                self._pool.renew(instance.uuid, None if None in named else [uuid for uuid in named if uuid])
             elif action is Action.RELEASE_NAMED:
-                self.release(instance, [uuid for uuid in _which(names, held) if uuid is not None])
+                self.release(instance, [uuid for uuid in named if uuid is not None])
             else:
-                self.release(instance, [row.uuid for row in held])
-        except exception.VPMEMError as error:
-            LOG.error("Instance %s: its persistent memory stays as it is: %s", instance.uuid, error)
+                self.starts.release(instance.uuid)
 
     def release(self, instance: objects.Instance, uuids: Iterable[str]) -> None:
         """Give back exactly `uuids`; they are wiped in the background."""
@@ -203,38 +292,44 @@ class HostPool:
 
     def release_others(self, instance: objects.Instance, names: Sequence[str]) -> None:
         """Give back what the ledger has for the instance here, but for `names`: a resize is confirmed. Never raises."""
-        try:
+        with failures_logged(instance.uuid, "its old persistent memory stays as it is"):
             held = self._pool.ledger.held(instance.uuid)
             kept = _which(names, held)
+            if None in kept:
+                LOG.error("Instance %s keeps all that it has here: its record names %s", instance.uuid, names)
+                return
             self.release(instance, [row.uuid for row in held if row.uuid not in kept])
-        except exception.VPMEMError as error:
-            LOG.error("Instance %s: its old persistent memory stays as it is: %s", instance.uuid, error)
 
-    def adopt(self, instance: objects.Instance, resources: Sequence[objects.Resource]) -> None:
-        """Take over what a guest of the in-tree driver holds, as it is. What the ledger has already stays.
-
-        :param resources: of the instance's record
-        :raises VPMEMError: another owner has it, or its bytes are in it
-        """
-        names = [resource.identifier for resource in resources]
-        told = _which(names, self._pool.ledger.held(instance.uuid))
-        label_of = {
-            self._pool.find(resource.identifier): resource.metadata.label
-            for resource, uuid in zip(resources, told, strict=True)
-            if uuid is None
-        }
-        if label_of:
-            why = "Nova has it on record for this instance"
-            self._pool.adopt(instance.uuid, list(label_of), why=why, label_of=label_of)
+    def without_claim(
+        self, instance: objects.Instance, resources: Sequence[objects.Resource]
+    ) -> list[objects.Resource]:
+        """Those of the instance's record that the ledger does not have for it."""
+        told = _which([resource.identifier for resource in resources], self._pool.ledger.held(instance.uuid))
+        return [resource for resource, uuid in zip(resources, told, strict=True) if uuid is None]
 
     def owners(self) -> frozenset[str]:
         """The instances for which the ledger has anything."""
         return frozenset(row.owner for row in self._pool.ledger.rows() if row.owner is not None)
 
-    def release_deleted(self, owner: str) -> None:
-        """Give back what an instance holds that Nova has deleted while this host was down."""
-        self._pool.release(owner)
-        self.background.start()
+    def names(self, owner: str) -> list[str]:
+        """The names of what the ledger has for an owner, whether Nova knows it or not."""
+        return [row.name or row.uuid for row in self._pool.ledger.held(owner)]
+
+    def not_held(self, instance: objects.Instance, paths: Iterable[str]) -> list[str]:
+        """Those of `paths` that lead to no device which the instance holds and which is wiped if it had to be."""
+        devices = [
+            record.device
+            for record in self._pool.records()
+            if record.owner == instance.uuid and record.state == model.State.CLAIMED and record.device is not None
+        ]
+        held = hostpaths.Wanted(devices)
+        return [path for path in paths if not held.reached_from(path)]
+
+    def _release_all(self, owner: str) -> None:
+        """Release what an instance holds. Never raises."""
+        with failures_logged(owner, "its persistent memory stays as it is"), contextlib.suppress(exception.NotOwner):
+            self._pool.release(owner)
+            self.background.start()
 
 
 def _identifiers(records: Iterable[model.Record]) -> dict[str, str]:
@@ -248,7 +343,14 @@ def _identifiers(records: Iterable[model.Record]) -> dict[str, str]:
     }
 
 
-def _which(names: Sequence[str], held: Iterable[model.Grant | ledger.Row]) -> list[str | None]:
+def _order(identified: tuple[str, model.Record]) -> tuple[typing.Any, ...]:
+    """In which order free namespaces are handed out, each with what Nova calls it."""
+    identifier, record = identified
+    node = -1 if record.numa_node is None else record.numa_node
+    return (_OFFERED[model.State(record.state)], node, record.size, identifier)
+
+
+def _which(names: Iterable[str], held: Iterable[model.Grant | model.Record | ledger.Row]) -> list[str | None]:
     """The uuid of what an instance holds that its record calls by each of `names`; None for what it does not hold."""
     by_name = {grant.uuid: grant.name for grant in held}
     told: list[str | None] = [name if name in by_name else None for name in names]
@@ -256,6 +358,17 @@ def _which(names: Sequence[str], held: Iterable[model.Grant | ledger.Row]) -> li
         if told[index] is None:
             told[index] = next((uuid for uuid in by_name if by_name[uuid] == name and uuid not in told), None)
     return told
+
+
+def _resource(
+    provider_uuid: str, identifier: str, label: str, path: str | None, *, size: int, align: int
+) -> objects.Resource:
+    return objects.Resource(
+        provider_uuid=provider_uuid,
+        resource_class=model.resource_class(label),
+        identifier=identifier,
+        metadata=_device(identifier, label, path or "", size, align),
+    )
 
 
 def _device(name: str, label: str, path: str, size: int, align: int) -> objects.LibvirtVPMEMDevice:

@@ -13,32 +13,26 @@ from lxml import etree
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
-from nova.compute import task_states, vm_states
+from nova.compute import task_states
 from nova.conf import CONF
 from nova.virt import hardware
 from nova.virt.libvirt import config as vconfig
 
 from vpmem_driver import exception, guestxml, model
-from vpmem_driver.nova import installation
+from vpmem_driver.nova import installation, takeover
 from vpmem_driver.nova.decisions import Action, Cleanup, on_cleanup
 from vpmem_driver.nova.guests import HostGuests
-from vpmem_driver.nova.host import HostPool
+from vpmem_driver.nova.host import HostPool, failures_logged
+from vpmem_driver.nova.instances import HostInstances
+from vpmem_driver.nova.leftovers import Leftovers
+from vpmem_driver.nova.starts import StartsMixin
 
 LOG = logging.getLogger(__name__)
 
 _REBUILDING = (task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING, task_states.REBUILD_SPAWNING)
 
-#: An instance in one of these has never had a guest here, or has none that owns anything.
-_NO_GUEST = (vm_states.BUILDING, vm_states.SHELVED_OFFLOADED)
 
-
-if typing.TYPE_CHECKING:
-    from nova.virt.libvirt.driver import LibvirtDriver as _Driver
-else:
-    _Driver = object  # whatever comes next in the class's bases
-
-
-class VPMEMDriverMixin(_Driver):
+class VPMEMDriverMixin(StartsMixin):
     """To be put before LibvirtDriver."""
 
     #: set by _discover_vpmems, which LibvirtDriver.__init__ calls; None while there is no persistent memory
@@ -49,15 +43,19 @@ class VPMEMDriverMixin(_Driver):
         # instance's operation in one thread.
         self._vpmem_rebooting = threading.local()
         self._vpmem_host = CONF.host
+        #: owners that Nova did not know when they were last looked for
+        self._vpmem_unknown: set[str] = set()
         installation.warn_of_an_untested_nova()
         super().__init__(*args, **kwargs)
 
     # Discovery and inventory
 
     def _discover_vpmems(self, vpmem_conf: list[str] | None = None) -> tuple[dict, dict]:  # noqa: ARG002
-        self._vpmem = HostPool.open(CONF, HostGuests(self._host))
+        guests = HostGuests(self._host)
+        self._vpmem = HostPool.open(CONF, guests)
         if self._vpmem is None:
             return {}, {}
+        self._vpmem_leftovers = Leftovers(self._vpmem, guests)
         by_class: dict[str, list[objects.LibvirtVPMEMDevice]] = {}
         by_name = self._vpmem.devices()
         for device in by_name.values():
@@ -68,6 +66,7 @@ class VPMEMDriverMixin(_Driver):
         self, provider_tree: typing.Any, nodename: str, inventory: dict, resources: dict
     ) -> None:
         if self._vpmem is not None:
+            self._vpmem.settle_picks(lambda: HostInstances.read(self._vpmem_host))
             inventory.update(self._vpmem.inventories())
             resources.update(self._vpmem.resources(provider_tree.data(nodename).uuid))
 
@@ -75,6 +74,7 @@ class VPMEMDriverMixin(_Driver):
         """Asked for by each periodic run, and not under the resource tracker's lock: the time to look for leftovers."""
         if self._vpmem is not None:
             self._release_deleted(self._vpmem)
+            self._vpmem_leftovers.settle(self._vpmem_host)
             self._vpmem.background.start()
         return super().get_available_resource(nodename)
 
@@ -83,7 +83,7 @@ class VPMEMDriverMixin(_Driver):
         self._vpmem_host = host
         if self._vpmem is not None:
             self._vpmem.background.stop.clear()
-            self._take_over(self._vpmem)
+            takeover.take_over(self._vpmem, host, HostGuests(self._host))
             self._release_deleted(self._vpmem)
             self._vpmem.background.start()
 
@@ -207,15 +207,18 @@ class VPMEMDriverMixin(_Driver):
             )
         finally:
             # Also when that failed: the guest is gone, and Nova may never ask again.
-            self._after_cleanup(instance, destroy_disks=destroy_disks, migrate_data=migrate_data is not None)
+            with failures_logged(instance.uuid, "its persistent memory stays as it is"):
+                self._after_cleanup(instance, destroy_disks=destroy_disks, migrate_data=migrate_data is not None)
 
     def confirm_migration(
         self, context: typing.Any, migration: typing.Any, instance: objects.Instance, network_info: typing.Any
     ) -> None:
         super().confirm_migration(context, migration, instance, network_info)
         if self._vpmem is not None:
-            here = instance.host == self._vpmem_host
-            self._vpmem.release_others(instance, self._vpmem_names(instance) if here else ())
+            with failures_logged(instance.uuid, "its old persistent memory stays as it is"):
+                here = instance.host == self._vpmem_host
+                kept = self._get_vpmem_resources(self._get_resources(instance)) if here else ()
+                self._vpmem.release_others(instance, [resource.identifier for resource in kept])
 
     def pre_live_migration(  # noqa: PLR0917  as Nova has it
         self,
@@ -229,6 +232,7 @@ class VPMEMDriverMixin(_Driver):
         if self._vpmem is not None:
             new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), instance.flavor)
             if new:
+                self._vpmem.starts.arrives(instance.uuid)
                 self._vpmem.claim(instance, [resource.identifier for resource in new], rebuilding=False)
         return super().pre_live_migration(context, instance, block_device_info, network_info, disk_info, migrate_data)
 
@@ -267,7 +271,7 @@ class VPMEMDriverMixin(_Driver):
             _complete(context, instance)
             yield
         except BaseException:
-            with contextlib.suppress(exception.VPMEMError):
+            with failures_logged(instance.uuid, "what it was given for this start stays with it"):
                 self._vpmem.release(instance, self._vpmem.held(instance) - before)
             raise
 
@@ -296,59 +300,51 @@ class VPMEMDriverMixin(_Driver):
             # A migration that failed has left it; Nova would take the instance's resources from it, twice.
             LOG.warning("Instance %s: a stale migration context is dropped", instance.uuid)
             instance.drop_migration_context()
-        names = self._vpmem_names(instance)
+        # Only where it matters: without Nova's database what is held can be released all the same.
+        names = self._vpmem_names(instance) if action in {Action.RENEW, Action.RELEASE_NAMED} else []
         if action is Action.RELEASE_NAMED:
             names += self._vpmem_names(instance, prefix="new_")  # between cells the record itself is empty
         self._vpmem.carry_out(action, instance, names)
 
-    def _take_over(self, pool: HostPool) -> None:
-        """Adopt what guests of the in-tree driver hold on this host, before anything is handed out or wiped."""
-        context = nova_context.get_admin_context()
-        try:
-            nodes = {node.uuid for node in objects.ComputeNodeList.get_all_by_host(context, self._vpmem_host)}
-        except nova_exception.ComputeHostNotFound:
-            return  # its first start: no instance has ever been here
-        for instance in objects.InstanceList.get_by_host(
-            context, self._vpmem_host, expected_attrs=["resources", "flavor"]
-        ):
-            # In the middle of a resize the record may still be the other host's, which has the same names.
-            resources = self._get_vpmem_resources(self._get_resources(instance))
-            here = [resource for resource in resources if resource.provider_uuid in nodes]
-            if instance.vm_state in _NO_GUEST or instance.launched_at is None or not here:
-                continue
-            try:
-                pool.adopt(instance, here)
-            except exception.VPMEMError as error:
-                names = ", ".join(resource.identifier for resource in here)
-                reason = (
-                    f"instance {instance.uuid} has {names} on record here, but: {error} Its memory would be taken for "
-                    "nobody's, so this service does not start"
-                )
-                raise nova_exception.GetPMEMNamespacesFailed(reason=reason) from error
-
     def _release_deleted(self, pool: HostPool) -> None:
-        """Give back what instances hold that Nova has deleted without asking this host.
+        """Release what instances hold that Nova has deleted without asking this host.
 
-        Unless the guest still runs here: the reaper ends it, and asks. It happens while this host is down, and when a
-        migration that involves it goes wrong on the other host.
+        Unless their domain is still here: Nova's reaper ends it, and asks. It happens while this host is down, and when
+        a migration that involves it goes wrong on the other host.
         """
-        owners = pool.owners()
-        if not owners:
-            return
         context = nova_context.get_admin_context()
-        here = objects.InstanceList.get_by_host(context, self._vpmem_host, expected_attrs=[])
-        for owner in owners - {instance.uuid for instance in here}:
-            if self._is_deleted(owner) and not self._is_running(owner):
-                LOG.warning("Instance %s is deleted: what it still has on this host is released", owner)
-                pool.release_deleted(owner)
+        unknown = set()
+        if owners := pool.owners():
+            here = objects.InstanceList.get_by_host(context, self._vpmem_host, expected_attrs=[])
+            for owner in owners - {instance.uuid for instance in here}:
+                deleted = self._is_deleted(owner)
+                if deleted is None:
+                    unknown.add(owner)
+                elif deleted:
+                    pool.starts.release_absent(owner, HostGuests(self._host).uuids)
+        self._report_unknown(pool, unknown)
+
+    def _report_unknown(self, pool: HostPool, unknown: set[str]) -> None:
+        """Log each owner that Nova does not know, once while it stays so.
+
+        It is not released: the database may be restored from a backup, or this may be a domain that is not Nova's.
+        """
+        for owner in unknown - self._vpmem_unknown:
+            LOG.error(
+                "Nova does not know instance %s, which holds %s on this host. They are kept. If it is gone for good, "
+                "release them: 'vpmem release %s'",
+                *(owner, ", ".join(pool.names(owner)), owner),
+            )
+        self._vpmem_unknown = unknown
 
     @staticmethod
-    def _is_deleted(uuid: str) -> bool:
-        context = nova_context.get_admin_context(read_deleted="yes")
+    def _is_deleted(uuid: str) -> bool | None:
+        """Whether Nova's database says that the instance is deleted; None when it does not have the instance."""
+        context = nova_context.get_admin_context().elevated(read_deleted="yes")
         try:
-            return objects.Instance.get_by_uuid(context, uuid, expected_attrs=[]).deleted
+            return bool(objects.Instance.get_by_uuid(context, uuid, expected_attrs=[]).deleted)
         except nova_exception.InstanceNotFound:
-            return True
+            return None
 
     def _vpmem_names(self, instance: objects.Instance, prefix: str | None = None) -> list[str]:
         """The namespaces that the instance's record names; none when it has no record any more.
@@ -360,9 +356,6 @@ class VPMEMDriverMixin(_Driver):
             return [resource.identifier for resource in resources]
         except (nova_exception.InstanceNotFound, nova_exception.OrphanedObjectError):
             return []
-
-    def _is_running(self, uuid: str) -> bool:
-        return uuid in {guest.uuid for guest in self._host.list_guests(only_running=True)}
 
 
 def _complete(context: typing.Any, instance: objects.Instance) -> None:

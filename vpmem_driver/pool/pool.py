@@ -95,6 +95,14 @@ class Pool:
         """The record itself, for reading its history."""
         return self._books.ledger
 
+    def marked(self, name: str) -> bool:
+        """Whether :meth:`mark` has recorded `name` in the ledger."""
+        return self._books.ledger.marked(name)
+
+    def mark(self, name: str) -> None:
+        """Record durably that something is done which is done once for each ledger."""
+        self._books.ledger.mark(name)
+
     # What there is
 
     def records(self) -> tuple[model.Record, ...]:
@@ -225,17 +233,17 @@ class Pool:
         LOG.info("%s released %s", owner, names(released))
         return tuple(self._books.view.record(now[row.uuid]) for row in released)
 
-    def renew(self, owner: str) -> None:
-        """Have all that `owner` holds wiped, and keep it for that owner, who starts anew.
+    def renew(self, owner: str, uuids: Collection[str] | None = None) -> None:
+        """Have all that `owner` holds wiped, or exactly `uuids` of it, and keep it for that owner, who starts anew.
 
         They are reserved when this returns; :meth:`claim_exact` waits for their wipes.
 
         :raises InvalidRequest: `owner` is no uuid
-        :raises NotOwner: it holds nothing
+        :raises NotOwner: it does not hold them; nothing was changed
         """
         owner = requests.owner(owner)
         with self._books.change():
-            renewed = self._held(owner, None)
+            renewed = self._held(owner, uuids)
             for row in renewed:
                 if row.state is State.CLAIMED:
                     # A reservation for each: one that cannot be wiped does not cost the owner the others.

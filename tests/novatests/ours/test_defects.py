@@ -32,6 +32,11 @@ class DefectTestCase(base.VPMEMTestCase):
     def run_periodic(self, host):
         self.computes[host.name].manager.update_available_resource(context.get_admin_context())
 
+    def reap(self, host):
+        """Nova ends the guests there of servers that are deleted."""
+        self.flags(running_deleted_instance_timeout=0)
+        self.computes[host.name].manager._cleanup_running_deleted_instances(context.get_admin_context())
+
     def evacuate(self, server, **kwargs):
         return self._evacuate_server(server, expected_state="SHUTOFF", **kwargs)
 
@@ -107,8 +112,7 @@ class OneHostTest(DefectTestCase):
         # The old guest still runs: it is not wiped under its feet, and nobody else gets it.
         self.assert_kept(written)
         self.assert_holds(["small0"], host, server)
-        self.flags(running_deleted_instance_timeout=0)
-        self.computes[host.name].manager._cleanup_running_deleted_instances(context.get_admin_context())
+        self.reap(host)
         self.assert_wiped(host, written)
 
     def test_row_14_deleted_while_the_host_was_down_and_its_guest_gone(self):
@@ -283,6 +287,8 @@ class TwoHostsTest(DefectTestCase):
         for written in theirs:
             self.assert_kept(written)
         self.run_periodic(self.source)
+        self.assert_kept(mine)  # the domain is still defined there
+        self.reap(self.source)
         self.assert_wiped(self.source, mine)
 
     def test_row_7_a_resize_that_fails_at_the_end(self):
@@ -300,6 +306,8 @@ class TwoHostsTest(DefectTestCase):
         self.assertEqual(2, len(self.devices(server, self.dest)))
         self._delete_server(server)
         self.run_periodic(self.source)
+        self.assert_kept(mine)  # the domain is still defined there
+        self.reap(self.source)
         self.assert_wiped(self.source, mine)
 
     def test_row_10_a_periodic_update_while_an_instance_is_evacuated(self):
@@ -330,7 +338,7 @@ class TwoHostsTest(DefectTestCase):
 
 
 class LiveMigrationTest(DefectTestCase):
-    fail = False
+    fails = False
 
     def setUp(self):
         super().setUp()
@@ -341,7 +349,7 @@ class LiveMigrationTest(DefectTestCase):
         self.written = self.write(self.server, self.source)
 
     def _migrate(self, domain, destination, params, flags):
-        if self.fail:
+        if self.fails:
             domain.fail_job()
             return
         host = destination.split("//")[1].split("/")[0]
@@ -376,7 +384,7 @@ class LiveMigrationTest(DefectTestCase):
         self.assertEqual(list(self.written.values()), [path.read_bytes() for path in new])
 
     def test_row_11_a_rollback_gives_back_at_the_destination_and_keeps_at_the_source(self):
-        self.fail = True
+        self.fails = True
         self._live_migrate(self.server, migration_expected_state="failed")
         self.wait_for(lambda: not self.dest.holds(self.server), "given back at the destination")
         self.assert_wiped(self.dest, [self.dest.path("small0"), self.dest.path("small1")])

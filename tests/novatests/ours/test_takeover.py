@@ -1,7 +1,13 @@
 """From the in-tree driver to this one on a host with running guests, and back."""
 
+from unittest import mock
+
+import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
+from nova import exception
 from nova.conf import CONF
 from novatests.ours import base
+
+from vpmem_driver import ledger
 
 INTREE = "libvirt.LibvirtDriver"
 OURS = "vpmem.VPMEMLibvirtDriver"
@@ -23,8 +29,8 @@ class TakeOverTest(base.VPMEMTestCase):
         self.restart_compute_service(host.name)
         self.assert_driver(driver, host)
 
-    def start_intree(self):
-        host = base.Host(self.root, 1, {"SMALL": 3})
+    def start_intree(self, index=1):
+        host = base.Host(self.root, index, {"SMALL": 3})
         self.hosts[host.name] = host
         self.configure(host)
         self.use(INTREE)
@@ -85,3 +91,52 @@ class TakeOverTest(base.VPMEMTestCase):
         self.assert_kept(written)
         self._delete_server(server)
         self.assert_zero(written)
+
+    def test_back_again_with_the_ledger_of_before_stops_the_start_where_a_guest_would_lose_its_memory(self):
+        host = self.start_host(1, SMALL=1)
+        first = self.boot("SMALL", host)
+        self.restart_with(host, INTREE)
+        self._delete_server(first)
+        second = self.boot("SMALL", host)
+        written = self.write(second, host)
+        self._stop_server(second)
+        error = self.assert_does_not_start(host, lambda host: self.restart_with(host, OURS))
+        for words in (second["id"], first["id"], "small0", "move the ledger away"):
+            self.assertIn(words, str(error))
+        self.assert_kept(written)
+        (host.state_path / ledger.FILE_NAME).unlink()
+        self.restart_with(host, OURS)
+        self.assert_holds(["small0"], host, second)
+        self._start_server(second)
+        self.assert_kept(written)
+
+    def test_a_resize_that_waits_for_its_confirmation_keeps_what_it_has_on_both_hosts(self):
+        source, dest = self.start_intree(1), self.start_intree(2)
+        server = self.boot("SMALL", source)
+        old = self.write(server, source)
+        server = self._resize_server(server, self.flavor("SMALL", x="y"))
+        new = self.write(server, dest)
+        self.restart_with(source, OURS)
+        self.restart_with(dest, OURS)
+        self.assert_holds([path.name for path in old], source, server)
+        self.assert_holds([path.name for path in new], dest, server)
+        self._revert_resize(server)
+        self.assertEqual(list(old), self.devices(server, source))
+        self.assert_kept(old)
+        self.assert_wiped(dest, new)
+
+    def test_a_record_of_a_failed_resize_is_not_adopted_where_there_has_been_no_guest(self):
+        source, dest = self.start_intree(1), self.start_intree(2)
+        server = self.boot("SMALL", source)
+        old = self.write(server, source)
+        driver = self.computes[dest.name].driver
+        with mock.patch.object(driver, "finish_migration", side_effect=exception.NovaException("not now")):
+            self.api.post_server_action(server["id"], {"resize": {"flavorRef": self.flavor("SMALL", x="y")}})
+            self.wait_for_error(server)
+        for path in dest.directory.iterdir():
+            path.write_bytes(b"x" * base.SIZE)
+        self.restart_with(dest, OURS)
+        self.assert_holds([], dest, server)
+        self._reboot_server(server, hard=True)
+        self.assert_zero(self.devices(server, dest))
+        self.assert_kept(old)

@@ -1,0 +1,115 @@
+"""The instances that Nova's database has on a host, or on their way to it or from it, and what it records for them."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from nova import context as nova_context
+from nova import exception as nova_exception
+from nova import objects
+from nova.compute import task_states, vm_states
+from nova.virt import hardware
+
+#: In one of these, and without a task, an instance needs nothing on a host that it has left.
+_WELL = (vm_states.ACTIVE, vm_states.STOPPED)
+
+
+def find(uuid: str, *expected_attrs: str) -> objects.Instance | None:
+    """The instance of that uuid, deleted or not; None when Nova does not know it."""
+    context = nova_context.get_admin_context(read_deleted="yes")
+    try:
+        return objects.Instance.get_by_uuid(context, uuid, expected_attrs=list(expected_attrs))
+    except nova_exception.InstanceNotFound:
+        return None
+
+
+def is_well(instance: objects.Instance) -> bool:
+    """Whether it runs or is stopped, as its user wants it, and nothing is being done to it."""
+    return instance.vm_state in _WELL and instance.task_state is None and not instance.deleted
+
+
+def _is_under_way(instance: objects.Instance) -> bool:
+    return instance.task_state is not None or instance.vm_state == vm_states.BUILDING
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class HostInstances:
+    """What Nova's database says at one moment.
+
+    :ivar host: the compute host
+    :ivar here: the instances on it, by uuid
+    :ivar moving: the migrations in progress that involve it, by the uuid of their instance
+    """
+
+    host: str
+    here: Mapping[str, objects.Instance]
+    moving: Mapping[str, objects.Migration]
+    _providers: frozenset[str]
+
+    @classmethod
+    def read(cls, host: str) -> "HostInstances":
+        """Ask Nova now."""
+        context = nova_context.get_admin_context()
+        try:
+            nodes = list(objects.ComputeNodeList.get_all_by_host(context, host))
+        except nova_exception.ComputeHostNotFound:
+            nodes = []  # the host's first start
+        instances = objects.InstanceList.get_by_host(context, host, expected_attrs=["resources", "flavor"])
+        moving = {
+            migration.instance_uuid: migration
+            for node in nodes
+            for migration in objects.MigrationList.get_in_progress_by_host_and_node(
+                context, host, node.hypervisor_hostname
+            )
+        }
+        return cls(
+            host=host,
+            here={instance.uuid: instance for instance in instances},
+            moving=moving,
+            _providers=frozenset(node.uuid for node in nodes),
+        )
+
+    def names(self, uuid: str) -> list[str] | None:
+        """The namespaces of this host on record for an instance that has settled here; an empty list for any other.
+
+        None while the instance is under way here, or migrates: its record may be about to change.
+        """
+        if uuid in self.moving:
+            return None
+        instance = self.here.get(uuid)
+        if instance is None:
+            return []
+        return None if _is_under_way(instance) else self._names(instance.resources)
+
+    def all_names(self) -> frozenset[str]:
+        """The namespaces of this host on record for any instance on it."""
+        return frozenset(name for instance in self.here.values() for name in self._names(instance.resources))
+
+    def arriving(self) -> frozenset[str]:
+        """The namespaces of this host on record for migrations to it that are under way."""
+        return frozenset(name for migration in self.moving.values() for name in self._arriving(migration))
+
+    def starting(self) -> Iterator[str]:
+        """The instances being built or unshelved here that ask for persistent memory. Nova records it later."""
+        for instance in self.here.values():
+            starts = instance.vm_state == vm_states.BUILDING or instance.task_state == task_states.SPAWNING
+            if starts and hardware.get_vpmems(instance.flavor):
+                yield instance.uuid
+
+    def _arriving(self, migration: objects.Migration) -> list[str]:
+        if migration.dest_compute != self.host:
+            return []
+        instance = find(migration.instance_uuid, "migration_context")
+        # Without a task the migration has ended, and its host has not written that down.
+        if instance is None or instance.task_state is None:
+            return []
+        recorded = instance.migration_context
+        if recorded is None or recorded.migration_id != migration.id:
+            return []
+        return self._names(recorded.new_resources)
+
+    def _names(self, resources: objects.ResourceList | None) -> list[str]:
+        return [
+            resource.identifier
+            for resource in resources or ()
+            if resource.provider_uuid in self._providers and isinstance(resource.metadata, objects.LibvirtVPMEMDevice)
+        ]
