@@ -3,6 +3,7 @@
 import contextlib
 
 import fixtures
+from novatests import switch
 
 _MIXIN = "vpmem_driver.nova.mixin"
 _POOL = "vpmem_driver.nova.host.HostPool"
@@ -47,17 +48,6 @@ def _keeps_what_fails(_driver, _context, _instance):
     yield
 
 
-def _wipes_nothing(_engine, jobs, watcher, stop=None):  # noqa: ARG001  as Engine.run has it
-    from vpmem_driver import wipe
-
-    outcomes = {}
-    for job in jobs:
-        outcome = wipe.Outcome.WIPED if watcher.may_start(job) else wipe.Outcome.STOPPED
-        watcher.finished(job, outcome, "")
-        outcomes[job.uuid] = (outcome, "")
-    return outcomes
-
-
 #: name -> how a test is given a driver with that mistake
 MUTANTS = {
     "hard reboot releases": _decides(hard_reboot="RELEASE"),
@@ -73,7 +63,7 @@ MUTANTS = {
     "spawn failure keeps": _replaces(f"{_MIXIN}.VPMEMDriverMixin._giving_back_what_fails", _keeps_what_fails),
     "confirm keeps": _replaces(f"{_POOL}.release_others", lambda *_args: None),
     "local delete keeps": _replaces(f"{_POOL}.release_deleted", lambda *_args: None),
-    "wipes do nothing": _replaces("vpmem_driver.wipe.Engine.run", _wipes_nothing),
+    "wipes do nothing": _replaces("vpmem_driver.wipe.Engine.run", switch._no_wipes),
 }
 
 

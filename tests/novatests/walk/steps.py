@@ -8,7 +8,7 @@ PMEMS = ("SMALL", "BIG", "SMALL,SMALL", "BIG,SMALL")
 
 #: step -> how often it is chosen, and the states of a server that it is for; none: it is for a host.
 STEPS = {
-    "create": (10, ()),
+    "create": (30, ()),
     "create_fails": (2, ()),
     "restart": (3, ()),
     "periodic": (3, ()),
@@ -49,9 +49,6 @@ STEPS = {
 #: What a server may still do after a migration of it has failed at its end.
 STUCK = {"hard_reboot", "delete", "rebuild", "stop", "start"}
 
-#: While its host is down.
-DOWN = {"delete", "evacuate", "evacuate_fails"}
-
 #: Where the start of a guest can fail.
 GUEST_STARTS = ("_get_guest_xml", "_create_guest_with_network", "plug_vifs", "_create_guest")
 
@@ -61,21 +58,38 @@ class Steps(deployment.Deployment):
 
     most_servers = 4
 
+    def choices(self):
+        """Each step that can be done now, with its server; None for a step of a host."""
+        can = {
+            "create": len(self.servers) < self.most_servers,
+            "create_fails": True,
+            "restart": True,
+            "periodic": True,
+            "take_down": not self.down and bool(self.idle_hosts()),
+            "bring_back": bool(self.down),
+        }
+        hosts = [(step, None) for step, possible in can.items() if possible]
+        return hosts + [(step, server) for server in self.servers for step in STEPS if self.can(step, server)]
+
     def can(self, step, server):
         """Whether `step` can be done to `server`."""
-        statuses = STEPS[step][1]
-        if server.status not in statuses or (server.stuck and step not in STUCK):
+        if server.status not in STEPS[step][1] or (server.stuck and step not in STUCK):
             return False
         if server.source is not None and self.down & {server.source, server.host}:
             return False
         if step.startswith("evacuate"):
             return server.host in self.down
-        return (server.host not in self.down) or step == "delete"
+        return server.host not in self.down or step == "delete"
 
     # which hosts
 
     def up(self):
         return [host for name, host in sorted(self.hosts.items()) if name not in self.down]
+
+    def idle_hosts(self):
+        """The hosts that no resize waits for."""
+        busy = {name for server in self.servers if server.source for name in (server.host, server.source)}
+        return [host for host in self.up() if host.name not in busy]
 
     def has_room(self, host, pmem):
         owned = self.oracle.owners(host.name)
@@ -87,7 +101,13 @@ class Steps(deployment.Deployment):
     def pick_host(self, pmem, *, other_than=()):
         """A host with room; None when there is none."""
         hosts = [host for host in self.up() if host.name not in other_than and self.has_room(host, pmem)]
-        return self.rng.choice(hosts) if hosts else None
+        if not hosts:
+            return None
+        host = self.rng.choice(hosts)
+        if host.name in self.unsettled:
+            self.run_periodic(host)
+            self.unsettled.discard(host.name)
+        return host
 
     def host_of(self, server):
         return self.hosts[server.host]
@@ -133,7 +153,7 @@ class Steps(deployment.Deployment):
     def do_create(self):
         pmem = self.rng.choice(PMEMS)
         host = self.pick_host(pmem)
-        if host is None or len(self.servers) >= self.most_servers:
+        if host is None:
             return self.say("is left out")
         server = self.create(pmem, host)
         self.must_be(server, "ACTIVE")
@@ -176,25 +196,18 @@ class Steps(deployment.Deployment):
             self.oracle.leaves(*key)
 
     def do_take_down(self):
-        busy = {name for server in self.servers if server.source for name in (server.host, server.source)}
-        hosts = [host for host in self.up() if host.name not in busy]
+        host = self.rng.choice(self.idle_hosts())
         power = self.rng.random() < 0.5 and not any(s.status in {"PAUSED", "SUSPENDED"} for s in self.servers)
-        if not hosts or self.down:
-            return self.say("is left out")
-        host = self.rng.choice(hosts)
         self.say(f"{host.name}{', power too' if power else ''}")
         self.take_down(host, power=power)
         self.down.add(host.name)
         if power:
             self.lost_power.add(host.name)
-        return None
 
     def do_bring_back(self):
-        if not self.down:
-            return self.say("is left out")
         (name,) = self.down
         self.say(name)
-        return self.bring_back_host(name)
+        self.bring_back_host(name)
 
     def bring_back_host(self, name):
         host, lost_power = self.hosts[name], name in self.lost_power

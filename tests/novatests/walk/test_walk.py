@@ -25,7 +25,7 @@ class WalkTest(steps.Steps):
         mutants.apply(self, os.environ.get("VPMEM_MUTANT"))
         super().setUp()
         self.servers, self.names, self.count, self.trace = [], {}, 0, []
-        self.down, self.lost_power, self.gone = set(), set(), collections.defaultdict(list)
+        self.down, self.lost_power, self.unsettled, self.gone = set(), set(), set(), collections.defaultdict(list)
 
     def walk(self, seed):
         self.rng = random.Random(seed)
@@ -41,16 +41,13 @@ class WalkTest(steps.Steps):
             self.tell(seed)
 
     def step(self):
-        choices = [(weight, step, None) for step, (weight, statuses) in steps.STEPS.items() if not statuses]
-        choices += [
-            (steps.STEPS[step][0], step, server)
-            for server in self.servers
-            for step, (_weight, statuses) in steps.STEPS.items()
-            if statuses and self.can(step, server)
-        ]
-        ((_weight, step, server),) = self.rng.choices(choices, [weight for weight, *_rest in choices])
-        self.trace.append(f"{step} {server.name if server else ''}")
+        choices = self.choices()
+        ((step, server),) = self.rng.choices(choices, [steps.STEPS[step][0] for step, _server in choices])
+        self.trace.append(f"{step} {server.name if server else ''}".rstrip())
         getattr(self, f"do_{step}")(*[server] if server else [])
+        if "fails" in step:
+            # What a failure has left is offered again after the next periodic task, which comes each minute.
+            self.unsettled.update(self.hosts)
         self.check()
 
     def say(self, words):
