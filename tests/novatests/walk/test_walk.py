@@ -35,8 +35,10 @@ class WalkTest(steps.Steps):
                 self.step()
             self.finish()
         except Exception as error:
+            wrong = f"walk {seed}, step {len(self.trace)}: {self.named(error)}"
+            self.trace.append(wrong)
             self.addDetail("walk", content.text_content(self.story(seed)))
-            raise oracle.Wrong(f"walk {seed}, step {len(self.trace)}: {self.named(error)}") from error
+            raise oracle.Wrong(wrong) from error
         finally:
             self.tell(seed)
 
