@@ -1,4 +1,8 @@
-"""``./dev walk``: random walks over Nova's API with our driver, checked by an oracle."""
+"""``./dev walk``: random walks over Nova's API with our driver, checked by an oracle.
+
+CI does 20 walks of 25 steps. The long run is ``./dev walk --walks 500``, and for the oracle ``./dev walk --mutants``.
+A walk that fails prints its steps, and the command that repeats it.
+"""
 
 import argparse
 import os
@@ -32,9 +36,7 @@ def environment(arguments, **more):
 
 def walk(arguments):
     command = ["stestr", "--top-dir", TESTS, "--test-path", TESTS / "novatests" / "walk", "run", "--concurrency"]
-    return subprocess.run(
-        [*command, str(arguments.processes)], env=environment(arguments), check=False
-    ).returncode
+    return subprocess.run([*command, str(arguments.processes)], env=environment(arguments), check=False).returncode
 
 
 def find_mutants(arguments):
@@ -59,7 +61,7 @@ def find(arguments, mutant):
             command, env=environment(arguments, VPMEM_MUTANT=mutant), stdout=output, stderr=output, check=False
         )
         output.seek(0)
-        found = re.search(r"Wrong: (walk \d+, step \d+): (.*)", output.read())
+        found = re.search(r"Wrong: (walk \d+, step \d+): Wrong: (.*)", output.read())
     return found.groups() if found else None
 
 

@@ -1,4 +1,4 @@
-"""Three compute hosts and what a walk does to them: requests that are waited for, failures, hosts that go and return."""
+"""Three compute hosts and what a walk does to them: requests, failures, and hosts that go down and come back."""
 
 import contextlib
 import time
@@ -76,7 +76,7 @@ class Deployment(base.VPMEMTestCase):
 
         self.useFixture(fixtures.MockPatchObject(scheduler.SchedulerManager, "_get_sorted_hosts", sort))
 
-    def _migrate(self, domain, destination, params, flags):  # noqa: ARG002  as libvirt has it
+    def _migrate(self, domain, destination, params, flags):
         if self.migration_fails:
             domain.fail_job()
             return
@@ -115,9 +115,9 @@ class Deployment(base.VPMEMTestCase):
         return shown
 
     def _events_in_progress(self, server):
-        action = self.api.get_instance_actions(server.id)[0]
-        events = self.api.get_instance_action_details(server.id, action["request_id"])["events"]
-        return any(event["result"] is None for event in events)
+        actions = self.api.get_instance_actions(server.id)[:1]  # the newest; none before a host is chosen
+        details = [self.api.get_instance_action_details(server.id, action["request_id"]) for action in actions]
+        return any(event["result"] is None for detail in details for event in detail["events"])
 
     def _migrates(self, server):
         migrations = self.api.api_get(f"/os-migrations?instance_uuid={server.id}").body["migrations"]

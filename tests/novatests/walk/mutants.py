@@ -14,6 +14,7 @@ def _decides(**actions):
 
     def apply(test):
         from nova.compute import task_states
+
         from vpmem_driver.nova import decisions
 
         right = decisions.on_cleanup
