@@ -83,7 +83,7 @@ class Deployment(base.VPMEMTestCase):
         server = {"id": domain.UUIDString()}
         (source,) = (host for host in self.hosts.values() if self.connection(host) is domain._connection)
         dest = self.hosts[destination.split("//")[1].split("/")[0]]
-        self.connection(dest).createXML(params["destination_xml"], 0)
+        self.connection(dest).defineXML(params["destination_xml"]).create()  # VIR_MIGRATE_PERSIST_DEST
         for old, new in zip(self.devices(server, source), self.devices(server, dest), strict=True):
             new.write_bytes(old.read_bytes())  # as QEMU does
         domain.complete_job()
@@ -180,14 +180,15 @@ class Deployment(base.VPMEMTestCase):
         self._force_down(host, down=True)
 
     def bring_back(self, host):
-        self._force_down(host, down=False)
         self.restart_host(host)
+        self._force_down(host, down=False)  # Nova refuses it before the host has seen what was evacuated
 
     def _force_down(self, host, *, down):
         service = self.api.get_services(binary="nova-compute", host=host.name)[0]
         self.api.put_service_force_down(service["id"], down)
 
     def run_periodic(self, host):
+        """What Nova runs each minute."""
         manager = self.computes[host.name].manager
         manager._cleanup_running_deleted_instances(context.get_admin_context())
         manager.update_available_resource(context.get_admin_context())

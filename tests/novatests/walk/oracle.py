@@ -33,8 +33,13 @@ class Oracle:
 
     def starts_anew(self, server, host, paths, *, runs):
         """A guest of `server` starts on `host` for the first time: it must find zeros."""
-        for key, memory in self.memory.items():
-            if key[1] == host and key != (server, host, NOW) and set(paths) & set(memory):
+        for key in self.of(host=host):
+            memory = self.memory[key]
+            if key == (server, host, NOW) or not set(paths) & set(memory):
+                continue
+            if key in self.leftovers:
+                self.leaves(*key)
+            else:
                 raise Wrong(f"{server} starts on {host} with {_names(paths)}, of which {key[0]} has {_names(memory)}")
         for path in paths:
             self._require(server, host, path, ZERO)

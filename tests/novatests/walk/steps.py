@@ -192,6 +192,9 @@ class Steps(deployment.Deployment):
         host = self.rng.choice(self.up())
         self.say(host.name)
         self.run_periodic(host)
+
+    def run_periodic(self, host):
+        super().run_periodic(host)
         for key in [key for key in self.oracle.leftovers if key[1] == host.name]:
             self.oracle.leaves(*key)
 
