@@ -34,6 +34,8 @@ class Server:
     :ivar old_pmem: the labels that it had there
     :ivar stuck: a migration failed at its end: it can be started, rebuilt or deleted where it is
     :ivar runs: whether its guest runs
+    :ivar tracked: host -> labels that Nova's resource tracker still counts there after a revert that failed, though
+        ledger and Placement have them free
     """
 
     def __init__(self, name, uuid, pmem):
@@ -46,6 +48,7 @@ class Server:
         self.old_pmem = None
         self.stuck = False
         self.runs = False
+        self.tracked = {}
 
     def __getitem__(self, key):
         """Nova's helpers want the dict of the API."""

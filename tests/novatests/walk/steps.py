@@ -96,6 +96,9 @@ class Steps(deployment.Deployment):
         free = dict(deployment.LABELS)
         for name in owned:
             free[name.rstrip("0123456789").upper()] -= 1
+        for server in self.servers:
+            for label in server.tracked.get(host.name, ()):
+                free[label] -= 1
         return all(free[label] >= pmem.split(",").count(label) for label in set(pmem.split(",")))
 
     def pick_host(self, pmem, *, other_than=()):
@@ -433,6 +436,7 @@ class Steps(deployment.Deployment):
     def do_revert_fails(self, server):
         method = self.rng.choice(("destroy", "finish_revert_migration", *GUEST_STARTS))
         dest = server.host
+        server.tracked = {dest: server.pmem.split(",")}
         host = self.hosts[dest if method == "destroy" else server.source]
         self.say(f"in {method} on {host.name}")
         with self.failing(host, method):
