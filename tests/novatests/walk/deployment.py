@@ -62,6 +62,9 @@ class Deployment(base.VPMEMTestCase):
         self.flags(running_deleted_instance_timeout=0)
         self.useFixture(fixtures.MonkeyPatch("nova.tests.fixtures.libvirt.Domain.migrateToURI3", self._migrate))
         self.useFixture(fixtures.MockPatch("nova.virt.libvirt.LibvirtDriver.snapshot"))
+        # fakelibvirt wants an argument that libvirt does not; Nova deletes a suspended server without it.
+        remove = "nova.tests.fixtures.libvirt.Domain.managedSaveRemove"
+        self.useFixture(fixtures.MonkeyPatch(remove, lambda _domain, flags=0: flags))
         self.preferred = None
         self._prefer()
         self.migration_fails = False
