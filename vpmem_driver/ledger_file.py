@@ -136,9 +136,9 @@ class LedgerFile:
         return self._connect(self.path)
 
     def _make(self, directory: os.stat_result) -> None:
-        """Make a new ledger under another name, and rename it: one that is empty was not left so, it is damaged."""
+        """Make a new ledger under another name first: one that is empty was not left so by us, but is damaged."""
         log = self.path.with_name(FILE_NAME + "-wal")
-        if os.path.lexists(log):
+        if log.is_file():
             raise exception.LedgerCorrupt(
                 path=self.path,
                 reason="it is not there, but its write-ahead log is",
@@ -153,7 +153,8 @@ class LedgerFile:
             self._migrate(0)
         finally:
             self._db.close()
-        draft.rename(self.path)
+        self.path.hardlink_to(draft)  # unlike a rename, it never replaces what is there
+        draft.unlink()
 
     def _connect(self, path: pathlib.Path) -> sqlite3.Connection:
         try:

@@ -76,7 +76,7 @@ class Scenario:
             except worlds.Broken as broken:
                 world.main.throw(broken)
 
-        world.connections[world.start(name, run)] = pool.ledger._db
+        world.ledgers[world.start(name, run)] = pool.ledger
 
 
 def newcomer(pool, world):

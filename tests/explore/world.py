@@ -188,6 +188,9 @@ class Source(base.Discovery):
     def options(self):
         return {}
 
+    def identity_of(self, fd):
+        raise NotImplementedError  # no child opens anything here
+
 
 class NoDomains(Domains):
     def __init__(self):
@@ -217,7 +220,7 @@ class World:
         self.holds = {}  # uuid -> owner that was told so
         self.written = {}  # uuid -> what its owner wrote
         self.deleted = set()  # owners that use nothing any more, whatever they are told
-        self.connections = {}
+        self.ledgers = {}
         self.looker = sqlite3.connect(f"file:{directory / ledger.FILE_NAME}?mode=ro", uri=True, isolation_level=None)
 
     # Turns
@@ -262,8 +265,8 @@ class World:
         actor.killed = True
         if actor.is_child:
             actor.child.end(-9)
-        elif connection := self.connections.pop(actor, None):
-            connection.close()
+        else:
+            self.ledgers.pop(actor).close()
 
     # What actors do to the disk, and what they are told
 
@@ -315,8 +318,8 @@ class World:
                     actor.greenlet.throw(Gone)
             if actor.is_child:
                 actor.child.forget()
-        for connection in self.connections.values():
-            connection.close()
+        for opened in self.ledgers.values():
+            opened.close()
         self.looker.close()
 
 
@@ -337,19 +340,20 @@ current: World | None = None
 
 def install():
     """Have the package's processes, clock and statements go through the current world. For the life of this process."""
-    original = ledger.Ledger._execute
+    acquire, execute = ledger.Ledger._acquire, ledger.Ledger._execute
 
-    def execute(self, statement, values=()):
-        world = current
-        if world is not None and world.current is not None:
-            if world.over or world.current.killed:
-                raise Gone
-            if statement.startswith("BEGIN"):
-                world.give_way("transaction")
-            world.changed |= statement == "COMMIT"
-        return original(self, statement, values)
+    def give_way_and_acquire(self):
+        if _is_running():
+            current.give_way("transaction")
+        acquire(self)
 
-    ledger.Ledger._execute = execute
+    def execute_and_note(self, statement, values=()):
+        if _is_running():
+            current.changed |= statement == "COMMIT"
+        return execute(self, statement, values)
+
+    ledger.Ledger._acquire = give_way_and_acquire
+    ledger.Ledger._execute = execute_and_note
     process.subprocess = types.SimpleNamespace(
         Popen=lambda *_args, **_kwargs: Child(current, current.current),
         PIPE=-1,
@@ -358,3 +362,15 @@ def install():
     # Fewer looks at what another process does.
     wiping._QUIET_SECONDS, wiping.STUCK_SECONDS = 2 * wiping._LOOK_SECONDS, 4 * wiping._LOOK_SECONDS
     wiping.time = types.SimpleNamespace(monotonic=lambda: current.now)
+
+
+def _is_running():
+    """Whether an actor runs.
+
+    :raises Gone: it was killed
+    """
+    if current is None or current.current is None:
+        return False
+    if current.over or current.current.killed:
+        raise Gone
+    return True

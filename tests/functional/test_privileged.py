@@ -105,11 +105,13 @@ def test_programs_are_not_found_by_the_callers_path(host, tmp_path):
 @pytest.mark.parametrize("name", ["vpmem.conf", "."])
 @pytest.mark.parametrize("mode", [0o664, 0o646])
 def test_a_configuration_that_others_may_write_to_is_refused(host, tmp_path, name, mode):
-    config_file = host.config_file()
-    (tmp_path / name).chmod(mode if name == "vpmem.conf" else mode | 0o111)
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    config_file = host.config_file().rename(directory / "vpmem.conf")
+    (directory / name).chmod(mode if name == "vpmem.conf" else mode | 0o111)
     result = wipe(host, command(config_file))
     assert result.outcome is Outcome.HOST
-    assert result.reason.startswith(f"others than root may write to {(tmp_path / name)}; 'chown root")
+    assert result.reason.startswith(f"others than root may write to {(directory / name)}; 'chown root")
 
 
 @needs_root

@@ -763,6 +763,13 @@ def test_what_stands_around_the_root_stays():
     assert added == around.format(guestxml.add(text, [grant()]))
 
 
+def test_refresh_of_a_domain_with_two_devices_on_one_path_raised_valueerror():
+    held = grant()
+    device = guestxml.device_for(held, node=0).to_xml()
+    with pytest.raises(exception.DomainRefused, match=r"2 of its memory devices are on /dev/dax0\.0\. .*remove"):
+        guestxml.refresh(domain(device + device), [held])
+
+
 def test_text_between_elements_stays():
     text = domain("one<rng/>two").replace("<vcpu>", "three<vcpu>").replace("<memory>", "four<memory>")
     added = guestxml.add(text, [grant()])

@@ -4,6 +4,8 @@ import argparse
 import importlib.metadata
 import io
 import logging
+import os
+import signal
 import sys
 import typing
 
@@ -166,7 +168,16 @@ def main(argv: list[str] | None = None) -> int:
     logging.getLogger("stevedore").setLevel(logging.WARNING)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding does not have is escaped
-    return VPMEMApp().run(sys.argv[1:] if argv is None else argv)
+    code = VPMEMApp().run(sys.argv[1:] if argv is None else argv)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it again at its end
+        if isinstance(error, BrokenPipeError):
+            return 128 + signal.SIGPIPE
+        print(f"vpmem: writing to standard output failed: {error.strerror}", file=sys.stderr)
+        return code or exception.HostError.exit_code
+    return code
 
 
 if __name__ == "__main__":

@@ -176,8 +176,10 @@ def why_unusable(
         return f"it is disabled; 'ndctl enable-namespace {dev}' enables it"
     if mode != "devdax":
         return _OTHER_MODES.get(mode, f"its mode is {mode}: a guest can only be given devdax")
-    if devices != 1:
-        return f"it is split into {devices} devices" if devices else "it has no device"
+    if devices > 1:
+        return f"it is split into {devices} devices"
+    if not device:
+        return "it has no device"
     if not device_enabled:
         return f"its device is disabled; 'daxctl enable-device {device}' enables it"
     return None if size > 0 and uuid and name else _lacking(uuid, size)

@@ -172,7 +172,7 @@ def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
     """The domain with the devices of `grants` on the paths of this moment; each says which namespace it is, then.
 
     :raises InvalidDomainXML: no domain, or a device that cannot be read
-    :raises DomainRefused: it has no device for a grant, or two devices would share a path
+    :raises DomainRefused: it has no device for a grant, or two devices share a path, or would
     :raises NamespaceMissing: a grant has no path now
     """
     domain = parse(domain_xml)
@@ -185,8 +185,11 @@ def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
             )
         if grant.device is None:
             raise exception.NamespaceMissing(namespace=grant.name)
-        (element,) = _nvdimms(domain, paths[grant.uuid])
-        found.append((element, grant.uuid, grant.device))
+        elements = _nvdimms(domain, paths[grant.uuid])
+        if len(elements) > 1:
+            reason = f"{len(elements)} of its memory devices are on {paths[grant.uuid]}"
+            raise _refused(domain, reason, "Nothing was changed; remove all but one first.")
+        found.append((elements[0], grant.uuid, grant.device))
     for element, uuid, path in found:  # all are found before the first is changed
         child(element, "source/path").text = checked_path(path)
         identity.mark(element, uuid)

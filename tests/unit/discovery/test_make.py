@@ -63,6 +63,11 @@ def test_unknown_option(name: str, given: str) -> None:
         discovery.make(name, **{given: "/x"})
 
 
+def test_an_option_called_name_raised_typeerror() -> None:
+    with pytest.raises(exception.InvalidOption, match=r"\[vpmem\] name: discovery = sysfs has no such option"):
+        discovery.make("sysfs", name="x")
+
+
 def test_two_of_them_live_side_by_side(tmp_path: pathlib.Path) -> None:
     paths = [hosts.allocated(tmp_path / where / hosts.new_name()) for where in ("first", "second")]
     made = [discovery.from_conf(configured(discovery="directory", directory=str(path.parent))) for path in paths]

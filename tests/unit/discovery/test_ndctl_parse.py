@@ -155,6 +155,12 @@ def test_without_a_uuid_it_is_unusable(text: str | None) -> None:
     assert (namespace.uuid, namespace.unusable) == (None, "it has no uuid")
 
 
+def test_a_device_without_a_name_was_usable() -> None:
+    said = hosts.Slot().json()
+    said["daxregion"]["devices"][0]["chardev"] = ""
+    assert (one(said).device, one(said).unusable) == (None, "it has no device")
+
+
 def test_without_a_size_it_is_unusable() -> None:
     said = hosts.Slot(kind="raw").json() | {"mode": "devdax", "chardev": "dax0.0", "size": 0}
     assert one(said).unusable == "its size is 0"
@@ -196,6 +202,12 @@ def test_empty_slots_of_a_dax_region_are_no_devices() -> None:
     devices.insert(0, {"chardev": "dax0.77", "size": 0, "mode": "devdax"})
     assert one(said).unusable is None
     assert one(said).device == f"/dev/{devices[1]['chardev']}"
+
+
+def test_a_device_with_an_empty_name_is_none() -> None:
+    said = hosts.Slot().json()
+    said["daxregion"]["devices"][0]["chardev"] = ""
+    assert (one(said).device, one(said).unusable) == (None, "it has no device")
 
 
 def test_mode_is_system_ram_where_the_device_is() -> None:

@@ -1,0 +1,1 @@
+"""``./dev sanitize``: the compiled modules under AddressSanitizer and UndefinedBehaviorSanitizer, with their tests."""
