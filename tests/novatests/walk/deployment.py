@@ -1,0 +1,230 @@
+"""Three compute hosts and what a walk does to them: requests, failures, and hosts that go down and come back."""
+
+import contextlib
+import time
+from unittest import mock
+
+import fixtures
+import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
+from nova import context, exception
+from nova.scheduler import manager as scheduler
+from nova.tests.fixtures import libvirt as fakelibvirt
+from nova.tests.functional.api import client
+from novatests.ours import base
+
+#: Labels, and how many namespaces each host has of them.
+LABELS = {"SMALL": 3, "BIG": 2}
+
+#: Migrations in one of these have not ended.
+_MIGRATES = {"accepted", "confirming", "migrating", "post-migrating", "pre-migrating", "preparing", "queued"} | {
+    "reverting",
+    "running",
+}
+
+_SECONDS = 90
+_LOOK_SECONDS = 0.1
+
+
+class Server:
+    """What the walk knows of one server.
+
+    :ivar host: where it is; None while it is offloaded
+    :ivar pmem: the labels of its flavor, comma-separated
+    :ivar source: the host it leaves, before a resize is confirmed
+    :ivar old_pmem: the labels that it had there
+    :ivar stuck: a migration failed at its end: it can be started, rebuilt or deleted where it is
+    :ivar runs: whether its guest runs
+    :ivar tracked: host -> labels that Nova's resource tracker still counts there after a revert that failed, though
+        ledger and Placement have them free
+    """
+
+    def __init__(self, name, uuid, pmem):
+        self.name = name
+        self.id = uuid
+        self.pmem = pmem
+        self.host = None
+        self.status = None
+        self.source = None
+        self.old_pmem = None
+        self.stuck = False
+        self.runs = False
+        self.tracked = {}
+
+    def __getitem__(self, key):
+        """Nova's helpers want the dict of the API."""
+        return {"id": self.id}[key]
+
+
+class Deployment(base.VPMEMTestCase):
+    def setUp(self):
+        super().setUp()
+        self.flags(allow_resize_to_same_host=True, resume_guests_state_on_host_boot=True, shelved_offload_time=0)
+        self.flags(running_deleted_instance_timeout=0)
+        self.useFixture(fixtures.MonkeyPatch("nova.tests.fixtures.libvirt.Domain.migrateToURI3", self._migrate))
+        self.useFixture(fixtures.MockPatch("nova.virt.libvirt.LibvirtDriver.snapshot"))
+        # fakelibvirt wants an argument that libvirt does not; Nova deletes a suspended server without it.
+        remove = "nova.tests.fixtures.libvirt.Domain.managedSaveRemove"
+        self.useFixture(fixtures.MonkeyPatch(remove, lambda _domain, flags=0: flags))
+        self.preferred = None
+        self._prefer()
+        self.migration_fails = False
+        self.flavors = {}
+        for index in (1, 2, 3):
+            host = self.start_host(index, **LABELS)
+            host.ledger = host.state_path / "ledger.sqlite3"
+
+    def _prefer(self):
+        """Have the scheduler take `preferred` where the API takes no host, so that a walk can be repeated."""
+        original = scheduler.SchedulerManager._get_sorted_hosts
+
+        def sort(manager, *args):
+            return sorted(original(manager, *args), key=lambda state: (state.host != self.preferred, state.host))
+
+        self.useFixture(fixtures.MockPatchObject(scheduler.SchedulerManager, "_get_sorted_hosts", sort))
+
+    def _migrate(self, domain, destination, params, flags):
+        if self.migration_fails:
+            domain.fail_job()
+            return
+        server = {"id": domain.UUIDString()}
+        (source,) = (host for host in self.hosts.values() if self.connection(host) is domain._connection)
+        dest = self.hosts[destination.split("//")[1].split("/")[0]]
+        self.connection(dest).defineXML(params["destination_xml"]).create()  # VIR_MIGRATE_PERSIST_DEST
+        for old, new in zip(self.devices(server, source), self.devices(server, dest), strict=True):
+            new.write_bytes(old.read_bytes())  # as QEMU does
+        domain.complete_job()
+
+    # requests
+
+    def flavor_of(self, pmem, other=None):
+        """A flavor that asks for `pmem`; another one than `other` is."""
+        key = (pmem, "same" if pmem == other else "")
+        if key not in self.flavors:
+            self.flavors[key] = self.flavor(pmem)
+        return self.flavors[key]
+
+    def request(self, server, action, argument, *statuses):
+        """Ask for `action` and wait until Nova has ended it; returns what the API says of the server then."""
+        self.api.post_server_action(server.id, {action: argument})
+        return self.ended(server, *statuses, "ERROR")
+
+    def ended(self, server, *statuses):
+        shown = {}
+
+        def has_ended():
+            # Nova writes the end of a migration last; so what the server is then is asked for after it.
+            is_busy = self._migrates(server) or self._events_in_progress(server)
+            shown.update(self.api.get_server(server.id))
+            return not is_busy and shown["status"] in statuses and shown["OS-EXT-STS:task_state"] is None
+
+        self.wait_until(has_ended, lambda: f"{server.name} {' or '.join(statuses)}: {_state(shown)}")
+        return shown
+
+    def _events_in_progress(self, server):
+        actions = self.api.get_instance_actions(server.id)[:1]  # the newest; none before a host is chosen
+        details = [self.api.get_instance_action_details(server.id, action["request_id"]) for action in actions]
+        return any(event["result"] is None for detail in details for event in detail["events"])
+
+    def _migrates(self, server):
+        migrations = self.api.api_get(f"/os-migrations?instance_uuid={server.id}").body["migrations"]
+        return any(migration["status"].lower() in _MIGRATES for migration in migrations)
+
+    def failed(self, server):
+        """Whether the last action on the server has failed."""
+        action = self.api.get_instance_actions(server.id)[0]
+        events = self.api.get_instance_action_details(server.id, action["request_id"])["events"]
+        return action["message"] is not None or any((event["result"] or "").lower() == "error" for event in events)
+
+    def delete(self, server):
+        """Delete it and wait until it is gone; False when it is in error instead."""
+        self.api.delete_server(server.id)
+        gone = []
+
+        def has_ended():
+            try:
+                shown = self.api.get_server(server.id)
+            except client.OpenStackApiNotFoundException:
+                gone.append(True)
+                return True
+            return server.status != "ERROR" and shown["status"] == "ERROR" and shown["OS-EXT-STS:task_state"] is None
+
+        self.wait_until(has_ended, lambda: f"{server.name} deleted")
+        return bool(gone)
+
+    def wait_until(self, condition, what, seconds=_SECONDS):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                self.fail(f"waited {seconds} s for {what()}")
+            time.sleep(_LOOK_SECONDS)
+
+    # hosts
+
+    def connection(self, host):
+        return self.computes[host.name].driver._host.get_connection()
+
+    @contextlib.contextmanager
+    def failing(self, host, method, *, after=False):
+        """The driver's `method` raises on `host`, at its begin or, with `after`, at its end."""
+        driver = self.computes[host.name].driver
+        original = getattr(driver, method)
+
+        def fail(*args, **kwargs):
+            if after:
+                original(*args, **kwargs)
+            raise exception.NovaException(f"{method} fails on {host.name}")
+
+        with mock.patch.object(driver, method, side_effect=fail) as patched:
+            yield patched
+
+    def take_down(self, host, *, power):
+        """Stop nova-compute there; with `power`, libvirt and the guests as well."""
+        self.computes[host.name].stop()
+        if power:
+            for domain in self.connection(host).listAllDomains(fakelibvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+                domain.destroy()
+        self._force_down(host, down=True)
+
+    def bring_back(self, host):
+        self.restart_host(host)
+        self._force_down(host, down=False)  # Nova refuses it before the host has seen what was evacuated
+
+    def _force_down(self, host, *, down):
+        service = self.api.get_services(binary="nova-compute", host=host.name)[0]
+        self.api.put_service_force_down(service["id"], down)
+
+    def run_periodic(self, host):
+        """What Nova runs each minute."""
+        manager = self.computes[host.name].manager
+        manager._cleanup_running_deleted_instances(context.get_admin_context())
+        manager.update_available_resource(context.get_admin_context())
+
+    def guests(self, host):
+        """The files of each running guest on `host`, by the uuid of its server."""
+        domains = self.connection(host).listAllDomains(fakelibvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        servers = [domain.UUIDString() for domain in domains]
+        return {server: self.devices({"id": server}, host) for server in servers}
+
+    def start_migrated(self, server, host):
+        """fakelibvirt forgets that a guest runs when Nova defines it on the destination."""
+        domain = self.connection(host).lookupByUUIDString(server.id)
+        if not domain.isActive():
+            domain.create()
+
+    def is_defined(self, server, host):
+        return any(domain.UUIDString() == server.id for domain in self.connection(host)._vms.values())
+
+    def placement_of(self, host):
+        """resource class -> total, reserved and used, of the labels."""
+        provider = self.compute_rp_uuids[host.name]
+        used = self._get_provider_usages(provider)
+        return {
+            name: (inventory["total"], inventory["reserved"], used.get(name, 0))
+            for name, inventory in self._get_provider_inventory(provider).items()
+            if name.startswith("CUSTOM_PMEM")
+        }
+
+
+def _state(shown):
+    keys = ("status", "OS-EXT-STS:task_state", "OS-EXT-STS:vm_state", "OS-EXT-SRV-ATTR:host")
+    return ", ".join(f"{key}={shown.get(key)}" for key in keys)
