@@ -98,7 +98,7 @@ def _adopt(
         return
     why = "its guest has it" if has_it else "Nova has it on record for this instance"
     try:
-        pool.adopt(owner, [uuid], why=why, label_of={uuid: resource.metadata.label})
+        pool.adopt(owner, [uuid], why=why, label_of={uuid: resource.metadata.label}, in_domain=has_it)
     except (exception.NotOwner, exception.NamespaceUnavailable) as error:
         is_known = row.state in {State.QUARANTINED, State.CLEAN} or row.begun
         if has_it and not is_known and row.owner not in instances:

@@ -184,6 +184,7 @@ class Pool:
         *,
         why: str = "a guest holds it",
         label_of: Mapping[str, str] = types.MappingProxyType({}),
+        in_domain: bool = False,
     ) -> tuple[model.Grant, ...]:
         """Give `owner` the namespaces that its guest is found to hold, as they are, in this order.
 
@@ -191,6 +192,7 @@ class Pool:
         are still in it.
 
         :param label_of: label by uuid, for those that the owner has under another than the configured one
+        :param in_domain: a domain of the owner has them: then a clean one is adopted as well
         :raises InvalidRequest: `owner` is no uuid
         :raises UnknownNamespace: the ledger has no such namespace
         :raises NotOwner: another one holds it, or has left its bytes in it; nothing was changed
@@ -200,7 +202,7 @@ class Pool:
         with self._books.change():
             rows = [self._books.row(uuid) for uuid in uuids]
             for row in rows:
-                requests.adoption(owner, row)
+                requests.adoption(owner, row, in_domain=in_domain)
             position = self._books.ledger.next_position(owner)
             for row in rows:
                 if row.owner is None:

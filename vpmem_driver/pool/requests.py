@@ -74,16 +74,17 @@ def exact(owner: str, row: ledger.Row, *, usable: bool) -> None:
         raise exception.NamespaceUnavailable(namespace=row.name or row.uuid, owner=owner, reason=fault)
 
 
-def adoption(owner: str, row: ledger.Row) -> None:
+def adoption(owner: str, row: ledger.Row, *, in_domain: bool = False) -> None:
     """Refuse what would give an owner somebody else's namespace or bytes, or one that has none of the owner's bytes.
 
+    :param in_domain: a domain of the owner has the namespace, so that a clean one may have its bytes by now
     :raises NotOwner: another owner holds it or has left its bytes in it, or it is quarantined
     :raises NamespaceUnavailable: it is clean
     """
     if row.owner == owner:
         return
     name = row.name or row.uuid
-    if row.owner is None and row.state is State.CLEAN:
+    if row.owner is None and row.state is State.CLEAN and not in_domain:
         reason = "it was wiped, so there is nothing in it to adopt; 'vpmem claim' claims a clean namespace"
         raise exception.NamespaceUnavailable(namespace=name, owner=owner, reason=reason)
     fault = None
