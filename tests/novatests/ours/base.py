@@ -57,6 +57,11 @@ class Host:
         path.write_bytes((bytes(4096) if INTREE else os.urandom(4096)) * (SIZE // 4096))
         return path
 
+    def forget(self):
+        """Take the ledger away, with its log."""
+        for path in self.state_path.glob(f"{ledger.FILE_NAME}*"):
+            path.unlink()
+
     def path(self, name):
         return self.directory / name
 

@@ -150,7 +150,7 @@ class KnownTest(RecordTestCase):
         self._stop_server(self.server)
         domain = self.libvirt_domain()
         domain.undefine()
-        (self.host.state_path / ledger.FILE_NAME).unlink()
+        self.host.forget()
         self.restart_host(self.host)
         self.assert_holds([self.path.name], self.host, self.server)
         self.assert_kept(self.written)

@@ -7,8 +7,6 @@ from nova import exception
 from nova.conf import CONF
 from novatests.ours import base
 
-from vpmem_driver import ledger
-
 INTREE = "libvirt.LibvirtDriver"
 OURS = "vpmem.VPMEMLibvirtDriver"
 
@@ -104,7 +102,7 @@ class TakeOverTest(base.VPMEMTestCase):
         for words in (second["id"], first["id"], "small0", "move the ledger away"):
             self.assertIn(words, str(error))
         self.assert_kept(written)
-        (host.state_path / ledger.FILE_NAME).unlink()
+        host.forget()
         self.restart_with(host, OURS)
         self.assert_holds(["small0"], host, second)
         self._start_server(second)
