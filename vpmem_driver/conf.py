@@ -113,7 +113,7 @@ it.
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register all options on `conf`, leaving alone what is there already (Nova's own pmem_namespaces)."""
+    """Register all options on `conf`, except those that it has already (Nova's own pmem_namespaces)."""
     if "libvirt" not in conf or PMEM_NAMESPACES.dest not in conf.libvirt:
         conf.register_opt(PMEM_NAMESPACES, group="libvirt")
     conf.register_opts(VPMEM_OPTS, group="vpmem")

@@ -30,7 +30,7 @@ class LabelConfig:
     entries: tuple[Entry, ...]
 
     def index(self, label: str) -> int | None:
-        """Which label this is, told by its resource class, never by its spelling."""
+        """The index of a label, compared by resource class, not by spelling."""
         try:
             return self.resource_classes.index(model.resource_class(label))
         except ValueError:

@@ -153,7 +153,7 @@ class LedgerFile:
             self._migrate(0)
         finally:
             self._db.close()
-        self.path.hardlink_to(draft)  # unlike a rename, it never replaces what is there
+        self.path.hardlink_to(draft)  # unlike a rename, it never replaces a file
         draft.unlink()
 
     def _connect(self, path: pathlib.Path) -> sqlite3.Connection:

@@ -79,7 +79,7 @@ class Inventory:
     """How many namespaces of one label there are, by what can be done with them. They add up to `total`.
 
     :ivar claimed: held, or reserved until their wipe is done
-    :ivar unavailable: quarantined or missing, and nobody's
+    :ivar unavailable: quarantined or missing, and unowned
     """
 
     label: str

@@ -17,7 +17,7 @@ from vpmem_driver.domains import Domains
 
 _TEST_URI = "test:///default"
 
-#: The pretended host: file, bytes, NUMA node.
+#: The simulated host: file, bytes, NUMA node.
 _NAMESPACES = (("large0", 64 * base.MIB, 0), ("small0", 16 * base.MIB, 0), ("small1", 16 * base.MIB, 1))
 _LABELS = "LARGE:large0,SMALL:small0|small1"
 _FLAVOR = "LARGE,SMALL"
@@ -108,7 +108,7 @@ class _Play:
         lines = ["[libvirt]", f"pmem_namespaces = {_LABELS}", "[vpmem]", "discovery = directory"]
         lines += [f"directory = {self._root}/pmem", f"state_path = {self._root}/state"]
         self._config_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self._write(f"A pretended host in {self._root}: two NUMA nodes, three namespaces, each a file.\n")
+        self._write(f"A simulated host in {self._root}: two NUMA nodes, three namespaces, each a file.\n")
 
     def _run_guest(self, domain_xml: str) -> None:
         """Define and start the domain, write as its guest would, stop and start it, and look again."""

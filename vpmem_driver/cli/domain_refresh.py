@@ -11,7 +11,7 @@ COLUMNS = ("domain", "uuid", "name", "before", "now")
 
 
 class DomainRefresh(base.Ours, lister.Lister):
-    """Write the device paths of this moment into the definitions of domains that hold namespaces.
+    """Update the device paths in the definitions of domains that hold namespaces.
 
     The kernel may number its device nodes anew at each boot. A domain that is defined from its XML, as libvirt does it
     at autostart, would then be started on another's namespace: run this after each boot, before the first start. What

@@ -13,7 +13,7 @@ _MOST_VCPUS = 1 << 16
 
 
 class DomainXML(base.Ours):
-    """Print domain XML that has what an owner holds, with the device paths of this moment.
+    """Print domain XML with the namespaces that an owner holds, at their current device paths.
 
     With --base, that domain with the devices added; without, a small domain to start from. Nothing is defined: hand it
     to 'virsh define', or let 'vpmem domain attach' do all of it.

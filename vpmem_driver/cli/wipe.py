@@ -9,11 +9,10 @@ from vpmem_driver.cli import base
 
 
 class Wipe(base.Ours, lister.Lister):
-    """Wipe namespaces that nobody holds: overwrite every byte with zeros, check it, and wait for that.
+    """Wipe unowned namespaces: overwrite every byte with zeros, verify that, and wait until it is done.
 
-    All dirty ones, or exactly those that are named; named ones may also be unknown (never seen by this ledger) or
-    quarantined (a wipe failed). What somebody holds or uses is refused. A wipe that was interrupted goes on where it
-    was.
+    Without --namespace, wipes all dirty ones. A named one may also be unknown (never seen by this ledger) or
+    quarantined (a wipe failed). A namespace that is held or in use is refused. An interrupted wipe resumes.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 :func:`sources` also reads all else in a domain that may lead to a namespace.
 
 Text or elements in, text or elements out; nothing here talks to libvirt. Sizes are bytes, and KiB in what is written.
-Devices are told by what their alias says or by their source path, never by their position. Text that comes back has
+Devices are identified by their alias or their source path, never by their position. Text that comes back has
 everything else as it was, except for what an XML parser does not report: the kind of quotes, spaces inside tags, an
 XML declaration (a str has no encoding to declare). What is said of libvirt and QEMU was read in, or tried with, libvirt
 9.0.0 and QEMU 7.2.

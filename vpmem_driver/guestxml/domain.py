@@ -169,7 +169,7 @@ def identified(domain_xml: str) -> list[tuple[MemoryDevice, str | None]]:
 
 
 def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
-    """The domain with the devices of `grants` on the paths of this moment; each says which namespace it is, then.
+    """The domain with the devices of `grants` on their current paths; the alias of each names its namespace.
 
     :raises InvalidDomainXML: no domain, or a device that cannot be read
     :raises DomainRefused: it has no device for a grant, or two devices share a path, or would

@@ -29,7 +29,7 @@ def told(device: etree._Element) -> str | None:
 def find(devices: Sequence[tuple[MemoryDevice, str | None]], grants: Sequence[model.Grant]) -> dict[str, str]:
     """The path that a domain has for each of `grants`, by uuid; those that it has no device for are left out.
 
-    A device that does not say what it is, is told by the path under which it was granted, or that of now.
+    A device without such an alias is found by the path at its claim, or by the current path.
 
     :param devices: of the domain, each with the uuid that it says
     """

@@ -1,8 +1,8 @@
 """One compute host's pool, spoken to in Nova's records: instances, resources, resource classes.
 
 Nova's own objects stay as the in-tree driver makes them, so that going back needs no change in the database: a
-Resource is told by the namespace's name, and its LibvirtVPMEMDevice has the path of the moment it was picked. Only
-where several namespaces have one name, which the in-tree driver mixes up, it is told by the uuid.
+Resource is identified by the namespace's name, and its LibvirtVPMEMDevice has the path at the time of the pick. Only
+where several namespaces have one name, which the in-tree driver mixes up, it is identified by the uuid.
 """
 
 import collections
@@ -99,7 +99,7 @@ class HostPool:
     # What there is
 
     def devices(self) -> dict[str, objects.LibvirtVPMEMDevice]:
-        """What is configured, by name, with the paths of this moment: LibvirtDriver._vpmems_by_name."""
+        """What is configured, by name, with the current paths: LibvirtDriver._vpmems_by_name."""
         records = self._pool.records()
         identifiers = _identifiers(records)
         return {
@@ -111,7 +111,7 @@ class HostPool:
         }
 
     def not_free(self) -> tuple[dict[str, list[model.Record]], list[model.Record]]:
-        """What has a label and cannot be handed out: what is held, by owner, and what is nobody's."""
+        """What has a label and cannot be handed out: what is held, by owner, and what is unowned."""
         held: dict[str, list[model.Record]] = collections.defaultdict(list)
         unowned = []
         for record in self._pool.records():

@@ -95,7 +95,7 @@ class VPMEMDriverMixin(StartsMixin):
     # The guest
 
     def _get_ordered_vpmem_resources(self, resources: typing.Any, flavor: objects.Flavor) -> list[objects.Resource]:
-        """In the order of the flavor; labels are told by their resource class, whatever their spelling.
+        """In the order of the flavor; labels are compared by resource class, not by spelling.
 
         What the record has and the flavor does not ask for comes last: after a resize that failed at its end the flavor
         is the old one, and the resources are the new ones.
@@ -240,7 +240,7 @@ class VPMEMDriverMixin(StartsMixin):
         """What takes the place of each memory device of the guest's XML on the destination of a live migration.
 
         In-tree the list is used by position among *all* memory devices (migration._update_vpmems_xml), so it is made
-        that way here: each device is told by its path, and one that is none of ours gets a place that is not looked at.
+        that way here: each device is found by its path, and one that is not ours gets a place that Nova does not use.
         """
         new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), flavor)
         if not new or self._vpmem is None:

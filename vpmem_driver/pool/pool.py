@@ -115,7 +115,7 @@ class Pool:
             return table.inventory()
 
     def grants(self, owner: str) -> tuple[model.Grant, ...]:
-        """What `owner` holds, in the order of its devices, with the device paths of this moment.
+        """What `owner` holds, in the order of its devices, with the current device paths.
 
         :raises InvalidRequest: `owner` is no uuid
         """

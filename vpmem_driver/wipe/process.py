@@ -83,7 +83,7 @@ class Child:
             self.deadline = time.monotonic() + GRACE_SECONDS
 
     def kill(self) -> None:
-        """Have it write nothing more. Its outcome is nobody's any more."""
+        """Stop it at once. Its outcome is ignored from then on."""
         self.over = True
         self._signal(signal.SIGKILL)
         self.close()
