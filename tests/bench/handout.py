@@ -79,7 +79,7 @@ def _host(names: list[str]) -> tuple[typing.Any, Pool]:
         pool = Pool.from_conf(options, source=NdctlDiscovery(run=lambda: text), domains=Domains(None))
         held = set(names[: len(names) // 2])
         pool.adopt(str(uuid.uuid4()), [record.uuid or "" for record in pool.records() if record.name in held])
-    return HostPool(pool), pool
+    return HostPool(pool, 1), pool
 
 
 def nova(measure: Measure) -> None:
