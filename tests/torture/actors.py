@@ -143,7 +143,7 @@ def cli(address: str, words: list[str], output: str) -> int:
 
 
 def guest(address: str, path: str, inode: int, pattern: str) -> int:
-    """A guest: it maps what its owner was granted, and writes to it."""
+    """A guest: it maps what its owner was granted, and writes `pattern` to it; nothing if that is empty."""
     link.current = link.Link(address, "guest")
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     if os.fstat(fd).st_ino != inode:
@@ -153,12 +153,13 @@ def guest(address: str, path: str, inode: int, pattern: str) -> int:
     with contextlib.closing(mmap.mmap(fd, size)) as memory:
         os.close(fd)
         _link().tell("fact", "mapped")
-        for number in range(CHUNKS):
+        for number in range(CHUNKS if pattern else 0):
             begin, end = _chunk(size, number)
             memory[begin:end] = pattern.encode() * ((end - begin) // 16)
             _link().tell("point", "guest wrote")
-        memory.flush()
-        _link().tell("point", "guest flushed", synced=inode)
+        if pattern:
+            memory.flush()
+            _link().tell("point", "guest flushed", synced=inode)
         for _ in range(2):
             _link().tell("point", "guest runs")
     return 0

@@ -136,6 +136,25 @@ class Checker:
         self.last_line = 0
         self._lines = 0
         self._inodes: dict[str, int] = {}
+        self.durable_line = 0
+        self._durable: tuple[dict[str, Row], dict[str, Life], int, int] = ({}, {}, 0, 0)
+
+    # What a power loss leaves
+
+    def note_durable(self) -> None:
+        """All that was committed so far is on the disk."""
+        self.durable_line = self.last_line
+        lives = {uuid: dataclasses.replace(life, ended=dict(life.ended)) for uuid, life in self.lives.items()}
+        self._durable = (self.rows, lives, self.last_line, self._lines)
+
+    def go_back(self) -> None:
+        """The ledger has lost what was not durable."""
+        held = {tenure.uuid: tenure for tenure in self.tenures()}
+        self.rows, lives, self.last_line, self._lines = self._durable
+        self.lives = {uuid: dataclasses.replace(life, ended=dict(life.ended)) for uuid, life in lives.items()}
+        for tenure in held.values():
+            if tenure.told and self.tenure(tenure.uuid) is not tenure:
+                raise Violation("lost", f"{tenure.owner} was told that it has {self.name(tenure.uuid)}; power was lost")
 
     # What is known
 
@@ -341,6 +360,7 @@ class Checker:
         """
         life = self.lives.get(uuid, Life())
         if life.tenure is not None and life.tenure.owner == owner:
+            self.require_durable(life.tenure.line, f"{owner} was told that it has {self.name(uuid)}")
             life.tenure.told = True
             return life.tenure
         if life.ended.get(owner, 0) > since:
@@ -351,3 +371,8 @@ class Checker:
             f"{owner} was told that it has {self.name(uuid)}; in the ledger it is "
             f"{'not there' if row is None else f'{row.state}, owner {row.owner}'}",
         )
+
+    def require_durable(self, line: int, what: str) -> None:
+        """What somebody was told must be on the disk."""
+        if line > self.durable_line:
+            raise Violation("told too early", f"{what}, and history line {line} is not durable yet")

@@ -166,8 +166,13 @@ class Round:
         stalled = [process for process in self._processes if process.stalled is not None]
         if len(running) < self._most and len(stalled) <= 4:
             tenures = self._plan.writable()
-            if tenures and self._rng.random() < 0.15:
-                task = self._plan.write("guest", self._rng.choice(tenures))
+            chance = self._rng.random()
+            if chance < 0.15:
+                task = self._plan.write("guest", self._rng.choice(tenures)) if tenures else None
+                if task is not None:
+                    self._start_guest(task)
+            elif chance < 0.17:
+                task = self._plan.stray()
                 if task is not None:
                     self._start_guest(task)
             else:
@@ -384,6 +389,9 @@ class Round:
         if committed or process.role in {"child", "guest"} or (process.task and process.task.do == "write"):
             before = {namespace: namespace.content for namespace in self._world.namespaces}
             changed = self._checker.check(self._step_of(process), ledger=committed)
+            if process.at[2].get("durable"):
+                self._checker.note_durable()
+                self._world.note_durable_ledger()
             if process.role == "child" and not self._calm and self._rng.random() < LOST_ZERO:
                 for namespace in changed:
                     if not is_zero(before[namespace]) and is_zero(namespace.content):
@@ -482,6 +490,9 @@ class Round:
         self.report.trace.append("power is lost")
         self._end_all()
         self._world.lose_power()
+        if self._rng.random() < 0.5 and self._world.lose_commits():
+            self.report.trace.append("and what was committed since the last durable commit")
+            self._checker.go_back()
         rows = self._checker.rows
         idle = [
             namespace

@@ -84,6 +84,11 @@ class Facts:
 
     def _granted(self, task: Task, grants: list[dict[str, typing.Any]]) -> None:
         ready = [grant for grant in grants if grant["ready"]]
+        for grant in ready if task.do in {"claim", "claim_exact"} else ():
+            user = self._plan.stranger_in(grant["uuid"], task)
+            if user is not None:
+                name = self._checker.name(grant["uuid"])
+                raise Violation("granted in use", f"{task} was given {name}, which a stranger's guest has mapped")
         for grant in ready:
             uuid = grant["uuid"]
             if self._checker.told(task.owner, uuid, task.mark) is None:
@@ -113,6 +118,8 @@ class Facts:
             if self._checker.tenure(tenure.uuid) is tenure:
                 name = self._checker.name(tenure.uuid)
                 raise Violation("told released", f"{task} is done, and {task.owner} still has {name} as before")
+            ended = self._checker.lives[tenure.uuid].ended.get(task.owner, 0)
+            self._checker.require_durable(ended, f"{task} is done")
         if task.do == "renew":
             self._renewed.append(task)
         lines = read_ledger(self._world.ledger_path, task.mark)[1]

@@ -278,6 +278,8 @@ _real_posix_spawn = os.posix_spawn
 # SQLite
 
 _TABLE = re.compile(r"(?:FROM|INTO|UPDATE|TABLE)\s+(\w+)", re.IGNORECASE)
+#: PRAGMA synchronous: a commit is on the disk when it returns.
+_FULL = 2
 #: Pragmas that change the file.
 _LASTING = ("journal_mode", "user_version", "application_id")
 _WRITES = ("INSERT", "UPDATE", "DELETE", "REPLACE", "CREATE", "ALTER", "DROP")
@@ -325,10 +327,13 @@ def _statement(database: sqlite3.Connection, statement: str, run: Callable[[], t
     takes_lock = not inside and (verb in _WRITES or name in {"BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"})
     if takes_lock or verb == "COMMIT" or (verb == "PRAGMA" and "=" in statement):
         open_link.tell("point", f"before {name}", takes_lock=takes_lock, holds_lock=inside)
+    (synchronous,) = sqlite3.Connection.execute(database, "PRAGMA synchronous").fetchone()
     result = run()
     if verb != "SELECT" or not inside:
         holds = database.in_transaction
-        open_link.tell("point", f"after {name}", holds_lock=holds, committed=verb in {"COMMIT", *_WRITES} and not holds)
+        committed = verb in {"COMMIT", *_WRITES} and not holds
+        durable = committed and synchronous >= _FULL
+        open_link.tell("point", f"after {name}", holds_lock=holds, committed=committed, durable=durable)
     return result
 
 

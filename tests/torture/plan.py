@@ -65,7 +65,31 @@ class Plan:
         """Whether something writes for this owner now."""
         return any(uuid is None or task.uuids == [uuid] for task in self._pending(owner, "write", "guest"))
 
+    def stranger_in(self, uuid: str, task: Task) -> Task | None:
+        """Somebody that has had this namespace mapped, without holding it, since before `task`, in which it was free."""
+        if any(tenure.uuid == uuid for tenure in task.tenures):
+            return None
+        return next(
+            (
+                other
+                for other in self.running
+                if other.do == "stray" and other.mapped and other.uuids == [uuid] and other.since < task.since
+            ),
+            None,
+        )
+
     # What next
+
+    def stray(self) -> Task | None:
+        """A guest of nobody, started from an old definition; it writes nothing."""
+        free = [row for row in self._checker.rows.values() if row.owner is None and row.state == "clean"]
+        if not free:
+            return None
+        row = self._rng.choice(sorted(free, key=lambda row: row.name))
+        namespace = self._checker.namespace(row.uuid)
+        if namespace is None:
+            return None
+        return Task("stray", "", [row.uuid], path=str(namespace.path), inode=namespace.inode)
 
     def writable(self) -> list[Tenure]:
         """What owners were told that they have, of which nobody was asked to take it, and to which nothing writes."""

@@ -5,6 +5,7 @@ A round may also start real programs: then `[vpmem] wipe_command` names :mod:`.p
 
 import os
 import runpy
+import stat
 import subprocess
 import sys
 import traceback
@@ -89,8 +90,9 @@ def fork_exec(*values: typing.Any) -> int:
             os.setpgid(0, process_group)
         _become(cwd, None if env is None else dict(os.fsdecode(pair).split("=", 1) for pair in env))
 
-    # A process that is spoken to wipes; the others go on by themselves.
-    return _fork(open_link.address, "child" if stdin >= 0 else "background", words, prepare)
+    # A process that is spoken to wipes; the others run on by themselves.
+    spoken_to = stdin >= 0 and stat.S_ISFIFO(os.fstat(stdin).st_mode)
+    return _fork(open_link.address, "child" if spoken_to else "background", words, prepare)
 
 
 def in_background(open_link: link.Link, words: list[str], env: typing.Mapping[str, str], **options: typing.Any) -> int:

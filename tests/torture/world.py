@@ -4,9 +4,12 @@ import dataclasses
 import os
 import pathlib
 import random
+import struct
 
 PAGE = 4096
 UNIT = 16
+#: Of SQLite's write-ahead log, and of each page in it.
+_LOG_HEADER_BYTES, _FRAME_HEADER_BYTES = 32, 24
 
 
 def pattern(name: str, size: int) -> bytes:
@@ -78,6 +81,7 @@ class World:
         self.config_path = directory / "vpmem.conf"
         self._rng = rng
         self.directory.mkdir()
+        self._durable_log: tuple[bytes, int, int] | None = None
         self.labels = ["A", "B"][: rng.choice([1, 1, 2])]
         self.namespaces: list[Namespace] = []
         self.label_of: dict[str, str] = {}
@@ -136,6 +140,31 @@ class World:
                 for at in range(0, len(now), PAGE)
             ]
             namespace.store(b"".join(pages))
+
+    def note_durable_ledger(self) -> None:
+        """What was committed so far is on the disk."""
+        self._durable_log = self._log_position()
+
+    def lose_commits(self) -> bool:
+        """Have the ledger forget what was committed after the last durable commit. :returns: whether there was any"""
+        now, then = self._log_position(), self._durable_log
+        if now is None or then is None or now[0] != then[0] or now[1] <= then[1]:
+            return False  # or it was copied into the database, which is durable
+        os.truncate(f"{self.ledger_path}-wal", _LOG_HEADER_BYTES + then[1] * (_FRAME_HEADER_BYTES + now[2]))
+        os.unlink(f"{self.ledger_path}-shm")
+        return True
+
+    def _log_position(self) -> tuple[bytes, int, int] | None:
+        """Generation of the write-ahead log, its frames and the size of their pages (SQLite: walformat.html, 2.1)."""
+        try:
+            with open(f"{self.ledger_path}-shm", "rb") as file:
+                header = file.read(48)
+        except FileNotFoundError:
+            return None
+        if len(header) < 48:
+            return None
+        page_size, frames = struct.unpack_from("=HI", header, 14)
+        return header[32:40], frames, page_size
 
     def lose_a_zero(self, namespace: Namespace) -> None:
         """Have the medium forget one zero."""
