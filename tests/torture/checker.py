@@ -86,6 +86,7 @@ class Life:
     """What the history says of one namespace so far.
 
     :ivar left: who held it last, and the bytes of then; None when somebody else has changed them since
+    :ivar unknown: its bytes when it was last unknown; None when they have been changed from outside
     :ivar ended: the last line that ended a tenure of each owner
     """
 
@@ -93,6 +94,7 @@ class Life:
     line: int = 0
     tenure: Tenure | None = None
     left: tuple[str, bytes] | None = None
+    unknown: bytes | None = None
     ended: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
@@ -101,7 +103,8 @@ class Step:
     """Who has just run, and what it might do.
 
     :ivar who: in words
-    :ivar wipes: it is a process that wipes, which was started after these inodes were mapped by guests
+    :ivar wipes: it is a process that wipes
+    :ivar mapped: inodes that guests have mapped, and had mapped already when it was told to go
     :ivar writes: inode, and the unit that it writes there again and again for its owner
     """
 
@@ -155,6 +158,11 @@ class Checker:
         for tenure in held.values():
             if tenure.told and self.tenure(tenure.uuid) is not tenure:
                 raise Violation("lost", f"{tenure.owner} was told that it has {self.name(tenure.uuid)}; power was lost")
+        for uuid, row in self.rows.items():
+            life, namespace = self.lives[uuid], self.namespace(uuid)
+            if row.state == "dirty" and not row.begun and life.left is not None and namespace is not None:
+                if life.left[1] != namespace.content:
+                    raise Violation("lost", f"power was lost: the ledger has no wipe of {row.name}, which has begun")
 
     # What is known
 
@@ -303,6 +311,11 @@ class Checker:
             raise Violation("quarantined", f"{name}, though its medium has not failed")
         if line.after == "clean" and namespace is not None:
             namespace.may_fail = False
+        if line.after == "unknown" and namespace is not None:
+            if line.before != "dirty":
+                life.unknown = namespace.content
+            elif life.unknown not in {None, namespace.content}:
+                raise Violation("unknown is overwritten", f"{name} is unknown, with {contents(namespace.content)} in it")
         life.state, life.line = line.after, line.id
 
     def _end(self, life: Life, held: Tenure, line: Line, name: str) -> None:
@@ -347,9 +360,11 @@ class Checker:
 
     def forget_left(self, namespace: Namespace) -> None:
         """Somebody else has changed its bytes: nobody's are in it any more as they were."""
-        life = self.lives.get(self.uuid_of(namespace) or "")
-        if life is not None and life.left is not None:
-            life.left = (life.left[0], namespace.content)
+        for lives in (self.lives, self._durable[1]):
+            life = lives.get(self.uuid_of(namespace) or "")
+            if life is not None:
+                life.unknown = None
+                life.left = None if life.left is None else (life.left[0], namespace.content)
 
     # What processes were told
 

@@ -23,7 +23,7 @@ from tests.torture.world import World, is_zero
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 #: What a kill or a stop at one point is as likely as, on average; each round prefers some points to others.
-KILL, STOP = 0.004, 0.003
+KILL, STOP = 0.006, 0.004
 #: How much the preference of a round differs from point to point.
 SPREAD = 1.5
 LINES, INTERRUPT, POWER_LOSS, LOST_ZERO = 0.002, 0.0006, 0.0006, 0.05
@@ -213,8 +213,6 @@ class Round:
         kind, process.role, info = json.loads(message)
         assert kind == "hello", message
         assert info["pid"] == pid, (message, pid, self.report.trace[-60:])
-        mapped = [other.task.inode for other in self._processes if other.task is not None and other.task.mapped]
-        process.mapped = frozenset(mapped)
         self._processes.append(process)
         self._note(process, "starts" if parent is None else f"is started by {parent}")
         return process
@@ -272,6 +270,8 @@ class Round:
         kill, stop = self._weight(point)
         if name == "guest runs":
             stop = 0.7
+        if process.holds_lock:
+            stop /= 10  # all others could do is wait for it
         chance = self._rng.random()
         clock = LINES if self.report.seed % BY_CLOCK == 0 else 0
         for do, its in (("kill", kill), ("stop", stop), ("lines", LINES), ("clock", clock), ("interrupt", INTERRUPT)):
@@ -355,6 +355,8 @@ class Round:
                         self._wait_for_end(other)
             case "fact":
                 self._fact(process, name, info)
+        if process.role == "child" and not process.goes:
+            process.mapped, process.goes = self._mapped(), name == "after read go"
         if (name == "after fdatasync" or "synced" in info) and not info.get("failed"):
             namespace = self._world.by_inode(info.get("synced", info.get("inode")))
             if namespace is not None:
@@ -364,8 +366,10 @@ class Round:
         """A process has got further: who waits for it may have something to see."""
         for other in self._processes:
             if other is not process and other.waits:
-                related = process.parent is other or other.parent is process
-                other.stale |= related if other.at[1] == "pipe" else other.at[1] == "flock"
+                if other.at[1] == "flock":
+                    other.stale = True
+                elif other.at[1] == "pipe" and process.at[1].startswith(("after write", "after close")):
+                    other.stale |= process.parent is other or other.parent is process
 
     def _fact(self, process: Process, name: str, info: dict[str, object]) -> None:
         task = process.task
@@ -400,14 +404,17 @@ class Round:
 
     def _step_of(self, process: Process) -> Step:
         """What a process may do until its next point."""
-        guests = {other.task.inode for other in self._processes if other.task is not None and other.task.mapped}
         writes = None
         if process.task is not None and process.task.do in {"write", "guest"}:
             writes = (process.task.inode, process.task.pattern.encode())
         doing = f" ({process.task})" if process.task is not None else ""
-        return Step(
-            f"{process}{doing}", wipes=process.role == "child", mapped=process.mapped & guests, writes=writes
-        )
+        mapped = process.mapped & self._mapped()
+        return Step(f"{process}{doing}", wipes=process.role == "child", mapped=mapped, writes=writes)
+
+    def _mapped(self) -> frozenset[int]:
+        """What guests have mapped now."""
+        tasks = [process.task for process in self._processes]
+        return frozenset(task.inode for task in tasks if task is not None and task.mapped)
 
     # Ends
 

@@ -30,7 +30,7 @@ class Process:
     :ivar stale: it waits, and what it waits for may have happened since it last looked
     :ivar stalled: when it is to run again: how many tasks of others have ended by then, or the time
     :ivar stopped: it is stopped by SIGSTOP
-    :ivar mapped: inodes that guests had mapped when it was started
+    :ivar mapped: inodes that guests had mapped before it was told to overwrite anything
     """
 
     number: int
@@ -47,6 +47,7 @@ class Process:
     stopped: bool = False
     asks_again: bool = False
     mapped: frozenset[int] = frozenset()
+    goes: bool = False
     points: int = 0
     output: str | None = None
     answer: typing.Any = None
