@@ -10,13 +10,17 @@ import traceback
 import typing
 from collections.abc import Callable
 
-from tests.torture import link, spawn
+from tests.torture import container, link, spawn
 
 CHUNKS = 3
 
 
-def start(address: str, errors: pathlib.Path, main: Callable[..., int], *values: object) -> int:
-    """Fork a process that does `main` and nothing else. :returns: its pid"""
+def start(address: str, errors: pathlib.Path, main: Callable[..., int], *values: object, contained: bool) -> int:
+    """Fork a process that does `main` and nothing else.
+
+    :param contained: it sees no processes but its own, as in a container; then the process that is returned waits for it
+    :returns: a pid
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -25,6 +29,8 @@ def start(address: str, errors: pathlib.Path, main: Callable[..., int], *values:
         gc.disable()
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+        if contained:
+            container.enter()
         status = main(address, *values)
     except BaseException:  # noqa: BLE001
         traceback.print_exc()

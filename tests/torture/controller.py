@@ -9,13 +9,14 @@ import pathlib
 import random
 import signal
 import socket
+import struct
 import sys
 import time
 
-from tests.torture import actors, spawn
+from tests.torture import actors, container, spawn
 from tests.torture.checker import Checker, Step, Violation
 from tests.torture.facts import EXIT_CODES, Facts
-from tests.torture.link import MESSAGE_BYTES
+from tests.torture.link import KILLED, MESSAGE_BYTES
 from tests.torture.plan import Plan, Task
 from tests.torture.process import PATIENCE_SECONDS, Hangs, Process
 from tests.torture.world import World, is_zero
@@ -24,19 +25,21 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 #: What a kill or a stop at one point is as likely as, on average; each round prefers some points to others.
 KILL, STOP = 0.006, 0.004
+#: How much more often a process that wipes is stopped: others then meet its lock, or do what it was to do.
+CHILD_STOPS = 4
 #: How much the preference of a round differs from point to point.
 SPREAD = 1.5
-LINES, INTERRUPT, POWER_LOSS, LOST_ZERO = 0.002, 0.0006, 0.0006, 0.05
+LINES, INTERRUPT, POWER_LOSS, LOST_ZERO = 0.002, 0.0006, 0.0006, 0.12
 MOST_LINES = 80
 #: In one round of so many some are killed by the clock, between two points: such a round is not repeated exactly.
 BY_CLOCK, MOST_CLOCK_SECONDS = 10, 0.002
 #: How likely the process that has just run is to run on.
 RUN_ON = 0.8
-MOST_STEPS = 6000
+MOST_STEPS, MOST_PROCESSES = 6000, 12
+#: How likely a stopped process is continued when all others wait.
+CONTINUE = 0.05
 #: A task that takes longer, in the controller's time, hangs.
 TASK_SECONDS = 1000.0
-#: How long the kernel may take to tell a process that its parent is dead.
-ORPHAN_SECONDS = 0.2
 
 
 @dataclasses.dataclass
@@ -86,6 +89,7 @@ class Round:
         self._calm = True
         self._weights: dict[str, tuple[float, float]] = {}
         self._most = self._rng.choice([2, 3, 3, 4])
+        self._containers = container.possible() and self._rng.random() < 0.5
         spawn.real = self._rng.random() < float(os.environ.get("TTR","0.03"))
         spawn.program = ["-P", str(ROOT / "tests/torture/program.py"), str(ROOT), package, self._address]
         if spawn.real:
@@ -121,10 +125,14 @@ class Round:
 
     def _run_all(self) -> None:
         """Let everybody end."""
-        for process in self._processes:
+        for process in list(self._processes):
             self._continue(process)
+        most = self.report.steps + MOST_STEPS
         while self._processes:
             self._run_one()
+            if self.report.steps > most:
+                where = "; ".join(f"{process} at {process.at[1]}" for process in self._processes)
+                raise Violation("hangs", f"nobody is stopped or killed any more, and these do not end: {where}")
 
     def _finish(self) -> None:
         """All that is left must end well: everything is released, wiped, clean, and can be claimed."""
@@ -132,7 +140,7 @@ class Round:
         self._alone(Task("wipe"))
         for owner in self._plan.owners:
             self._alone(Task("grants", owner))
-            if any(tenure.owner == owner for tenure in self._checker.tenures()):
+            if any(row.owner == owner for row in self._checker.rows.values()):
                 self._alone(Task("release", owner))
         self._alone(Task("wipe", uuids=list(self._checker.rows)))
         for row in self._checker.rows.values():
@@ -162,16 +170,15 @@ class Round:
     # Starting
 
     def _start_some(self) -> None:
-        running = [process for process in self._processes if process.role != "child" and process.stalled is None]
-        stalled = [process for process in self._processes if process.stalled is not None]
-        if len(running) < self._most and len(stalled) <= 4:
+        running = [process for process in self._processes if process.stalled is None and not process.waits]
+        if len(running) < self._most and len(self._processes) < MOST_PROCESSES:
             tenures = self._plan.writable()
-            chance = self._rng.random()
+            chance = self._rng.random() if not self._containers else 1.0  # guests are not seen from a container
             if chance < 0.15:
                 task = self._plan.write("guest", self._rng.choice(tenures)) if tenures else None
                 if task is not None:
                     self._start_guest(task)
-            elif chance < 0.17:
+            elif chance < (0.17 if self._plan.hot is None else 0.3):
                 task = self._plan.stray()
                 if task is not None:
                     self._start_guest(task)
@@ -198,21 +205,26 @@ class Round:
         self._ask(process, task)
 
     def _fork(self, role: str, main: object, *values: object) -> Process:
-        pid = actors.start(self._address, self._directory / "errors", main, *values)
-        return self._greet(pid, role, None)
+        contained = self._containers and role != "guest" and not self._calm and self._rng.random() < 0.5
+        pid = actors.start(self._address, self._directory / "errors", main, *values, contained=contained)
+        process = self._greet(None)
+        process.contained = contained
+        process.helper = pid if contained else 0
+        return process
 
-    def _greet(self, pid: int, role: str, parent: Process | None) -> Process:
+    def _greet(self, parent: Process | None) -> Process:
         """Wait for the greeting of a new process."""
-        process = Process(self._count, pid, role, parent)
-        self._count += 1
         try:
-            process.connection, _ = self._listening.accept()
+            connection, _ = self._listening.accept()
         except TimeoutError as error:
-            raise Hangs(f"{process} does not start") from error
-        message = process.connection.recv(MESSAGE_BYTES)
-        kind, process.role, info = json.loads(message)
-        assert kind == "hello", message
-        assert info["pid"] == pid, (message, pid, self.report.trace[-60:])
+            raise Hangs("a process does not start") from error
+        kind, role, info = json.loads(connection.recv(MESSAGE_BYTES))
+        assert kind == "hello", kind
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, _, _ = struct.unpack("3i", credentials)
+        process = Process(self._count, pid, role, parent, connection=connection, inner_pid=info["pid"])
+        process.contained = parent is not None and parent.contained
+        self._count += 1
         self._processes.append(process)
         self._note(process, "starts" if parent is None else f"is started by {parent}")
         return process
@@ -243,9 +255,11 @@ class Round:
 
     def _wake(self) -> None:
         """Continue those that were stopped long enough."""
-        for process in self._processes:
+        for process in list(self._processes):
             if process.stalled is not None and (process.stalled[0] <= self._ended or process.stalled[1] <= self._now):
                 self._continue(process)
+        if not any(process.stalled for process in self._processes):
+            self._plan.hot = None
 
     def _pass_time(self) -> None:
         """Everybody waits: until the first has waited long enough."""
@@ -255,6 +269,10 @@ class Round:
             if self._processes:
                 where = "; ".join(f"{process} at {process.at[1]}" for process in self._processes)
                 raise Violation("hangs", f"all wait for each other: {where}")
+            return
+        stalled = [process for process in self._processes if process.stalled is not None]
+        if stalled and self._rng.random() < CONTINUE:
+            self._continue(self._rng.choice(stalled))
             return
         self._now = max(self._now, min(times))
         for process in self._processes:
@@ -270,6 +288,8 @@ class Round:
         kill, stop = self._weight(point)
         if name == "guest runs":
             stop = 0.7
+        if process.role == "child":
+            stop *= CHILD_STOPS * (1 + process.goes)
         if process.holds_lock:
             stop /= 10  # all others could do is wait for it
         chance = self._rng.random()
@@ -306,11 +326,7 @@ class Round:
             return
         if do == "stop":
             self.report.points[point][2] += 1
-            self.report.stops += 1
             self._stall(process)
-            process.send("stop", self._now)
-            process.asks_again = process.stopped = True
-            process.wait_stopped()
             return
         if do == "go":
             value = self._answer(process)
@@ -328,7 +344,7 @@ class Round:
                 self._have_others_look(process)
             lives = do != "clock"
         if not lives:
-            self.report.kills += do in {"clock", "lines"} and self._is_killed(process)
+            self.report.kills += do in {"clock", "lines"} and self._status(process) in {None, -signal.SIGKILL}
             self._died(process)
 
     def _answer(self, process: Process) -> object:
@@ -348,13 +364,17 @@ class Round:
         kind, name, info = process.at
         match kind:
             case "spawned":
-                self._greet(info["pid"], "child", process)
+                self._greet(process)
             case "signalled":
-                for other in self._processes:
-                    if other.pid == info["pid"] and (not other.stopped or info["signal"] == signal.SIGKILL):
-                        self._wait_for_end(other)
+                for child in [other for other in self._processes if other.parent is process]:
+                    if child.inner_pid == info["pid"]:
+                        self._signalled(child, info["signal"])
             case "fact":
                 self._fact(process, name, info)
+        if info.get("uuid"):
+            process.uuid = info["uuid"]
+            if process.parent is not None:
+                process.parent.uuid = process.uuid
         if process.role == "child" and not process.goes:
             process.mapped, process.goes = self._mapped(), name == "after read go"
         if (name == "after fdatasync" or "synced" in info) and not info.get("failed"):
@@ -419,21 +439,24 @@ class Round:
     # Ends
 
     def _stall(self, process: Process) -> None:
-        tasks = 1 + int(self._rng.expovariate(0.35))
-        process.stalled = (self._ended + tasks, self._now + self._rng.uniform(0.5, 20))
+        """Stop a process until others have done something."""
+        self.report.stops += 1
+        tasks = self._rng.choice([self._rng.randint(1, 4), self._rng.randint(5, 20)])
+        process.stalled = (self._ended + tasks, self._now + tasks * self._rng.uniform(0.5, 5))
+        self._plan.hot = process.uuid or self._plan.hot
         self._note(process, f"stopped until {tasks} tasks have ended")
+        process.signal(signal.SIGSTOP)
+        process.stopped = True
+        process.wait_stopped()
 
     def _continue(self, process: Process) -> None:
         process.stalled = None
-        if not process.stopped:
-            return
-        process.stopped = False
-        self._note(process, "continues")
-        process.signal(signal.SIGCONT)
-        if process.asks_again:
-            process.asks_again = False
-            if not process.receive():  # a signal was waiting
-                self._died(process)
+        if process.stopped:
+            process.stopped = False
+            self._note(process, "continues")
+            process.signal(signal.SIGCONT)
+            if process.doomed:
+                self._wait_for_end(process)
 
     def _kill(self, process: Process) -> None:
         self.report.kills += 1
@@ -442,12 +465,14 @@ class Round:
         self._wait_for_end(process)
         if process.role == "child" and parent in self._processes and parent.stalled is None:
             if self._rng.random() < 0.5:
-                # What the dead one has said is still in the pipe.
-                self.report.stops += 1
-                self._stall(parent)
-                parent.signal(signal.SIGSTOP)
-                parent.stopped = True
-                parent.wait_stopped()
+                self._stall(parent)  # what the dead one has said is still in the pipe
+
+    def _signalled(self, process: Process, number: int) -> None:
+        """A signal was sent to a process, which it does not handle."""
+        if process.stopped and number != signal.SIGKILL:
+            process.doomed = True
+        else:
+            self._wait_for_end(process)
 
     def _wait_for_end(self, process: Process) -> None:
         if not process.wait_end(PATIENCE_SECONDS):
@@ -460,7 +485,7 @@ class Round:
         """A process has ended, and what it did was looked at."""
         self._processes.remove(process)
         self._reap()
-        status = self._statuses.get(process.pid)
+        status = self._status(process)
         self._note(process, f"has ended, status {status}")
         task = process.task
         self._end_task(process)
@@ -472,13 +497,20 @@ class Round:
         for other in self._processes:
             other.stale = other.stale or other.waits
         # The kernel signals children whose parent dies, if they have asked for that.
-        for child in [child for child in self._processes if child.parent is process and child.role == "child"]:
-            if not child.stopped and child.wait_end(ORPHAN_SECONDS if child.points else 0):
-                self._wait_for_end(child)
+        for child in [child for child in self._processes if child.parent is process]:
+            if process.contained:
+                self._signalled(child, signal.SIGKILL)  # the container ends with its first process
+            elif child.role == "child" and child.points:
+                self._signalled(child, signal.SIGTERM)
 
-    def _is_killed(self, process: Process) -> bool:
+    def _status(self, process: Process) -> int | None:
+        """Its exit status, negative for a signal; None when its parent has taken it."""
+        if process.helper:
+            with contextlib.suppress(ChildProcessError):
+                self._statuses[process.helper] = os.waitstatus_to_exitcode(os.waitpid(process.helper, 0)[1])
         self._reap()
-        return self._statuses.get(process.pid, -signal.SIGKILL) == -signal.SIGKILL
+        status = self._statuses.get(process.helper or process.pid)
+        return -signal.SIGKILL if status == KILLED else status
 
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
@@ -515,6 +547,7 @@ class Round:
             self.report.trace.append(f"{namespace.name} has {namespace.size} bytes now")
         if self._rng.random() < 0.4:
             self._world.swap_names()
+            self._plan.devices.clear()
             self.report.trace.append("two files have changed names")
 
     def _end_all(self) -> None:

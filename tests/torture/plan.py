@@ -4,7 +4,10 @@ import dataclasses
 import random
 
 from tests.torture.checker import Checker, Tenure
-from tests.torture.world import World, pattern
+from tests.torture.world import World, is_zero, pattern
+
+#: How often something is done to the hot namespace.
+HOT = 0.75
 
 
 @dataclasses.dataclass(eq=False)
@@ -46,6 +49,8 @@ class Plan:
         self.devices: dict[tuple[str, str], str] = {}
         self._patterns = 0
         self.running: list[Task] = []
+        #: what a stopped process is about: what others do to it meanwhile shows whether the stopped one still may
+        self.hot: str | None = None
 
     # What goes on
 
@@ -85,7 +90,8 @@ class Plan:
         free = [row for row in self._checker.rows.values() if row.owner is None]
         if not free:
             return None
-        row = self._rng.choice(sorted(free, key=lambda row: row.name))
+        hot = [row for row in free if row.uuid == self.hot]
+        row = self._rng.choice(hot or sorted(free, key=lambda row: row.name))
         namespace = self._checker.namespace(row.uuid)
         if namespace is None:
             return None
@@ -114,6 +120,10 @@ class Plan:
 
     def choose(self) -> Task:
         """Something to do, now."""
+        if self.hot is not None and self._rng.random() < HOT:
+            task = self._next(self.hot)
+            if task is not None:
+                return task
         rows = self._checker.rows.values()
         held = [tenure.owner for tenure in self._checker.tenures()]
         free = [row for row in rows if row.owner is None and row.state != "quarantined"]
@@ -135,6 +145,21 @@ class Plan:
             task = getattr(self, f"_{do}")()
             if task is not None:
                 return task
+
+    def _next(self, uuid: str) -> Task | None:
+        """What takes this namespace one step further around its life."""
+        row = self._checker.rows.get(uuid)
+        tenure = self._checker.tenure(uuid)
+        if row is None or row.state == "quarantined":
+            return None
+        if tenure is None:
+            return Task("wipe", "", [uuid]) if row.state == "dirty" else Task("claim_exact", self._owner(), [uuid])
+        if self._is_used(tenure.owner):
+            return None
+        namespace = self._checker.namespace(uuid)
+        if tenure in self.writable() and namespace is not None and is_zero(namespace.content):
+            return self.write("write", tenure)
+        return Task("release", tenure.owner, [uuid])
 
     def _owner(self, *, holding: bool = False) -> str:
         held = [tenure.owner for tenure in self._checker.tenures()]

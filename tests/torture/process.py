@@ -30,6 +30,12 @@ class Process:
     :ivar stale: it waits, and what it waits for may have happened since it last looked
     :ivar stalled: when it is to run again: how many tasks of others have ended by then, or the time
     :ivar stopped: it is stopped by SIGSTOP
+    :ivar doomed: a signal waits for it to continue, and then ends it
+    :ivar contained: it sees no processes but its own
+    :ivar inner_pid: what it is to itself
+    :ivar helper: the pid of the process that ends as it does, if that is another
+    :ivar goes: it was told to overwrite something
+    :ivar uuid: the namespace that it wipes, itself or by its last child
     :ivar mapped: inodes that guests had mapped before it was told to overwrite anything
     """
 
@@ -45,9 +51,13 @@ class Process:
     holds_lock: bool = False
     stalled: tuple[int, float] | None = None
     stopped: bool = False
-    asks_again: bool = False
+    doomed: bool = False
+    contained: bool = False
+    inner_pid: int = 0
+    helper: int = 0
     mapped: frozenset[int] = frozenset()
     goes: bool = False
+    uuid: str | None = None
     points: int = 0
     output: str | None = None
     answer: typing.Any = None
