@@ -183,6 +183,13 @@ class Checker:
         life = self.lives.get(uuid)
         return None if life is None else life.tenure
 
+    def has_come_round(self, uuid: str, line: int, state: str) -> bool:
+        """Whether it was claimed after a line of the history, and has been written to or released since."""
+        life, namespace = self.lives.get(uuid), self.namespace(uuid)
+        if life is None or namespace is None or life.state != state or is_zero(namespace.content):
+            return False
+        return life.tenure.line > line if life.tenure is not None else max(life.ended.values(), default=0) > line
+
     def name(self, uuid: str) -> str:
         namespace = self.namespace(uuid)
         return uuid if namespace is None else namespace.name
@@ -339,7 +346,9 @@ class Checker:
         life.tenure = Tenure(owner, line.uuid, line.id)
         before = self._before.get(line.uuid)
         reserved = before is not None and before.owner == owner
-        content = b"" if namespace is None else namespace.content
+        if namespace is None:
+            return  # its file is gone
+        content = namespace.content
         if reserved or line.before == "clean":
             if not is_zero(content):
                 raise Violation("granted is not zero", f"{name} became {owner}'s with {contents(content)} in it")

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import random
@@ -14,11 +15,11 @@ import sys
 import time
 
 from tests.torture import actors, container, spawn
-from tests.torture.checker import Checker, Step, Violation
+from tests.torture.checker import Checker, Row, Step, Violation
 from tests.torture.facts import EXIT_CODES, Facts
 from tests.torture.link import KILLED, MESSAGE_BYTES
 from tests.torture.plan import Plan, Task
-from tests.torture.process import PATIENCE_SECONDS, Hangs, Process
+from tests.torture.process import PATIENCE_SECONDS, Hangs, Process, Stall
 from tests.torture.world import World, is_zero
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -27,9 +28,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 KILL, STOP = 0.006, 0.004
 #: How much more often a process that wipes is stopped: others then meet its lock, or do what it was to do.
 CHILD_STOPS = 4
+#: How much more often a process that wipes is killed, when it has said something that its parent has not heard, and else.
+WORD_KILLS, CHILD_KILLS = 5, 2
 #: How much the preference of a round differs from point to point.
-SPREAD = 1.5
-LINES, INTERRUPT, POWER_LOSS, LOST_ZERO = 0.002, 0.0006, 0.0006, 0.12
+SPREAD = 1.2
+LINES, INTERRUPT, POWER_LOSS, LOST_ZERO = 0.002, 0.0006, 0.001, 0.12
 MOST_LINES = 80
 #: In one round of so many some are killed by the clock, between two points: such a round is not repeated exactly.
 BY_CLOCK, MOST_CLOCK_SECONDS = 10, 0.002
@@ -89,6 +92,8 @@ class Round:
         self._calm = True
         self._weights: dict[str, tuple[float, float]] = {}
         self._most = self._rng.choice([2, 3, 3, 4])
+        # Where nobody is killed for long, others get round; where many are, all sorts of remains meet.
+        self._kills, self._stops = self._rng.choice([0.2, 0.5, 1.0, 1.5]), self._rng.choice([0.5, 1.0, 2.0])
         self._containers = container.possible() and self._rng.random() < 0.5
         spawn.real = self._rng.random() < float(os.environ.get("TTR","0.03"))
         spawn.program = ["-P", str(ROOT / "tests/torture/program.py"), str(ROOT), package, self._address]
@@ -118,10 +123,15 @@ class Round:
     # The course of a round
 
     def _begin(self) -> None:
-        """Make the ledger known to the host, before the namespaces have labels: small ones are accepted then."""
+        self._introduce()
+        self._world.write_config(labels=True)
+
+    def _introduce(self) -> None:
+        """Have the ledger know new files before they have labels: small ones are accepted then."""
+        calm, self._calm = self._calm, True
         self._start(Task("look"), labels=False)
         self._run_all()
-        self._world.write_config(labels=True)
+        self._calm = calm
 
     def _run_all(self) -> None:
         """Let everybody end."""
@@ -142,8 +152,8 @@ class Round:
             self._alone(Task("grants", owner))
             if any(row.owner == owner for row in self._checker.rows.values()):
                 self._alone(Task("release", owner))
-        self._alone(Task("wipe", uuids=list(self._checker.rows)))
-        for row in self._checker.rows.values():
+        self._alone(Task("wipe", uuids=[row.uuid for row in self._present()]))
+        for row in self._present():
             if row.state != "clean" or row.owner is not None:
                 raise Violation("left over", f"at the end {row.name} is {row.state}, owner {row.owner}")
         self._facts.check_file()
@@ -178,7 +188,7 @@ class Round:
                 task = self._plan.write("guest", self._rng.choice(tenures)) if tenures else None
                 if task is not None:
                     self._start_guest(task)
-            elif chance < (0.17 if self._plan.hot is None else 0.3):
+            elif chance < (0.17 if self._plan.hot is None else 0.22) and not self._plan.has_stray():
                 task = self._plan.stray()
                 if task is not None:
                     self._start_guest(task)
@@ -256,14 +266,19 @@ class Round:
     def _wake(self) -> None:
         """Continue those that were stopped long enough."""
         for process in list(self._processes):
-            if process.stalled is not None and (process.stalled[0] <= self._ended or process.stalled[1] <= self._now):
+            if process.stalled is not None and self._is_over(process.stalled, process.uuid):
                 self._continue(process)
         if not any(process.stalled for process in self._processes):
             self._plan.hot = None
 
+    def _is_over(self, stall: Stall, uuid: str | None) -> bool:
+        if stall.tasks <= self._ended or stall.until <= self._now:
+            return True
+        return stall.state is not None and self._checker.has_come_round(uuid or "", stall.line, stall.state)
+
     def _pass_time(self) -> None:
         """Everybody waits: until the first has waited long enough."""
-        times = [process.stalled[1] for process in self._processes if process.stalled is not None]
+        times = [process.stalled.until for process in self._processes if process.stalled is not None]
         times += [process.until for process in self._processes if process.until is not None and not process.stalled]
         if not times:
             if self._processes:
@@ -289,6 +304,7 @@ class Round:
         if name == "guest runs":
             stop = 0.7
         if process.role == "child":
+            kill *= WORD_KILLS if name.startswith("after write") else CHILD_KILLS
             stop *= CHILD_STOPS * (1 + process.goes)
         if process.holds_lock:
             stop /= 10  # all others could do is wait for it
@@ -310,7 +326,7 @@ class Round:
         """How likely a kill and a stop are at a point, in this round."""
         if point not in self._weights:
             rng = random.Random(f"{self.report.seed} {point}")
-            kill, stop = (its * 2.718 ** rng.gauss(0, SPREAD) for its in (KILL, STOP))
+            kill, stop = KILL * self._kills * math.exp(rng.gauss(0, SPREAD)), STOP * self._stops * math.exp(rng.gauss(0, SPREAD))
             self._weights[point] = min(kill, 0.5), min(stop, 0.5)
         return self._weights[point]
 
@@ -442,9 +458,13 @@ class Round:
         """Stop a process until others have done something."""
         self.report.stops += 1
         tasks = self._rng.choice([self._rng.randint(1, 4), self._rng.randint(5, 20)])
-        process.stalled = (self._ended + tasks, self._now + tasks * self._rng.uniform(0.5, 5))
-        self._plan.hot = process.uuid or self._plan.hot
-        self._note(process, f"stopped until {tasks} tasks have ended")
+        state = None
+        if process.uuid is not None:
+            self._plan.hot = process.uuid
+            state = self._rng.choice([None, "claimed", "dirty", "dirty"])
+        until = self._now + tasks * self._rng.uniform(0.5, 5)
+        process.stalled = Stall(self._ended + tasks, until, self._checker.last_line, state)
+        self._note(process, f"stopped until {tasks} tasks have ended, or it is {state} again")
         process.signal(signal.SIGSTOP)
         process.stopped = True
         process.wait_stopped()
@@ -464,7 +484,7 @@ class Round:
         parent = process.parent
         self._wait_for_end(process)
         if process.role == "child" and parent in self._processes and parent.stalled is None:
-            if self._rng.random() < 0.5:
+            if self._rng.random() < 0.7:
                 self._stall(parent)  # what the dead one has said is still in the pipe
 
     def _signalled(self, process: Process, number: int) -> None:
@@ -529,26 +549,39 @@ class Round:
         self.report.trace.append("power is lost")
         self._end_all()
         self._world.lose_power()
-        if self._rng.random() < 0.5 and self._world.lose_commits():
+        if self._rng.random() < 0.7 and self._world.lose_commits():
             self.report.trace.append("and what was committed since the last durable commit")
             self._checker.go_back()
-        rows = self._checker.rows
-        idle = [
-            namespace
-            for namespace in self._world.namespaces
-            if (row := self._checker.row_of(namespace)) is not None
-            and row.owner is None
-            and row.state in {"clean", "dirty", "unknown"}
-        ]
-        if idle and rows and self._rng.random() < 0.4:
-            namespace = self._rng.choice(idle)
-            self._world.resize(namespace)
-            self._checker.forget_left(namespace)
-            self.report.trace.append(f"{namespace.name} has {namespace.size} bytes now")
-        if self._rng.random() < 0.4:
+        if self._rng.random() < 0.8:
+            self._change_one()
+        if self._rng.random() < 0.3:
             self._world.swap_names()
             self._plan.devices.clear()
             self.report.trace.append("two files have changed names")
+
+    def _change_one(self) -> None:
+        """Have an operator change the size of a file that nobody has been given, best of a clean or half wiped one.
+
+        Or have another file in its place.
+        """
+        rows = [row for row in self._present() if row.state not in {"claimed", "quarantined"}]
+        best = [row for row in rows if row.state == "clean" or row.wiped]
+        namespace = self._checker.namespace(self._rng.choice(best or rows).uuid) if rows else None
+        if namespace is None:
+            return
+        row = self._checker.row_of(namespace)
+        if row is not None and row.owner is None and self._rng.random() < 0.4:
+            self._world.replace(namespace)
+            self.report.trace.append(f"{namespace.name} is another file now")
+            self._introduce()
+        else:
+            self._world.resize(namespace)
+            self._checker.forget_left(namespace)
+            self.report.trace.append(f"{namespace.name} has {namespace.size} bytes now")
+
+    def _present(self) -> list[Row]:
+        """What the ledger says of namespaces that are there."""
+        return [row for row in self._checker.rows.values() if self._checker.namespace(row.uuid) is not None]
 
     def _end_all(self) -> None:
         for process in self._processes:

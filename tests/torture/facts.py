@@ -95,9 +95,11 @@ class Facts:
                 continue
             namespace = self._checker.namespace(uuid)
             device = grant["device"]
-            if namespace is None or device is None or pathlib.Path(device).stat().st_ino != namespace.inode:
+            inode = None if device is None else pathlib.Path(device).stat().st_ino
+            if inode != (None if namespace is None else namespace.inode):
                 raise Violation("identity", f"{task}: {self._checker.name(uuid)} is not at {device}")
-            self._plan.devices[task.owner, uuid] = device
+            if device is not None:
+                self._plan.devices[task.owner, uuid] = device
         uuids = [grant["uuid"] for grant in grants]
         if len(set(uuids)) != len(uuids):
             raise Violation("answer", f"{task} was given one twice: {uuids}")

@@ -85,9 +85,12 @@ class Plan:
 
     # What next
 
+    def has_stray(self) -> bool:
+        return any(task.do == "stray" for task in self.running)
+
     def stray(self) -> Task | None:
         """A guest of nobody, started from an old definition; it writes nothing."""
-        free = [row for row in self._checker.rows.values() if row.owner is None]
+        free = [row for row in self._checker.rows.values() if row.state != "claimed"]
         if not free:
             return None
         hot = [row for row in free if row.uuid == self.hot]
@@ -128,10 +131,11 @@ class Plan:
         held = [tenure.owner for tenure in self._checker.tenures()]
         free = [row for row in rows if row.owner is None and row.state != "quarantined"]
         dirty = [row for row in rows if row.state == "dirty"]
+        unknown = [row for row in rows if row.state == "unknown"]
         weights = {
             "claim": 6 if free else 1,
             "release": 5 if held else 0,
-            "wipe": 4 if dirty else 1,
+            "wipe": 4 if dirty or unknown else 1,
             "write": 4 if self.writable() else 0,
             "grants": 2 if held else 0,
             "claim_exact": 1,
@@ -153,6 +157,9 @@ class Plan:
         if row is None or row.state == "quarantined":
             return None
         if tenure is None:
+            left = self._checker.lives[uuid].left
+            if row.state == "dirty" and left is not None and self._rng.random() < 0.25:
+                return Task("adopt", left[0], [uuid])
             return Task("wipe", "", [uuid]) if row.state == "dirty" else Task("claim_exact", self._owner(), [uuid])
         if self._is_used(tenure.owner):
             return None
@@ -179,11 +186,12 @@ class Plan:
         return Task("claim_exact", self._owner(), self._some(self._uuids()))
 
     def _adopt(self) -> Task:
-        """Mostly by the owner that had it last."""
-        uuid = self._rng.choice(self._uuids())
-        left = self._checker.lives[uuid].left if uuid in self._checker.lives else None
-        owner = left[0] if left is not None and self._rng.random() < 0.7 else self._owner()
-        return Task("adopt", owner, [uuid])
+        """Mostly by the owner that had it last, of what is not wiped yet."""
+        lives = self._checker.lives
+        left = [uuid for uuid in self._uuids() if lives[uuid].left is not None and lives[uuid].state == "dirty"]
+        uuid = self._rng.choice(left if left and self._rng.random() < 0.7 else self._uuids())
+        its = lives[uuid].left
+        return Task("adopt", its[0] if its is not None and self._rng.random() < 0.7 else self._owner(), [uuid])
 
     def _release(self) -> Task | None:
         owner = self._owner(holding=True)
@@ -212,7 +220,10 @@ class Plan:
         return self.write("write", self._rng.choice(tenures)) if tenures else None
 
     def _wipe(self) -> Task:
-        return Task("wipe", "", None if self._rng.random() < 0.6 else self._some(self._uuids()))
+        if self._rng.random() < 0.5:
+            return Task("wipe", "", None)
+        asked = [row.uuid for row in self._checker.rows.values() if row.state in {"unknown", "quarantined"}]
+        return Task("wipe", "", self._some(asked if asked and self._rng.random() < 0.5 else self._uuids()))
 
     def _look(self) -> Task:
         return Task("look")

@@ -21,6 +21,22 @@ class Hangs(Exception):
     """A process takes no step, although it may."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Stall:
+    """When a stopped process is to run again.
+
+    :ivar tasks: when so many tasks of others have ended
+    :ivar until: at that time, at the latest
+    :ivar line: the last line of the history when it was stopped
+    :ivar state: as soon as its namespace has been claimed since, and is in that state; None: not before that
+    """
+
+    tasks: int
+    until: float
+    line: int
+    state: str | None
+
+
 @dataclasses.dataclass(eq=False)
 class Process:
     """One process.
@@ -28,7 +44,7 @@ class Process:
     :ivar at: the point where it is: kind, name, and more
     :ivar until: when it has waited long enough, in the controller's time
     :ivar stale: it waits, and what it waits for may have happened since it last looked
-    :ivar stalled: when it is to run again: how many tasks of others have ended by then, or the time
+    :ivar stalled: when it is to run again
     :ivar stopped: it is stopped by SIGSTOP
     :ivar doomed: a signal waits for it to continue, and then ends it
     :ivar contained: it sees no processes but its own
@@ -49,7 +65,7 @@ class Process:
     until: float | None = None
     stale: bool = False
     holds_lock: bool = False
-    stalled: tuple[int, float] | None = None
+    stalled: Stall | None = None
     stopped: bool = False
     doomed: bool = False
     contained: bool = False

@@ -20,7 +20,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--step", type=int, default=1, help="from one round's seed to the next's")
     parser.add_argument("--rounds", type=int, required=True)
-    parser.add_argument("--kills", type=int, default=15, help="in each round")
+    parser.add_argument("--kills", type=int, default=40, help="in each round")
     parser.add_argument("--trace", action="store_true")
     options = parser.parse_args()
 

@@ -84,6 +84,7 @@ class World:
         self._durable_log: tuple[bytes, int, int] | None = None
         self.labels = ["A", "B"][: rng.choice([1, 1, 2])]
         self.namespaces: list[Namespace] = []
+        self._made: list[int] = []
         self.label_of: dict[str, str] = {}
         for number in range(rng.choice([2, 2, 3, 4])):
             label = self.labels[number % len(self.labels)]
@@ -101,12 +102,13 @@ class World:
 
     def _make(self, name: str, size: int) -> Namespace:
         path = self.directory / name
-        content = pattern(f"before:{name}", size)
+        content = pattern(f"made{len(self._made)}:{name}", size)
         with path.open("xb") as file:
             os.fchmod(file.fileno(), 0o600)  # else processes that may not be looked at could have it mapped
             os.posix_fallocate(file.fileno(), 0, size)
             file.write(content)
         made = Namespace(path, path.stat().st_ino, content, content)
+        self._made.append(made.inode)
         self.namespaces.append(made)
         return made
 
@@ -184,7 +186,15 @@ class World:
         sizes = [PAGE * count for count in (16, 24, 40, 64, 90, 100) if PAGE * count != namespace.size]
         size = self._rng.choice(sizes)
         kept = PAGE * self._rng.randrange(8, min(size, namespace.size) // PAGE + 1)
+        if namespace.lost is not None and namespace.lost >= kept:
+            namespace.lost = None
         namespace.store(namespace.content[:kept] + pattern(f"resized:{namespace.name}", size - kept))
+
+    def replace(self, namespace: Namespace) -> Namespace:
+        """Have an operator replace a file by another of that name: a new namespace, and the old one is gone."""
+        self.namespaces.remove(namespace)
+        namespace.path.unlink()
+        return self._make(namespace.name, namespace.size)
 
     def swap_names(self) -> None:
         """Have two files of one label change names, as device nodes do at a boot."""
