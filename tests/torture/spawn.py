@@ -1,0 +1,125 @@
+"""Starting processes as the package asks for them, by fork instead of a new interpreter: a tenth of the time.
+
+A round may also start real programs: then `[vpmem] wipe_command` names :mod:`.program`, which installs the hooks.
+"""
+
+import os
+import runpy
+import stat
+import subprocess
+import sys
+import traceback
+import typing
+import warnings
+from collections.abc import Callable
+
+from tests.torture import link
+
+_real_fork_exec = subprocess._fork_exec
+
+#: Start real programs.
+real = False
+#: What to put before the words of a real program that is started in the background; see :mod:`.program`.
+program: list[str] = []
+
+
+def announce(open_link: link.Link, pid: int) -> None:
+    """Tell the controller of a new process; it waits for that one's greeting."""
+    open_link.tell("spawned", "after start of a process", pid=pid)
+
+
+def run(words: list[str]) -> int:
+    """Do what ``python WORDS`` would do. :returns: the exit status."""
+    words = list(words)
+    while words and words[0].startswith("-") and words[0] not in {"-m", "-c"}:
+        words.pop(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # runpy: the module is imported already
+            if words[0] == "-m":
+                sys.argv = words[1:]
+                runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+            else:
+                sys.argv = words
+                runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:  # noqa: BLE001  as the interpreter does
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+def _fork(address: str, role: str, words: list[str], prepare: Callable[[], None]) -> int:
+    """Fork a process that becomes ``python WORDS``."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 70
+    try:
+        link.current = None
+        prepare()
+        link.current = link.Link(address, role, words)
+        status = run(words[1:])
+    except BaseException:  # noqa: BLE001
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+
+
+def fork_exec(*values: typing.Any) -> int:
+    """What subprocess calls; the values are those of CPython 3.11 to 3.13 (Modules/_posixsubprocess.c)."""
+    open_link = link.current
+    words = [os.fsdecode(word) for word in values[0]]
+    if open_link is None or real or words[0] != sys.executable:
+        return _real_fork_exec(*values)
+    cwd, env = values[4], values[5]
+    stdin, _, _, stdout, _, stderr = values[6:12]
+    start_new_session, process_group = values[15], values[16]
+
+    def prepare() -> None:
+        for number, fd in enumerate((stdin, stdout, stderr)):
+            if fd >= 0:
+                os.dup2(fd, number)
+        if start_new_session:
+            os.setsid()
+        if process_group >= 0:
+            os.setpgid(0, process_group)
+        _become(cwd, None if env is None else dict(os.fsdecode(pair).split("=", 1) for pair in env))
+
+    # A process that is spoken to wipes; the others run on by themselves.
+    spoken_to = stdin >= 0 and stat.S_ISFIFO(os.fstat(stdin).st_mode)
+    return _fork(open_link.address, "child" if spoken_to else "background", words, prepare)
+
+
+def in_background(open_link: link.Link, words: list[str], env: typing.Mapping[str, str], **options: typing.Any) -> int:
+    """What os.posix_spawn does."""
+    if real:
+        return os.posix_spawn(sys.executable, [sys.executable, *program, *words[1:]], env, **options)
+
+    def prepare() -> None:
+        for action, *values in options.get("file_actions", ()):
+            if action == os.POSIX_SPAWN_OPEN:
+                fd = os.open(values[1], values[2], values[3])
+                os.dup2(fd, values[0])
+            elif action == os.POSIX_SPAWN_DUP2:
+                os.dup2(values[0], values[1])
+        if options.get("setsid"):
+            os.setsid()
+        _become(None, env)
+
+    return _fork(open_link.address, "background", list(words), prepare)
+
+
+def _become(cwd: typing.Any, env: typing.Mapping[str, str] | None) -> None:
+    """Keep of the forking process what a new program would have."""
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    if cwd is not None:
+        os.chdir(cwd)
+    if env is not None:
+        wanted = dict(env)
+        os.environ.clear()
+        os.environ.update(wanted)
