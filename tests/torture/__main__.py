@@ -23,7 +23,9 @@ class Progress:
     def show(self, found: crew.Sum) -> None:
         if sys.stderr.isatty():
             rate = found.kills / max(time.monotonic() - self._begun, 0.1)
-            words = f"{found.kills} of {self._kills} kills, {found.stops} stops, {found.rounds} rounds, {rate:.1f} kills/s"
+            words = (
+                f"{found.kills} of {self._kills} kills, {found.stops} stops, {found.rounds} rounds, {rate:.1f} kills/s"
+            )
             print(f"\r\033[K{words}", end="", file=sys.stderr, flush=True)
 
     def end(self) -> None:
@@ -49,7 +51,7 @@ def torture(options: argparse.Namespace) -> int:
             print(f"{reached:9} {killed:7} {stopped:7}  {point}")
     killed_at = sum(counts[1] > 0 for counts in found.points.values())
     print(
-        f"{found.kills} kills and {found.stops} stops in {found.rounds} rounds from seed {seed} on: {found.tasks} tasks, "
+        f"{found.kills} kills and {found.stops} stops in {found.rounds} rounds from seed {seed} on: {found.tasks} tasks, "  # noqa: E501
         f"{found.steps} steps, {found.seconds:.0f} s, {found.kills / found.seconds:.1f} kills/s; "
         f"killed at {killed_at} of {len(found.points)} points"
     )
@@ -66,7 +68,9 @@ def show(report: dict[str, object], options: argparse.Namespace) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join([*trace, str(report["violation"]), ""]))
     print("\n".join(["…", *trace[-SHOWN_LINES:]]))
-    print(f"\n{report['violation']}\n\nAll {len(trace)} lines: {path}\n./dev torture --seed {report['seed']} --rounds 1")
+    print(
+        f"\n{report['violation']}\n\nAll {len(trace)} lines: {path}\n./dev torture --seed {report['seed']} --rounds 1"
+    )
 
 
 def main() -> int:
@@ -78,7 +82,9 @@ def main() -> int:
     parser.add_argument("--points", action="store_true", help="list the points and how often each was reached")
     parser.add_argument("--package", type=pathlib.Path, default=crew.ROOT, help="where vpmem_driver is")
     parser.add_argument("--traces", default=str(crew.ROOT / ".tox" / "torture-traces"), help="where traces go")
-    parser.add_argument("--mutants", nargs="*", metavar="NAME", help="break the package on purpose, and see who notices")
+    parser.add_argument(
+        "--mutants", nargs="*", metavar="NAME", help="break the package on purpose, and see who notices"
+    )
     parser.add_argument("--seconds", type=float, default=60, help="for each mutant (default: %(default)s)")
     options = parser.parse_args()
     options.package = options.package.resolve()

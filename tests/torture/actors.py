@@ -20,7 +20,7 @@ def start(address: str, errors: pathlib.Path, main: Callable[..., int], *values:
 
     :param contained: it sees no processes but its own, as in a container; then the process that is returned waits for it
     :returns: a pid
-    """
+    """  # noqa: E501
     pid = os.fork()
     if pid:
         return pid
@@ -72,7 +72,7 @@ def _link() -> link.Link:
     return link.current
 
 
-def _do(pool: typing.Any, do: str, owner: str, uuids: list[str] | None, labels: list[str]) -> typing.Any:
+def _do(pool: typing.Any, do: str, owner: str, uuids: list[str] | None, labels: list[str]) -> typing.Any:  # noqa: PLR0911
     match do:
         case "claim":
             return {"grants": _grants(pool.claim(owner, labels))}
@@ -141,7 +141,7 @@ def cli(address: str, words: list[str], output: str) -> int:
     sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
     if spawn.real:
-        os.execv(sys.executable, [sys.executable, *spawn.program, "cli", *words])
+        os.execv(sys.executable, [sys.executable, *spawn.program, "cli", *words])  # noqa: S606
     link.current = link.Link(address, "cli")
     status = spawn.run(words)
     sys.stdout.flush()

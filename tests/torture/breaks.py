@@ -33,11 +33,13 @@ CHILD = (
         (
             "wipe/child.py",
             "                        act(memory, region, done - region, step)\n                        done += step\n",
-            "                        done += step\n                        self._tell(phase, done)\n"
+            "                        done += step\n                        self._tell(phase, done)\n"  # noqa: ISC004
             "                        act(memory, region, done - step - region, step)\n",
         ),
     ),
-    _break("zeros are not made durable", ("wipe/device.py", "            os.fdatasync(self.fd)\n", "            pass\n")),
+    _break(
+        "zeros are not made durable", ("wipe/device.py", "            os.fdatasync(self.fd)\n", "            pass\n")
+    ),
     _break(
         "the last page is left out",
         (
@@ -74,15 +76,27 @@ CHILD = (
 ENGINE = (
     _break(
         "nobody is asked before go",
-        ("wipe/engine.py", "                if self._tell(child, self._watcher.may_start, job):\n", "                if True:\n"),
+        (
+            "wipe/engine.py",
+            "                if self._tell(child, self._watcher.may_start, job):\n",
+            "                if True:\n",
+        ),
     ),
     _break(
         "killed is done",
-        ("wipe/process.py", "            return Outcome.STOPPED, f\"its process was", '            return Outcome.WIPED, f"its process was'),
+        (
+            "wipe/process.py",
+            '            return Outcome.STOPPED, f"its process was',
+            '            return Outcome.WIPED, f"its process was',
+        ),
     ),
     _break(
         "killed is a failure of the medium",
-        ("wipe/process.py", "            return Outcome.STOPPED, f\"its process was", '            return Outcome.MEDIA, f"its process was'),
+        (
+            "wipe/process.py",
+            '            return Outcome.STOPPED, f"its process was',
+            '            return Outcome.MEDIA, f"its process was',
+        ),
     ),
 )
 
@@ -90,14 +104,18 @@ ENGINE = (
 WIPES = (
     _break(
         "no fencing of the outcome",
-        ("wiping.py", "row is None or run is None or row.run != run", "row is None or row.state is not model.State.DIRTY"),
+        (
+            "wiping.py",
+            "row is None or run is None or row.run != run",
+            "row is None or row.state is not model.State.DIRTY",
+        ),
     ),
     _break(
         "no fencing of progress",
         (
             "ledger.py",
             '                "WHERE uuid = ? AND run = ?",\n                (wiped',
-            '                "WHERE uuid = ? AND state = \'dirty\' AND ? IS NOT NULL",\n                (wiped',
+            "                \"WHERE uuid = ? AND state = 'dirty' AND ? IS NOT NULL\",\n                (wiped",
         ),
     ),
     _break(
@@ -113,7 +131,10 @@ WIPES = (
             "        run = secrets.token_hex(8)\n        with self.transaction(durable=False):",
         ),
     ),
-    _break("a failed wipe leaves it clean", ("wiping.py", "            if failure is not None:\n", "            if False:\n")),
+    _break(
+        "a failed wipe leaves it clean",
+        ("wiping.py", "            if failure is not None:\n", "            if False:\n"),
+    ),
     _break(
         "progress stays when the size changes",
         ("ledger.py", "wiped = CASE WHEN size = ? THEN wiped ELSE 0 END", "wiped = min(wiped, ?)"),
@@ -128,7 +149,11 @@ WIPES = (
     ),
     _break(
         "unknown again although its wipe has begun",
-        ("pool/pool.py", "row.state is State.DIRTY and row.owner is None and not row.begun", "row.state is State.DIRTY"),
+        (
+            "pool/pool.py",
+            "row.state is State.DIRTY and row.owner is None and not row.begun",
+            "row.state is State.DIRTY",
+        ),
     ),
     _break(
         "a claim that is called off leaves it unknown",
@@ -148,12 +173,24 @@ OWNERS = (
     ),
     _break(
         "adopted from its owner",
-        ("pool/requests.py", "fault = None if row.owner == owner else f\"it belongs to {row.owner}\"\n    elif", "fault = None\n    elif"),
-        ("pool/pool.py", "                if row.owner is None:\n                    label", "                if row.owner != owner:\n                    label"),
+        (
+            "pool/requests.py",
+            'fault = None if row.owner == owner else f"it belongs to {row.owner}"\n    elif',
+            "fault = None\n    elif",
+        ),
+        (
+            "pool/pool.py",
+            "                if row.owner is None:\n                    label",
+            "                if row.owner != owner:\n                    label",
+        ),
     ),
     _break(
         "a claim that is called off leaves it clean",
-        ("reservations.py", "    return State.UNKNOWN if row.state is State.DIRTY and never_owned else row.state\n", "    return State.CLEAN\n"),
+        (
+            "reservations.py",
+            "    return State.UNKNOWN if row.state is State.DIRTY and never_owned else row.state\n",
+            "    return State.CLEAN\n",
+        ),
     ),
     _break(
         "one wipe is enough for all of a claim",
@@ -161,8 +198,16 @@ OWNERS = (
     ),
     _break(
         "granted before it is wiped",
-        ("pool/claims.py", "                row.state if row.state is State.CLEAN else State.DIRTY,\n", "                State.CLAIMED,\n"),
-        ("pool/claims.py", "                reservation=reservation,\n                keep_wipe=row.state is State.DIRTY,\n", ""),
+        (
+            "pool/claims.py",
+            "                row.state if row.state is State.CLEAN else State.DIRTY,\n",
+            "                State.CLAIMED,\n",
+        ),
+        (
+            "pool/claims.py",
+            "                reservation=reservation,\n                keep_wipe=row.state is State.DIRTY,\n",
+            "",
+        ),
     ),
     _break(
         "granted while in use",
@@ -178,7 +223,11 @@ OWNERS = (
     ),
     _break(
         "released is clean",
-        ("pool/pool.py", 'self._books.move(row, State.DIRTY, "released")', 'self._books.move(row, State.CLEAN, "released")'),
+        (
+            "pool/pool.py",
+            'self._books.move(row, State.DIRTY, "released")',
+            'self._books.move(row, State.CLEAN, "released")',
+        ),
     ),
     _break(
         "released is not durable",
@@ -204,7 +253,10 @@ OWNERS = (
             "            if False:\n                raise exception.NamespaceClaimed",
         ),
     ),
-    _break("the table is not brought up to date", ("pool/books.py", "        if last_move != self._table.seen:\n", "        if False:\n")),
+    _break(
+        "the table is not brought up to date",
+        ("pool/books.py", "        if last_move != self._table.seen:\n", "        if False:\n"),
+    ),
     _break(
         "identified by name",
         (
@@ -222,13 +274,20 @@ OWNERS = (
 
 #: How the ledger is written.
 LEDGER = (
-    _break("no commit is durable", ("ledger.py", "            if not durable:\n                self._execute(\"PRAGMA synchronous = NORMAL\")", "            if True:\n                self._execute(\"PRAGMA synchronous = NORMAL\")")),
+    _break(
+        "no commit is durable",
+        (
+            "ledger.py",
+            '            if not durable:\n                self._execute("PRAGMA synchronous = NORMAL")',
+            '            if True:\n                self._execute("PRAGMA synchronous = NORMAL")',
+        ),
+    ),
     _break(
         "committed with the next transaction",
         (
             "ledger.py",
-            '                self._execute("BEGIN IMMEDIATE")\n                yield\n                self._execute("COMMIT")\n',
-            '                if self._db.in_transaction:\n                    self._execute("COMMIT")\n'
+            '                self._execute("BEGIN IMMEDIATE")\n                yield\n                self._execute("COMMIT")\n',  # noqa: E501
+            '                if self._db.in_transaction:\n                    self._execute("COMMIT")\n'  # noqa: ISC004
             '                self._execute("BEGIN IMMEDIATE")\n                yield\n',
         ),
     ),
@@ -236,14 +295,18 @@ LEDGER = (
         "no transactions, and no look whether a row has moved",
         (
             "ledger.py",
-            '                self._execute("BEGIN IMMEDIATE")\n                yield\n                self._execute("COMMIT")\n',
+            '                self._execute("BEGIN IMMEDIATE")\n                yield\n                self._execute("COMMIT")\n',  # noqa: E501
             "                yield\n",
         ),
-        ("ledger.py", "WHERE uuid = ? AND changed = ?\"  # noqa", "WHERE uuid = ? AND ? IS NOT NULL\"  # noqa"),
+        ("ledger.py", 'WHERE uuid = ? AND changed = ?"  # noqa', 'WHERE uuid = ? AND ? IS NOT NULL"  # noqa'),
     ),
     _break(
         "moved without a line of history",
-        ("ledger.py", "        last_owner = row.owner if row.state is model.State.CLAIMED else row.last_owner\n", "        last_owner = row.owner if row.state is model.State.CLAIMED else row.last_owner\n        self._execute(\"DELETE FROM history WHERE id = ? AND to_state = 'dirty'\", (move_id,))\n"),
+        (
+            "ledger.py",
+            "        last_owner = row.owner if row.state is model.State.CLAIMED else row.last_owner\n",
+            "        last_owner = row.owner if row.state is model.State.CLAIMED else row.last_owner\n        self._execute(\"DELETE FROM history WHERE id = ? AND to_state = 'dirty'\", (move_id,))\n",  # noqa: E501
+        ),
     ),
 )
 

@@ -160,7 +160,7 @@ class Checker:
                 raise Violation("lost", f"{tenure.owner} was told that it has {self.name(tenure.uuid)}; power was lost")
         for uuid, row in self.rows.items():
             life, namespace = self.lives[uuid], self.namespace(uuid)
-            if row.state == "dirty" and not row.begun and life.left is not None and namespace is not None:
+            if row.state == "dirty" and not row.begun and life.left is not None and namespace is not None:  # noqa: SIM102
                 if life.left[1] != namespace.content:
                     raise Violation("lost", f"power was lost: the ledger has no wipe of {row.name}, which has begun")
 
@@ -245,7 +245,7 @@ class Checker:
             )
         return True
 
-    def _fault(self, namespace: Namespace, step: Step, old: bytes, new: bytes) -> str | None:
+    def _fault(self, namespace: Namespace, step: Step, old: bytes, new: bytes) -> str | None:  # noqa: PLR0911
         """Why this change of some pages is not allowed; None when it is."""
         if step.writes is not None and step.writes[0] == namespace.inode and changed_to(old, new, step.writes[1]):
             self._note_late(namespace)
@@ -322,7 +322,9 @@ class Checker:
             if line.before != "dirty":
                 life.unknown = namespace.content
             elif life.unknown not in {None, namespace.content}:
-                raise Violation("unknown is overwritten", f"{name} is unknown, with {contents(namespace.content)} in it")
+                raise Violation(
+                    "unknown is overwritten", f"{name} is unknown, with {contents(namespace.content)} in it"
+                )
         life.state, life.line = line.after, line.id
 
     def _end(self, life: Life, held: Tenure, line: Line, name: str) -> None:

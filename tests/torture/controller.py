@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 KILL, STOP = 0.006, 0.004
 #: How much more often a process that wipes is stopped: others then meet its lock, or do what it was to do.
 CHILD_STOPS = 4
-#: How much more often a process that wipes is killed, when it has said something that its parent has not heard, and else.
+#: How much more often a process that wipes is killed, when it has said something that its parent has not heard, and else.  # noqa: E501
 WORD_KILLS, CHILD_KILLS = 5, 2
 #: How much the preference of a round differs from point to point.
 SPREAD = 1.2
@@ -73,9 +73,9 @@ class Round:
         self._world = World(directory, self._rng)
         self._checker = Checker(
             self._world,
-            may_end=lambda tenure: self._plan.may_end(tenure),
+            may_end=lambda tenure: self._plan.may_end(tenure),  # noqa: PLW0108
             may_begin=lambda owner, uuid: owner in self._plan.owners,
-            may_adopt=lambda owner, uuid: self._plan.may_adopt(owner, uuid),
+            may_adopt=lambda owner, uuid: self._plan.may_adopt(owner, uuid),  # noqa: PLW0108
         )
         self._plan = Plan(self._world, self._checker, self._rng)
         self._facts = Facts(self._world, self._checker, self._plan)
@@ -95,7 +95,7 @@ class Round:
         # Where nobody is killed for long, others get round; where many are, all sorts of remains meet.
         self._kills, self._stops = self._rng.choice([0.2, 0.5, 1.0, 1.5]), self._rng.choice([0.5, 1.0, 2.0])
         self._containers = container.possible() and self._rng.random() < 0.5
-        spawn.real = self._rng.random() < float(os.environ.get("TTR","0.03"))
+        spawn.real = self._rng.random() < 0.03
         spawn.program = ["-P", str(ROOT / "tests/torture/program.py"), str(ROOT), package, self._address]
         if spawn.real:
             words = [sys.executable, *spawn.program, "child", "-m", "vpmem_driver.wipe.child"]
@@ -326,7 +326,10 @@ class Round:
         """How likely a kill and a stop are at a point, in this round."""
         if point not in self._weights:
             rng = random.Random(f"{self.report.seed} {point}")
-            kill, stop = KILL * self._kills * math.exp(rng.gauss(0, SPREAD)), STOP * self._stops * math.exp(rng.gauss(0, SPREAD))
+            kill, stop = (
+                KILL * self._kills * math.exp(rng.gauss(0, SPREAD)),
+                STOP * self._stops * math.exp(rng.gauss(0, SPREAD)),
+            )
             self._weights[point] = min(kill, 0.5), min(stop, 0.5)
         return self._weights[point]
 
@@ -483,7 +486,7 @@ class Round:
         process.signal(signal.SIGKILL)
         parent = process.parent
         self._wait_for_end(process)
-        if process.role == "child" and parent in self._processes and parent.stalled is None:
+        if process.role == "child" and parent in self._processes and parent.stalled is None:  # noqa: SIM102
             if self._rng.random() < 0.7:
                 self._stall(parent)  # what the dead one has said is still in the pipe
 
@@ -599,4 +602,3 @@ class Round:
 
     def _note(self, process: Process, what: str) -> None:
         self.report.trace.append(f"{process}: {what}")
-        if os.environ.get("TT"): print(f"{self._now:.3f} {process}: {what}", file=sys.stderr)

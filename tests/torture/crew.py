@@ -52,14 +52,17 @@ class Sum:
 @functools.cache
 def _prefix() -> list[str]:
     for words in (_ALONE, [*_ALONE, "--user", "--map-root-user"]):
-        if shutil.which(words[0]) and subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0:
+        if (
+            shutil.which(words[0])
+            and subprocess.run([*words, "true"], capture_output=True, check=False).returncode == 0
+        ):
             return words
     return []
 
 
 def _directory() -> str:
     """Where the files are: in memory, if there is such a filesystem."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()  # noqa: S108
 
 
 def run(

@@ -125,7 +125,9 @@ class Facts:
         lines = read_ledger(self._world.ledger_path, task.mark)[1]
         for uuid in uuids or ():
             if not any(line.uuid == uuid and line.after != "claimed" for line in lines):
-                raise Violation("told released", f"{task} is done, and nothing has become of {self._checker.name(uuid)}")
+                raise Violation(
+                    "told released", f"{task} is done, and nothing has become of {self._checker.name(uuid)}"
+                )
 
     def _wiped(self, task: Task, wiped: list[tuple[str, str]]) -> None:
         lines = read_ledger(self._world.ledger_path, task.mark)[1]
@@ -141,8 +143,10 @@ class Facts:
     def _was_wiped(self, uuid: str, lines: list[Line]) -> bool:
         row = self._checker.rows[uuid]
         its = [line for line in lines if line.uuid == uuid]
-        return row.state in {"clean", "claimed"} or any("clean" in {line.before, line.after} for line in its) or any(
-            line.after == "claimed" for line in its
+        return (
+            row.state in {"clean", "claimed"}
+            or any("clean" in {line.before, line.after} for line in its)
+            or any(line.after == "claimed" for line in its)
         )
 
     def check_file(self) -> None:

@@ -210,7 +210,7 @@ def flock(fd: int, operation: int) -> None:
 class Mmap(mmap.mmap):
     """A mapping. What is stored to it is seen at the next point."""
 
-    def __new__(cls, fd: int, length: int, *values: typing.Any, **options: typing.Any) -> "Mmap":
+    def __new__(cls, fd: int, length: int, *values: typing.Any, **options: typing.Any) -> "Mmap":  # noqa: PYI034
         open_link = link.active()
         make = functools.partial(super().__new__, cls, fd, length, *values, **options)
         if open_link is None or fd < 0:

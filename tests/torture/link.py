@@ -67,7 +67,7 @@ class Link:
 
 
 def _die_after_lines(count: int) -> None:
-    """End this process, as SIGKILL would, when it has run `count` more lines of the package, unless it announces a point before."""
+    """End this process, as SIGKILL would, when it has run `count` more lines of the package, unless it announces a point before."""  # noqa: E501
     left = count
 
     def trace(frame: types.FrameType, event: str, _argument: object) -> typing.Any:

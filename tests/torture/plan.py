@@ -71,7 +71,7 @@ class Plan:
         return any(uuid is None or task.uuids == [uuid] for task in self._pending(owner, "write", "guest"))
 
     def stranger_in(self, uuid: str, task: Task) -> Task | None:
-        """Somebody that has had this namespace mapped, without holding it, since before `task`, in which it was free."""
+        """Somebody that has had this namespace mapped, without holding it, since before `task`, in which it was free."""  # noqa: E501
         if any(tenure.uuid == uuid for tenure in task.tenures):
             return None
         return next(
