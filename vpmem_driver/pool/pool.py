@@ -359,5 +359,6 @@ class Pool:
         with self._books.change():
             for old in before:
                 row = self._books.row(old.uuid)
-                if old.state is State.UNKNOWN and row.state is State.DIRTY and row.owner is None and not row.begun:
+                untouched = row.state is State.DIRTY and row.owner is None and row.last_owner is None and not row.begun
+                if old.state is State.UNKNOWN and untouched:  # else it may have the bytes of an owner in between
                     self._books.move(row, State.UNKNOWN, "not wiped")
