@@ -338,7 +338,8 @@ class Ledger(ledger_file.LedgerFile):
             label=row.label if label is None else label,
             device=row.device if device is None else device,
             last_owner=None if state is model.State.UNKNOWN else last_owner,
-            begun=keep_wipe and row.begun,
+            # What is quarantined was overwritten in part: it is no owner's data, whatever becomes of the next wipe.
+            begun=(keep_wipe and row.begun) or (row.state is model.State.QUARANTINED and state is model.State.DIRTY),
             wiped=row.wiped if keep_wipe else 0,
             verified=row.verified if keep_wipe else 0,
             run=row.run if keep_wipe else None,

@@ -12,7 +12,7 @@ import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
 from tests.functional.test_pool import row, until
-from vpmem_driver import wiping
+from vpmem_driver import exception, wiping
 
 
 def wiping_children():
@@ -88,3 +88,37 @@ def test_a_stalled_parent_does_not_mark_what_others_have_claimed(host):
     pattern = fill(host.path("large0"))
     assert (row(pool, "large0").state, row(pool, "large0").owner) == ("claimed", owner)
     assert host.path("large0").read_bytes() == pattern
+
+
+def test_a_wipe_that_stalls_at_its_end_does_not_make_an_owners_bytes_unknown(host):
+    pool, owner = host.pool(), new_owner()
+    uuid, wipe = pool.find("large0"), pool._wiper.wipe
+
+    def wipe_and_stall(uuids, **arguments):
+        results = wipe(uuids, **arguments)
+        other = host.pool()
+        other.claim_exact(owner, [uuid])
+        fill(host.path("large0"))
+        other.release(owner)
+        return results
+
+    pool._wiper.wipe = wipe_and_stall
+    pool.wipe([uuid])
+    assert row(pool, "large0").state == "dirty"
+    with pytest.raises(exception.NotOwner, match=owner):
+        host.pool().adopt(new_owner(), [uuid])
+
+
+def test_a_quarantined_namespace_that_is_wiped_again_is_not_adopted_as_intact(host):
+    pool, owner = host.pool(), new_owner()
+    uuid = pool.find("large0")
+    pool.adopt(owner, [uuid])
+    pool.release(owner)
+    host.options["wipe_command"] = host.forgetful(host.path("large0"), 0)
+    host.pool().wipe([uuid])
+    assert row(pool, "large0").state == "quarantined"
+    host.options["wipe_command"] = "false"
+    host.pool().wipe([uuid])
+    assert row(pool, "large0").state == "dirty"
+    with pytest.raises(exception.NotOwner, match="its wipe has begun"):
+        host.pool().adopt(owner, [uuid])
