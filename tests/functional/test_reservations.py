@@ -125,3 +125,21 @@ class TestInUse:
             pool.claim(owner, ["SMALL"])
         assert pool.grants(owner) == ()
         assert {row.state for row in pool.ledger.rows()} == {"clean"}
+
+    def test_the_guest_of_a_retry_does_not_cost_its_owner_the_namespace(self, host):
+        """The retry completes the claim and starts the guest between the reservation and the look for users."""
+        wipe_all(host.pool())
+        owner, patterns = new_owner(), {}
+
+        def complete_and_start(device):
+            if not patterns:
+                for grant in host.pool().claim_exact(owner, [row.uuid for row in host.pool().ledger.held(owner)]):
+                    patterns[grant.name] = fill(host.path(grant.name))
+            return "the running domain db1"
+
+        pool = pool_with(host, complete_and_start)
+        grants = pool.claim(owner, ["SMALL", "LARGE"])
+        assert {grant.name for grant in grants} == set(patterns)
+        assert {row.state for row in pool.ledger.held(owner)} == {"claimed"}
+        assert {name: host.path(name).read_bytes() for name in patterns} == patterns
+        pool.close()

@@ -172,26 +172,29 @@ class Claims:
         if not devices:
             return {}
         found = {devices[device].uuid: user for device, user in self._wiper.users_of(devices).items()}
-        if found:
-            self._withdraw(rows, found)
+        withdrawn = self._withdraw(rows, found) if found else ()
         return {
-            uuid: wiping.Result(uuid=uuid, name=clean[uuid].name or uuid, outcome=Outcome.IN_USE, reason=user)
-            for uuid, user in found.items()
+            uuid: wiping.Result(uuid=uuid, name=clean[uuid].name or uuid, outcome=Outcome.IN_USE, reason=found[uuid])
+            for uuid in withdrawn
         }
 
-    def _withdraw(self, rows: Sequence[Row], users: Mapping[str, str]) -> None:
-        """Take reserved `rows` back of which some are in use by `users` (by uuid), though nobody holds them.
+    def _withdraw(self, rows: Sequence[Row], users: Mapping[str, str]) -> list[str]:
+        """Make dirty and unowned what of the reserved `rows` is in use by `users` (by uuid), though nobody holds it.
 
-        Another process may have finished the claim meanwhile; nobody has been told of that.
+        What is claimed by now stays: another request of the same owner has finished the claim, and the user may be the
+        owner's guest.
+
+        :returns: the uuids of what was withdrawn
         """
+        withdrawn = []
         with self._books.change():
             for before in rows:
                 row = self._books.row(before.uuid)
-                user = users.get(row.uuid)
-                if user is not None and row.owner == before.owner:
-                    self._books.move(row, State.DIRTY, f"in use by {user}, though unowned", reason=f"in use by {user}")
-                elif before.reservation is not None and row.state is State.CLAIMED and row.owner == before.owner:
-                    self._books.move(row, State.DIRTY, "claim called off")
+                if row.uuid in users and row.reservation == before.reservation and row.reservation is not None:
+                    reason = f"in use by {users[row.uuid]}"
+                    self._books.move(row, State.DIRTY, f"{reason}, though unowned", reason=reason)
+                    withdrawn.append(row.uuid)
+        return withdrawn
 
     def _wipe_reserved(
         self,
