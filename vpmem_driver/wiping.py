@@ -165,9 +165,11 @@ class _Others:
         begun = time.monotonic()
         while True:
             quiet = [self._quiet_seconds(uuid) for uuid in uuids]
+            if math.inf in quiet:
+                return
             self.stuck |= {uuid for uuid, seconds in zip(uuids, quiet, strict=True) if seconds >= STUCK_SECONDS}
             rested = time.monotonic() - begun >= _QUIET_SECONDS
-            if self.stuck.intersection(uuids) or (rested and min(quiet) >= _QUIET_SECONDS) or math.inf in quiet:
+            if self.stuck.intersection(uuids) or (rested and min(quiet) >= _QUIET_SECONDS):
                 return
             if stop.wait(_LOOK_SECONDS):
                 return

@@ -127,3 +127,11 @@ def test_verification_by_another_process_is_progress(records, row, monkeypatch):
         records.move(records.row(row.uuid), State.CLEAN, "wiped")
     thread.join()
     assert [result.outcome for result in results] == [Outcome.WIPED]
+
+
+def test_what_another_process_has_wiped_is_not_stuck(records, row):
+    others = wiping._Others(records)
+    with records.transaction():
+        records.move(row, State.CLEAN, "wiped")
+    others.wait([row.uuid], threading.Event())
+    assert others.stuck == set()
