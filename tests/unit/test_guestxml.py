@@ -683,9 +683,12 @@ def test_a_new_domain_gives_each_cell_its_part(memory, vcpus, nodes):
     [
         (
             {"memory": GIB + 1},
-            f"memory '{GIB + 1}': it is no whole number of MiB, or too little for 2 cells. Mend that.",
+            f"memory '{GIB + 1}': it is no whole number of MiB, or too little for 2 cells. Give each cell some MiB.",
         ),
-        ({"memory": MIB}, f"memory '{MIB}': it is no whole number of MiB, or too little for 2 cells. Mend that."),
+        (
+            {"memory": MIB},
+            f"memory '{MIB}': it is no whole number of MiB, or too little for 2 cells. Give each cell some MiB.",
+        ),
         ({"vcpus": 1}, "vcpus '1': there are 2 guest cells. Give each cell one or more."),
     ],
 )

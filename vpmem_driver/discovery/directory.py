@@ -117,7 +117,9 @@ class DirectoryDiscovery(base.Discovery):
                 "and <pmem/> is left out of their domain XML"
             )
         if not status.birth:
-            self._once("its filesystem keeps no birth times: a file that replaces another may be taken for it")
+            self._once(
+                "its filesystem keeps no birth times: a new file with the inode of a deleted one is treated as that one"
+            )
 
     def _once(self, warning: str) -> None:
         if warning not in self._warned:

@@ -30,7 +30,12 @@ def new_domain(
     """
     cells = max(len(host_nodes), 1)
     if memory % MIB or memory < cells * MIB:
-        raise invalid("memory", memory, f"it is no whole number of MiB, or too little for {cells} cells", "Mend that.")
+        raise invalid(
+            "memory",
+            memory,
+            f"it is no whole number of MiB, or too little for {cells} cells",
+            "Give each cell some MiB.",
+        )
     if vcpus < cells:
         raise invalid("vcpus", vcpus, f"there are {cells} guest cells", "Give each cell one or more.")
     pins = [_NEW_MEMNODE.format(cell=cell, node=node) for cell, node in enumerate(host_nodes)]

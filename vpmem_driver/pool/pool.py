@@ -276,7 +276,7 @@ class Pool:
         on_progress: wiping.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> list[wiping.Result]:
-        """Wipe exactly `uuids`, or all that are dirty, and wait for it. What was begun is gone on with.
+        """Wipe exactly `uuids`, or all that are dirty, and wait for it. An interrupted wipe resumes.
 
         Named ones may also be unknown or quarantined: the operator asks for it. Clean ones are done already.
 

@@ -95,7 +95,7 @@ def adoption(owner: str, row: ledger.Row, *, in_domain: bool = False) -> None:
     elif row.state is State.DIRTY and row.begun:
         fault = "its wipe has begun"
     elif row.state is State.DIRTY and row.last_owner != owner:
-        fault = f"it has what {row.last_owner} left in it"
+        fault = f"it still contains the data of {row.last_owner}"
     if fault is not None:
         raise exception.NotOwner(owner=owner, namespace=name, reason=fault)
 
