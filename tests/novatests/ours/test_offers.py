@@ -71,7 +71,7 @@ class PickTest(PickTestCase):
         driver = self.computes[self.dest.name].driver
         with mock.patch.object(driver, "spawn", side_effect=test_defects._fail):
             self.boot("SMALL", self.dest, expected_state="ERROR")
-        self.boot("SMALL", self.dest)
+        self.assertEqual(1, len(self.devices(self.boot("SMALL", self.dest), self.dest)))
 
     def test_the_same_when_the_tracker_has_forgotten_it_meanwhile(self):
         self.boot("SMALL", self.dest)
@@ -83,7 +83,7 @@ class PickTest(PickTestCase):
 
         with mock.patch.object(driver, "spawn", side_effect=fail):
             self.boot("SMALL", self.dest, expected_state="ERROR")
-        self.boot("SMALL", self.dest)
+        self.assertEqual(1, len(self.devices(self.boot("SMALL", self.dest), self.dest)))
 
 
 class UnshelveTest(PickTestCase):

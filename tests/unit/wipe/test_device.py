@@ -133,13 +133,18 @@ def test_a_symbolic_link_on_the_way_is_not_followed(file):
 
 
 def open_directory(path):
-    os.close(device.open_directory(str(path), privileged=True))
+    """Open it as a privileged process, and close it; returns its inode."""
+    fd = device.open_directory(str(path), privileged=True)
+    try:
+        return os.fstat(fd).st_ino
+    finally:
+        os.close(fd)
 
 
 def test_a_privileged_process_uses_a_directory_that_only_its_user_may_write_to(unshared_path):
     (unshared_path / "inner").mkdir(mode=0o755)
-    open_directory(unshared_path / "inner")
-    open_directory("/")
+    assert open_directory(unshared_path / "inner") == (unshared_path / "inner").stat().st_ino
+    assert open_directory("/") == os.stat("/").st_ino
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o757, 0o1777])
