@@ -15,18 +15,23 @@ NO_FAULT = [("ok",)]
 
 _UUID = "-".join("[0-9a-f]" * digits for digits in (8, 4, 4, 4, 12))
 
+#: The places of one owner's devices are counted from 0. A larger one is damage, and the next one after it overflows.
+_MOST_POSITION = (1 << 31) - 1
+
 #: Whoever moves a namespace writes its state and its new owner, if it has one, to the history line `changed`.
 CONTENT = f"""
     SELECT printf('the record of namespace %s (%s) cannot be right: %s', namespace.name, namespace.uuid, CASE
         WHEN namespace.uuid NOT GLOB '{_UUID}' THEN 'its uuid is none'
         WHEN namespace.owner NOT GLOB '{_UUID}' THEN 'its owner is no uuid'
         WHEN namespace.last_owner NOT GLOB '{_UUID}' THEN 'its last owner is no uuid'
+        WHEN namespace.position NOT BETWEEN 0 AND {_MOST_POSITION} THEN 'its position is impossible'
         ELSE 'its newest history line is of another namespace, state or owner'
     END)
     FROM namespace LEFT JOIN history ON history.id = namespace.changed
     WHERE namespace.uuid NOT GLOB '{_UUID}' OR namespace.owner NOT GLOB '{_UUID}'
         OR namespace.last_owner NOT GLOB '{_UUID}'
+        OR namespace.position NOT BETWEEN 0 AND {_MOST_POSITION}
         OR history.uuid IS NOT namespace.uuid OR history.to_state IS NOT namespace.state
         OR namespace.owner IS NOT NULL AND history.owner IS NOT namespace.owner
     LIMIT 1
-"""  # noqa: S608  _UUID is a constant
+"""  # noqa: S608  of constants

@@ -23,7 +23,7 @@ def main() -> int:
     arguments = _arguments()
     failures = 0
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        runs = [pool.submit(_fuzz, name, arguments.seconds) for name in arguments.targets]
+        runs = [pool.submit(_fuzz, name, arguments.seconds, arguments.seed) for name in arguments.targets]
         for run in concurrent.futures.as_completed(runs):
             passed, text = run.result()
             print(text, flush=True)
@@ -36,6 +36,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"{', '.join(targets.NAMES)}; all by default")
     parser.add_argument("--seconds", type=int, default=20, metavar="N", help="for each target (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="to repeat a run (default: random)")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="targets side by side (default: 2)")
     arguments = parser.parse_args()
     if unknown := set(arguments.targets) - set(targets.NAMES):
@@ -44,11 +45,11 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _fuzz(name: str, seconds: int) -> tuple[bool, str]:
+def _fuzz(name: str, seconds: int, seed: int) -> tuple[bool, str]:
     """Whether nothing was found, and a report."""
     memory = _MEMORY if _MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="vpmem-fuzz-", dir=memory) as directory:
-        code, said = _python("worker", name, directory, str(seconds), timeout=seconds + _GRACE_SECONDS)
+        code, said = _python("worker", name, directory, str(seconds), str(seed), timeout=seconds + _GRACE_SECONDS)
         found, report = _python("report", name, directory, timeout=_GRACE_SECONDS)
     end = _DONE.search(said)
     inputs, edges = end.groups() if end else ("?", "?")

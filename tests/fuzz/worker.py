@@ -1,4 +1,4 @@
-"""The process that fuzzes one target: ``python -m tests.fuzz.worker TARGET DIRECTORY SECONDS``.
+"""The process that fuzzes one target: ``python -m tests.fuzz.worker TARGET DIRECTORY SECONDS SEED``.
 
 In DIRECTORY it leaves a file in ``findings`` for each finding, the shortest input that led to it. It goes on after a
 finding; only a crash, or an input that goes far beyond the limits, ends it, and libFuzzer leaves that input in
@@ -23,7 +23,7 @@ _STRUCTURED = 0.7  # of all mutations
 
 def main() -> None:
     """Fuzz until the time is over."""
-    name, directory, seconds = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
+    name, directory, seconds, seed = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], sys.argv[4]
     with atheris.instrument_imports(include=["vpmem_driver"]):
         from tests.fuzz import finding, targets
 
@@ -43,6 +43,7 @@ def main() -> None:
 
     options = {
         "max_total_time": seconds,
+        "seed": seed,
         "max_len": target.max_bytes,
         "artifact_prefix": f"{directory}/",
         "timeout": TIMEOUT_SECONDS,

@@ -184,3 +184,13 @@ def test_a_damaged_log_loses_whole_commits_at_most(tmp_path_factory, place):
         except Exception as error:
             raise AssertionError(f"mutant {seed} ({kind}): {error!r}") from error
         assert decided_on(found) in committed, f"mutant {seed} ({kind})"
+
+
+@pytest.mark.parametrize("position", [-1, 2**31, 2**63 - 1])
+def test_an_impossible_position_is_refused(tmp_path, position):
+    """What `./dev fuzz` found: the next position after it did not fit SQLite's integers."""
+    records = make(tmp_path)
+    records._db.execute("UPDATE namespace SET position = ? WHERE owner IS NOT NULL", (position,))
+    records.close()
+    with pytest.raises(exception.LedgerCorrupt, match="its position is impossible"):
+        ledger.Ledger(tmp_path)
