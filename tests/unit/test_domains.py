@@ -12,7 +12,7 @@ import traceback
 import libvirt
 import pytest
 
-from vpmem_driver import domains, exception
+from vpmem_driver import exception, libvirt_domains
 
 DEADLINE_SECONDS = 30
 
@@ -24,14 +24,14 @@ def test_the_hosts_own_daemon_is_asked_unless_there_is_surely_none(tmp_path, mon
         path.touch()
     elif kind == "hidden":
         path.symlink_to(path)  # cannot be looked at, root or not
-    monkeypatch.setattr(domains, "_DAEMON_SOCKETS", (str(path),))
-    assert domains.Domains(None).uri == uri
+    monkeypatch.setattr(libvirt_domains, "_DAEMON_SOCKETS", (str(path),))
+    assert libvirt_domains.Domains(None).uri == uri
 
 
 def test_where_there_is_no_libvirt_nobody_uses_anything(monkeypatch):
-    monkeypatch.setattr(domains, "_DAEMON_SOCKETS", ())
-    assert domains.Domains(None).users_of(["/dev/dax0.0"]) == {}
-    assert domains.Domains(None).user_of("/dev/dax0.0", defined=True) is None
+    monkeypatch.setattr(libvirt_domains, "_DAEMON_SOCKETS", ())
+    assert libvirt_domains.Domains(None).users_of(["/dev/dax0.0"]) == {}
+    assert libvirt_domains.Domains(None).user_of("/dev/dax0.0", defined=True) is None
 
 
 @pytest.fixture
@@ -70,8 +70,8 @@ def is_waiting(thread):
 class TestALibvirtThatAcceptsAndSaysNothing:
     def test_it_stopped_a_question_for_ever(self, silent, monkeypatch):
         uri, accepted = silent
-        monkeypatch.setattr(domains, "LIMIT_SECONDS", 0.5)
-        asked = domains.Domains(uri)
+        monkeypatch.setattr(libvirt_domains, "LIMIT_SECONDS", 0.5)
+        asked = libvirt_domains.Domains(uri)
         with pytest.raises(exception.LibvirtError, match=r"there is no answer after 0\.5 seconds") as raised:
             asked.user_of("/dev/dax0.0")
         assert uri in str(raised.value)
@@ -80,29 +80,29 @@ class TestALibvirtThatAcceptsAndSaysNothing:
     def test_the_next_question_fails_at_once(self, silent, monkeypatch):
         """One wipe after the other would wait as long, and leave a thread behind."""
         uri, _ = silent
-        monkeypatch.setattr(domains, "LIMIT_SECONDS", 0.5)
-        asked = domains.Domains(uri)
+        monkeypatch.setattr(libvirt_domains, "LIMIT_SECONDS", 0.5)
+        asked = libvirt_domains.Domains(uri)
         with pytest.raises(exception.LibvirtError):
             asked.users_of(["/dev/dax0.0"])
-        monkeypatch.setattr(domains, "LIMIT_SECONDS", 600)
+        monkeypatch.setattr(libvirt_domains, "LIMIT_SECONDS", 600)
         with pytest.raises(exception.LibvirtError, match="an earlier question is not answered yet"):
             asked.users_of(["/dev/dax0.0"])
         with pytest.raises(exception.LibvirtError, match="an earlier question is not answered yet"), asked.connection():
             pass
 
     def test_when_it_answers_again_it_is_asked_again(self, monkeypatch):
-        monkeypatch.setattr(domains, "LIMIT_SECONDS", 0.1)
-        asked, answers = domains.Domains("test:///default"), threading.Event()
+        monkeypatch.setattr(libvirt_domains, "LIMIT_SECONDS", 0.1)
+        asked, answers = libvirt_domains.Domains("test:///default"), threading.Event()
         with pytest.raises(exception.LibvirtError):
             asked._ask(answers.wait)
         answers.set()
         asked._unanswered.join(DEADLINE_SECONDS)
-        monkeypatch.setattr(domains, "LIMIT_SECONDS", DEADLINE_SECONDS)
+        monkeypatch.setattr(libvirt_domains, "LIMIT_SECONDS", DEADLINE_SECONDS)
         assert asked.users_of(["/dev/dax0.0"]) == {}
 
     def test_ctrl_c_was_lost_when_another_thread_took_the_signal(self, monkeypatch):
         """Or when it came just before the wait: then nothing ends a wait for a lock."""
-        monkeypatch.setattr(domains, "LIMIT_SECONDS", DEADLINE_SECONDS)
+        monkeypatch.setattr(libvirt_domains, "LIMIT_SECONDS", DEADLINE_SECONDS)
         answers, started = threading.Event(), time.monotonic()
 
         def question():
@@ -111,7 +111,7 @@ class TestALibvirtThatAcceptsAndSaysNothing:
             signal.pthread_kill(threading.get_ident(), signal.SIGINT)
             answers.wait()
 
-        asked = domains.Domains("test:///default")
+        asked = libvirt_domains.Domains("test:///default")
         with pytest.raises(KeyboardInterrupt):
             asked._ask(question)
         assert time.monotonic() - started < DEADLINE_SECONDS / 2
@@ -122,7 +122,7 @@ class TestALibvirtThatAcceptsAndSaysNothing:
 class TestErrors:
     def test_the_xml_of_a_domain_that_cannot_be_read(self, monkeypatch):
         """In doubt it uses everything: the error is one of the host's, for which nothing is wiped."""
-        asked = domains.Domains("test:///default")
+        asked = libvirt_domains.Domains("test:///default")
         monkeypatch.setattr(asked, "_dumps", lambda *, defined: (dump for dump in [("the domain x", lambda: "<dom")]))
         with pytest.raises(exception.LibvirtError, match="what the domain x uses is not known"):
             asked.user_of("/dev/dax0.0")
@@ -131,7 +131,7 @@ class TestErrors:
         def read():
             raise libvirt.libvirtError("broken")
 
-        asked = domains.Domains("test:///default")
+        asked = libvirt_domains.Domains("test:///default")
         monkeypatch.setattr(asked, "_dumps", lambda *, defined: (dump for dump in [("the domain x", read)]))
         with pytest.raises(exception.LibvirtError, match="broken"):
             asked.user_of("/dev/dax0.0")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vpmem_driver import exception, labels
+from vpmem_driver import exception
+from vpmem_driver.pool import labels
 
 
 def test_labels_and_namespaces_keep_their_order():

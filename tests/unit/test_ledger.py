@@ -12,6 +12,7 @@ import uuid
 import pytest
 
 from vpmem_driver import exception, ledger, model
+from vpmem_driver.ledger import migrations
 from vpmem_driver.model import State
 
 OWNER = str(uuid.uuid4())
@@ -95,7 +96,7 @@ def test_an_exception_leaves_nothing(records):
         records.move(row, State.DIRTY, "x")
         raise RuntimeError
     assert records.row(row.uuid) == row
-    assert len(records.history()) == 1
+    assert len(list(records.history())) == 1
 
 
 def test_a_move_from_what_is_no_longer_so_is_refused(records):
@@ -216,9 +217,9 @@ def test_history_by_namespace_owner_and_length(records):
 
 
 def test_history_is_read_in_pieces_without_a_transaction_that_stays_open(records, tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "_HISTORY_CHUNK", 2)
+    monkeypatch.setattr("vpmem_driver.ledger.ledger._HISTORY_CHUNK", 2)
     rows = [insert(records) for _ in range(5)]
-    lines = records.iterate_history()
+    lines = records.history()
     assert next(lines).uuid == rows[0].uuid
     insert(records)  # it is newer than the listing
     other = sqlite3.connect(tmp_path / "state" / ledger.FILE_NAME)
@@ -226,8 +227,8 @@ def test_history_is_read_in_pieces_without_a_transaction_that_stays_open(records
     other.close()
     assert [line.uuid for line in lines] == [row.uuid for row in rows[1:]]
     for limit in range(8):
-        assert list(records.iterate_history(limit=limit)) == records.history()[6 - min(limit, 6) :]
-    assert list(records.iterate_history(owner="nobody")) == []
+        assert list(records.history(limit=limit)) == list(records.history())[6 - min(limit, 6) :]
+    assert list(records.history(owner="nobody")) == []
 
 
 def test_changed_since_tells_what_others_moved(records):
@@ -287,7 +288,7 @@ _OLD = {
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_ledger_of_an_older_version_is_carried_over(tmp_path, monkeypatch, version):
-    monkeypatch.setattr(ledger, "MIGRATIONS", ledger.MIGRATIONS[:version])
+    monkeypatch.setattr(migrations, "SCRIPTS", migrations.SCRIPTS[:version])
     old = ledger.Ledger(tmp_path)
     uuids = {name: str(uuid.uuid4()) for name in _OLD}
     with old.transaction():
@@ -296,7 +297,7 @@ def test_a_ledger_of_an_older_version_is_carried_over(tmp_path, monkeypatch, ver
             change = "UPDATE namespace SET state = ?, owner = ?, position = ?, begun = ?, wiped = ? WHERE name = ?"
             old._execute(change, (*values, name))
             old._execute("UPDATE history SET to_state = ?, owner = ? WHERE name = ?", (*values[:2], name))
-    moves, last = old.history(), old.last_move()
+    moves, last = list(old.history()), old.last_move()
     old.close()
     monkeypatch.undo()
     new = ledger.Ledger(tmp_path)
@@ -304,7 +305,7 @@ def test_a_ledger_of_an_older_version_is_carried_over(tmp_path, monkeypatch, ver
     assert {name: (row.state, row.owner, row.position, row.begun, row.wiped) for name, row in rows.items()} == _OLD
     assert {name: row.uuid for name, row in rows.items()} == uuids
     assert {name for name, row in rows.items() if row.reservation is not None} == {"reserved"}
-    assert new.history() == moves
+    assert list(new.history()) == moves
     assert [row.name for row in new.changed_since(last - 1)] == ["dirty"]
     insert(new)
     assert new.last_move() == last + 1
@@ -348,7 +349,7 @@ class TestUnusable:
 
     def test_of_a_newer_version(self, tmp_path):
         opened = ledger.Ledger(tmp_path)
-        opened._db.execute(f"PRAGMA user_version = {len(ledger.MIGRATIONS) + 1}")
+        opened._db.execute(f"PRAGMA user_version = {len(migrations.SCRIPTS) + 1}")
         opened.close()
         assert "Use the newer vpmem_driver" in self.refused(tmp_path, exception.LedgerVersion)
 
@@ -370,7 +371,7 @@ class TestUnusable:
 
     def test_half_made_by_a_process_that_was_killed_it_is_made_anew(self, tmp_path):
         with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite3.new")) as draft:
-            draft.execute(ledger.MIGRATIONS[0].split(";\n")[0])
+            draft.execute(migrations.SCRIPTS[0].split(";\n")[0])
             draft.commit()
         with contextlib.closing(ledger.Ledger(tmp_path)) as records:
             insert(records)
@@ -420,7 +421,7 @@ class TestUnusable:
         row = insert(records)
         records._db.execute("UPDATE namespace SET name = CAST(x'ff' AS TEXT) WHERE uuid = ?", (row.uuid,))
         records._db.execute("UPDATE history SET name = CAST(x'ff' AS TEXT) WHERE uuid = ?", (row.uuid,))
-        for read in (records.rows, records.history):
+        for read in (records.rows, lambda: list(records.history())):
             with pytest.raises(exception.LedgerCorrupt, match="UTF-8"):
                 read()
 

@@ -110,7 +110,7 @@ def use(directory):
             if row.owner is not None:
                 assert row in records.held(row.owner)
                 assert records.next_position(row.owner) > row.position
-        records.history()
+        list(records.history())
         records.changed_since(records.last_move() // 2)
         for row in rows[:3]:
             with records.transaction():

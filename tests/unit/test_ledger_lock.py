@@ -12,7 +12,8 @@ import time
 import pytest
 
 from tests.unit.test_ledger import insert
-from vpmem_driver import exception, ledger, ledger_lock
+from vpmem_driver import exception, ledger
+from vpmem_driver.ledger import lock
 
 
 @pytest.fixture
@@ -129,12 +130,12 @@ class TestWaiting:
             sleeps.append(seconds)
             now[0] += seconds
 
-        monkeypatch.setattr(ledger_lock.time, "sleep", sleep)
-        monkeypatch.setattr(ledger_lock.time, "monotonic", lambda: now[0])
-        patience = ledger_lock.Patience()
+        monkeypatch.setattr(lock.time, "sleep", sleep)
+        monkeypatch.setattr(lock.time, "monotonic", lambda: now[0])
+        patience = lock.Patience()
         while patience.wait():
             pass
-        assert ledger_lock.TIMEOUT_SECONDS <= now[0] < ledger_lock.TIMEOUT_SECONDS + 0.1
+        assert lock.TIMEOUT_SECONDS <= now[0] < lock.TIMEOUT_SECONDS + 0.1
         first_second = [seconds for number, seconds in enumerate(sleeps) if sum(sleeps[:number]) < 1]
         assert max(first_second) < 0.001
         assert len(sleeps) < 10_000, "a process that waits for one that hangs must not use a processor"
@@ -143,7 +144,7 @@ class TestWaiting:
 class TestInVain:
     @pytest.fixture(autouse=True)
     def short(self, monkeypatch):
-        monkeypatch.setattr(ledger_lock, "TIMEOUT_SECONDS", 0.1)
+        monkeypatch.setattr(lock, "TIMEOUT_SECONDS", 0.1)
 
     @pytest.mark.parametrize("program", [HOLD, HOLD_WITH_SQLITE], ids=["ours", "sqlite3"])
     def test_a_stopped_process_that_holds_it_is_named(self, records, program):
@@ -241,7 +242,7 @@ def test_nobody_writes_while_another_process_checkpoints(records, tmp_path, monk
     with python(COMMIT_AND_CHECKPOINT, str(tmp_path), str(once), **environment) as process:
         wait_until_stopped(process)
         assert len(records.rows()) == 1, "committed, and not yet copied to the database file"
-        monkeypatch.setattr(ledger_lock, "TIMEOUT_SECONDS", 0.1)
+        monkeypatch.setattr(lock, "TIMEOUT_SECONDS", 0.1)
         with pytest.raises(exception.LedgerError, match=f"process {process.pid} has held its lock"):
             insert(records)
         process.send_signal(signal.SIGCONT)
@@ -256,7 +257,7 @@ def test_a_process_that_waits_for_it_is_no_holder(tmp_path, monkeypatch):
     lines = [f"1: -> FLOCK  ADVISORY  WRITE 11 {file} 0 EOF", f"2: FLOCK  ADVISORY  READ  12 {file} 0 EOF"]
     lines += [f"3: POSIX  ADVISORY  WRITE 13 {file} 0 119", f"4: FLOCK  ADVISORY  WRITE 14 {file}0 0 EOF"]
     monkeypatch.setattr(pathlib.Path, "read_text", lambda path: "\n".join(lines))
-    assert (ledger_lock.holder(tmp_path), ledger_lock.sqlite_writer(tmp_path)) == (None, None)
+    assert (lock.holder(tmp_path), lock.sqlite_writer(tmp_path)) == (None, None)
     lines.append(f"5: POSIX  ADVISORY  WRITE 15 {file} 120 120")
     lines.append(f"6: FLOCK  ADVISORY  WRITE 16 {file} 0 EOF")
-    assert (ledger_lock.holder(tmp_path), ledger_lock.sqlite_writer(tmp_path)) == (16, 15)
+    assert (lock.holder(tmp_path), lock.sqlite_writer(tmp_path)) == (16, 15)

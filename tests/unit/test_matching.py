@@ -7,8 +7,8 @@ import uuid
 
 import pytest
 
-from vpmem_driver import exception, labels, ledger, model
-from vpmem_driver.pool import matching
+from vpmem_driver import exception, ledger, model
+from vpmem_driver.pool import labels, matching
 
 MIB = 1 << 20
 ABSENT = 20_000

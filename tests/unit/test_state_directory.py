@@ -14,7 +14,8 @@ import traceback
 import pytest
 
 from tests.unit.test_ledger import insert
-from vpmem_driver import exception, ledger, state_directory
+from vpmem_driver import exception, ledger
+from vpmem_driver.ledger import state_directory
 
 SERVICE, STRANGER = 61001, 61002
 

@@ -5,10 +5,11 @@ import uuid
 
 import pytest
 
-from vpmem_driver import exception, ledger, model, wiping
-from vpmem_driver.domains import Domains
+from vpmem_driver import exception, ledger, model
+from vpmem_driver.engine import Outcome
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.wipe import Outcome
+from vpmem_driver.pool import wipes
 
 SIZE = 1 << 20
 
@@ -27,11 +28,11 @@ class Locked:
         self.tries += len(jobs)
         self.tried.set()
         if not self.free:
-            return {job.uuid: (Outcome.BUSY, "another process is wiping it") for job in jobs}
+            return {job.uuid: job.ended(Outcome.BUSY, "another process is wiping it") for job in jobs}
         for job in jobs:
             assert watcher.may_start(job)
-            watcher.finished(job, Outcome.WIPED, "")
-        return {job.uuid: (Outcome.WIPED, "") for job in jobs}
+            watcher.finished(job.ended(Outcome.WIPED))
+        return {job.uuid: job.ended(Outcome.WIPED) for job in jobs}
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ class NoDomains(Domains):
 
 
 def wiper(records, engine):
-    return wiping.Wiper(records, engine, records.row, NoDomains(None))
+    return wipes.Wiper(records, engine, records.row, NoDomains(None))
 
 
 def test_it_waits_while_the_other_gets_further(records, row):
@@ -77,7 +78,7 @@ def test_it_waits_while_the_other_gets_further(records, row):
     run = records.begin_wipe(row.uuid, 0)
     for done in range(0, SIZE, SIZE // 8):
         records.progress(row.uuid, run, wiped=done)
-        thread.join(wiping._LOOK_SECONDS)
+        thread.join(wipes._LOOK_SECONDS)
         assert thread.is_alive()
     with records.transaction():
         records.move(records.row(row.uuid), State.CLEAN, "wiped")
@@ -87,7 +88,7 @@ def test_it_waits_while_the_other_gets_further(records, row):
 
 
 def test_it_tries_again_when_the_other_is_quiet(records, row, monkeypatch):
-    monkeypatch.setattr(wiping, "_QUIET_SECONDS", 0.5)
+    monkeypatch.setattr(wipes, "_QUIET_SECONDS", 0.5)
     engine, results = Locked(), []
     thread = threading.Thread(target=lambda: results.extend(wiper(records, engine).wipe([row.uuid])))
     thread.start()
@@ -100,19 +101,19 @@ def test_it_tries_again_when_the_other_is_quiet(records, row, monkeypatch):
 
 
 def test_a_lock_that_is_held_without_progress_is_a_failure_of_that_namespace(records, row, monkeypatch):
-    monkeypatch.setattr(wiping, "_QUIET_SECONDS", 0.2)
-    monkeypatch.setattr(wiping, "STUCK_SECONDS", 0.6)
+    monkeypatch.setattr(wipes, "_QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(wipes, "STUCK_SECONDS", 0.6)
     engine = Locked()
     (result,) = wiper(records, engine).wipe([row.uuid])
     assert (result.outcome, result.reason) == (Outcome.BUSY, "another process is wiping it")
     assert records.row(row.uuid).reason == "another process is wiping it"
     with pytest.raises(exception.HostToolError, match="Wiping namespace ns0 failed: another process"):
-        wiping.raise_for([result])
+        wipes.raise_for([result])
 
 
 def test_verification_by_another_process_is_progress(records, row, monkeypatch):
-    monkeypatch.setattr(wiping, "_QUIET_SECONDS", 0.2)
-    monkeypatch.setattr(wiping, "STUCK_SECONDS", 0.6)
+    monkeypatch.setattr(wipes, "_QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(wipes, "STUCK_SECONDS", 0.6)
     engine, results = Locked(), []
     thread = threading.Thread(target=lambda: results.extend(wiper(records, engine).wipe([row.uuid])))
     thread.start()
@@ -121,7 +122,7 @@ def test_verification_by_another_process_is_progress(records, row, monkeypatch):
     records.progress(row.uuid, run, wiped=SIZE)
     for done in range(0, SIZE, SIZE // 8):
         records.progress(row.uuid, run, verified=done)
-        thread.join(wiping._LOOK_SECONDS)
+        thread.join(wipes._LOOK_SECONDS)
         assert thread.is_alive()
     with records.transaction():
         records.move(records.row(row.uuid), State.CLEAN, "wiped")
@@ -130,7 +131,7 @@ def test_verification_by_another_process_is_progress(records, row, monkeypatch):
 
 
 def test_what_another_process_has_wiped_is_not_stuck(records, row):
-    others = wiping._Others(records)
+    others = wipes._Others(records)
     with records.transaction():
         records.move(row, State.CLEAN, "wiped")
     others.wait([row.uuid], threading.Event())

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterator
 
 from vpmem_driver import exception, model
-from vpmem_driver.discovery import base
+from vpmem_driver.discovery import interface
 
 LOG = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Status:
     filesystem: tuple[int, int]
 
 
-class DirectoryDiscovery(base.Discovery):
+class DirectoryDiscovery(interface.Discovery):
     """Regular files in `directory`, and in its subdirectories ``node0``, ``node1``, … those of that NUMA node.
 
     Hidden files, ``lost+found`` and other subdirectories are not looked at. A file's identity is its inode and birth
@@ -97,7 +97,7 @@ class DirectoryDiscovery(base.Discovery):
             found.append(describe(path, status, node))
             if found[-1].unusable is None:
                 self._warn(status)
-        return base.check(self.name, found)
+        return interface.check(self.name, found)
 
     def identity_of(self, fd: int) -> str | None:
         """See :meth:`base.Discovery.identity_of`."""
@@ -106,9 +106,9 @@ class DirectoryDiscovery(base.Discovery):
 
     def _node_of(self, filesystem: tuple[int, int]) -> int | None:
         device = f"{self._sysfs_root}/dev/block/{filesystem[0]}:{filesystem[1]}"
-        node = base.read_node(f"{device}/device/numa_node")
+        node = interface.read_node(f"{device}/device/numa_node")
         # A partition has no "device" itself; the disk is the directory above the one that the link leads to.
-        return base.read_node(f"{device}/../device/numa_node") if node is None else node
+        return interface.read_node(f"{device}/../device/numa_node") if node is None else node
 
     def _warn(self, status: Status) -> None:
         if not status.dax:

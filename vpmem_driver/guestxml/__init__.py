@@ -9,7 +9,6 @@ XML declaration (a str has no encoding to declare). What is said of libvirt and 
 9.0.0 and QEMU 7.2.
 """
 
-from vpmem_driver.guestxml.device import MIN_LABEL_SIZE, MemoryDevice, device_for
 from vpmem_driver.guestxml.domain import (
     add,
     check,
@@ -22,6 +21,7 @@ from vpmem_driver.guestxml.domain import (
     uuid,
 )
 from vpmem_driver.guestxml.identity import find
+from vpmem_driver.guestxml.memory_device import MIN_LABEL_SIZE, MemoryDevice, device_for
 from vpmem_driver.guestxml.new import new_domain
 from vpmem_driver.guestxml.sources import Source, sources
 from vpmem_driver.guestxml.values import KIB, MIB, parse_integer, parse_nodeset, parse_size

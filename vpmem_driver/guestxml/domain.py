@@ -8,7 +8,7 @@ from lxml import etree
 
 from vpmem_driver import exception, model
 from vpmem_driver.guestxml import identity
-from vpmem_driver.guestxml.device import MemoryDevice, device_for
+from vpmem_driver.guestxml.memory_device import MemoryDevice, device_for
 from vpmem_driver.guestxml.values import (
     DUMP,
     KIB,

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.discovery import hosts
 from vpmem_driver import exception, model
-from vpmem_driver.discovery import base
+from vpmem_driver.discovery import interface
 
 
 def namespace(**values: object) -> model.Namespace:
@@ -23,13 +23,13 @@ def test_order_is_by_name_then_uuid_then_device() -> None:
     names = [None, "a", "b"]
     ordered = [namespace(name=name, uuid=identity) for name in names for identity in (None, "1" * 36 + (name or ""))]
     shuffled = random.sample(ordered, len(ordered))
-    assert base.check("ndctl", shuffled) == tuple(ordered)
+    assert interface.check("ndctl", shuffled) == tuple(ordered)
 
 
 def test_a_shared_identity_makes_all_unusable() -> None:
     shared, other = namespace(), namespace()
     twice = [shared, namespace(uuid=shared.uuid), other]
-    found = {each.name: each for each in base.check("ndctl", twice)}
+    found = {each.name: each for each in interface.check("ndctl", twice)}
     assert found[other.name] == other
     assert found[shared.name] == msgspec.structs.replace(shared, unusable="another namespace has the same uuid")
     assert sum(each.unusable is not None for each in found.values()) == 2
@@ -37,12 +37,12 @@ def test_a_shared_identity_makes_all_unusable() -> None:
 
 def test_a_reason_that_is_there_stays() -> None:
     shared = namespace(unusable="for a reason")
-    found = base.check("ndctl", [shared, namespace(uuid=shared.uuid)])
+    found = interface.check("ndctl", [shared, namespace(uuid=shared.uuid)])
     assert sorted(each.unusable for each in found) == ["another namespace has the same uuid", "for a reason"]
 
 
 def test_to_have_no_identity_is_not_to_share_one() -> None:
-    found = base.check("ndctl", [namespace(uuid=None, unusable="it has no uuid") for _ in range(3)])
+    found = interface.check("ndctl", [namespace(uuid=None, unusable="it has no uuid") for _ in range(3)])
     assert {each.unusable for each in found} == {"it has no uuid"}
 
 
@@ -54,7 +54,7 @@ def _short(number: int) -> str:
 
 
 def checked(**values: object) -> model.Namespace:
-    (found,) = base.check("ndctl", [namespace(**values)])
+    (found,) = interface.check("ndctl", [namespace(**values)])
     return found
 
 
@@ -72,7 +72,7 @@ def test_an_alignment_that_no_device_has_makes_it_unusable(align: int) -> None:
     found = checked(align=align)
     assert "its alignment, " in found.unusable
     assert len(found.unusable) < 200
-    assert found.align == base.DEFAULT_ALIGN
+    assert found.align == interface.DEFAULT_ALIGN
 
 
 @pytest.mark.parametrize("node", [-1, 1024, 1 << 31, 1 << 70])
@@ -90,12 +90,12 @@ def test_the_largest_that_can_be() -> None:
 
 def test_sizes_that_add_up_to_more_than_a_processor_addresses() -> None:
     with pytest.raises(exception.DiscoveryFailed, match="add up to 4503599627370496 bytes"):
-        base.check("ndctl", [namespace(size=1 << 51) for _ in range(2)])
+        interface.check("ndctl", [namespace(size=1 << 51) for _ in range(2)])
 
 
 def test_a_reason_stays_and_numbers_are_possible_all_the_same() -> None:
     found = checked(size=-1, align=1, numa_node=1 << 31, unusable="for a reason")
-    assert (found.size, found.align, found.numa_node) == (0, base.DEFAULT_ALIGN, None)
+    assert (found.size, found.align, found.numa_node) == (0, interface.DEFAULT_ALIGN, None)
     assert found.unusable == "for a reason"
 
 
@@ -116,7 +116,7 @@ IDENTITIES = {UUID: UUID, UUID.upper(): UUID, "x" * 36: None, UUID.replace("-", 
 
 @pytest.mark.parametrize(("text", "uuid"), IDENTITIES.items())
 def test_only_a_uuid_is_an_identity(text: str, uuid: str | None) -> None:
-    assert base.canonical_uuid(text) == uuid
+    assert interface.canonical_uuid(text) == uuid
 
 
 NODES = {"0\n": 0, "12": 12, "-1\n": None, "": None, "x\n": None, "\xff": None}
@@ -125,12 +125,12 @@ NODES = {"0\n": 0, "12": 12, "-1\n": None, "": None, "x\n": None, "\xff": None}
 @pytest.mark.parametrize(("text", "node"), NODES.items())
 def test_read_node(tmp_path: pathlib.Path, text: str, node: int | None) -> None:
     (tmp_path / "numa_node").write_text(text, encoding="utf-8")
-    assert base.read_node(str(tmp_path / "numa_node")) == node
+    assert interface.read_node(str(tmp_path / "numa_node")) == node
 
 
 @pytest.mark.parametrize("path", ["", "gone", ".", "nul\0"])
 def test_read_node_where_there_is_none(path: str) -> None:
-    assert base.read_node(path) is None
+    assert interface.read_node(path) is None
 
 
 @pytest.fixture
@@ -148,13 +148,13 @@ def test_the_uuid_of_a_device_is_that_of_what_claims_the_namespace(tree: hosts.T
     tree.device("nd", "region0/dax0.1", uuid=identity.upper())
     tree.device("dax", f"region0/dax0.1/{between}dax0.0")
     tree.number(f"region0/dax0.1/{between}dax0.0", os.fstat(null).st_rdev)
-    assert base.uuid_of_dax(null, str(tree.root)) == identity
+    assert interface.uuid_of_dax(null, str(tree.root)) == identity
 
 
 @pytest.mark.parametrize("text", ["", uuid.UUID(int=0), "no uuid", "é" * 36])
 def test_a_device_of_which_sysfs_tells_no_uuid_has_none(tree: hosts.Tree, null: int, text: object) -> None:
     tree.device("nd", "region0/dax0.1", uuid=text)
     tree.device("dax", "region0/dax0.1/dax0.0")
-    assert base.uuid_of_dax(null, str(tree.root)) is None
+    assert interface.uuid_of_dax(null, str(tree.root)) is None
     tree.number("region0/dax0.1/dax0.0", os.fstat(null).st_rdev)
-    assert base.uuid_of_dax(null, str(tree.root)) is None
+    assert interface.uuid_of_dax(null, str(tree.root)) is None

@@ -26,11 +26,14 @@ from tests.unit.wipe import (
     namespaces,
     state_of,
 )
-from vpmem_driver.wipe import child, device, process, protocol
-from vpmem_driver.wipe.protocol import Kind
+from vpmem_driver import protocol
+from vpmem_driver.engine import process
+from vpmem_driver.protocol import Outcome
+from vpmem_driver.worker import device, session, wipe
+from vpmem_driver.worker.parent import Parent, Stopped
 
 PAGE = mmap.PAGESIZE
-COMMAND = (sys.executable, "-P", "-m", "vpmem_driver.wipe.child")
+COMMAND = (sys.executable, "-P", "-m", "vpmem_driver.worker")
 MAP = """
 import mmap, sys
 with open(sys.argv[1], "r+b") as file:
@@ -172,7 +175,9 @@ def test_what_an_earlier_wipe_is_wrongly_said_to_have_zeroed_is_found(host):
     with Conversation() as talk:
         talk.say(host.task(start=5 * PAGE))
         talk.say(protocol.GO)
-        events = list(iter(talk.hear, protocol.Failure(Kind.MEDIA, f"byte {3 * PAGE + 7} is not zero after zeroing")))
+        events = list(
+            iter(talk.hear, protocol.Failure(Outcome.MEDIA, f"byte {3 * PAGE + 7} is not zero after zeroing"))
+        )
         assert last(events, "zero") == host.size
         assert talk.close() == 0
     content = host.path.read_bytes()
@@ -180,7 +185,7 @@ def test_what_an_earlier_wipe_is_wrongly_said_to_have_zeroed_is_found(host):
     assert content[5 * PAGE :] == bytes(host.size - 5 * PAGE)
 
 
-PRIVILEGED = "import sys; from vpmem_driver.wipe import child; sys.exit(child.main(privileged=True))"
+PRIVILEGED = "import sys; from vpmem_driver.worker import session; sys.exit(session.main(privileged=True))"
 
 
 def test_a_privileged_process_does_not_tell_what_it_has_not_erased(unshared_path):
@@ -205,28 +210,28 @@ def failure_of(task):
         failure = talk.hear()
         assert isinstance(failure, protocol.Failure)
         assert talk.close() == 0
-        return failure.kind, failure.reason
+        return failure.outcome, failure.reason
 
 
 def test_a_namespace_that_is_not_there_or_not_as_it_was_is_missing(host):
-    assert failure_of(host.task(uuid="f00")) == (Kind.MISSING, "discovery does not find it")
-    kind, reason = failure_of(host.task(size=host.size + PAGE))
-    assert (kind, f"and was {host.size + PAGE}" in reason) == (Kind.MISSING, True)
+    assert failure_of(host.task(uuid="f00")) == (Outcome.MISSING, "discovery does not find it")
+    outcome, reason = failure_of(host.task(size=host.size + PAGE))
+    assert (outcome, f"and was {host.size + PAGE}" in reason) == (Outcome.MISSING, True)
     assert is_untouched(host.path)
 
 
 def test_a_discovery_that_cannot_be_made_or_fails_is_the_hosts_fault(host, tmp_path):
-    kind, reason = failure_of(host.task(discovery="telepathy"))
-    assert (kind, "there is no discovery 'telepathy'" in reason) == (Kind.HOST, True)
-    kind, reason = failure_of(host.task(options={"directory": str(tmp_path / "none")}))
-    assert (kind, "is not there" in reason) == (Kind.HOST, True)
+    outcome, reason = failure_of(host.task(discovery="telepathy"))
+    assert (outcome, "there is no discovery 'telepathy'" in reason) == (Outcome.HOST, True)
+    outcome, reason = failure_of(host.task(options={"directory": str(tmp_path / "none")}))
+    assert (outcome, "is not there" in reason) == (Outcome.HOST, True)
     assert is_untouched(host.path)
 
 
 def test_a_namespace_that_a_process_has_mapped_is_in_use(host):
     with another_process(MAP, host.path) as user:
-        kind, reason = failure_of(host.task())
-    assert kind is Kind.IN_USE
+        outcome, reason = failure_of(host.task())
+    assert outcome is Outcome.IN_USE
     assert reason.startswith(f"process {user.pid} (python")
     assert is_untouched(host.path)
 
@@ -240,7 +245,7 @@ def test_a_process_that_maps_it_between_ready_and_go_is_found(host):
             talk.say(protocol.GO)
             failure = talk.hear()
             assert isinstance(failure, protocol.Failure)
-            assert failure.kind is Kind.IN_USE
+            assert failure.outcome is Outcome.IN_USE
             assert failure.reason.startswith(f"process {user.pid} (python")
             assert is_untouched(host.path)
             assert talk.close() == 0
@@ -250,7 +255,8 @@ def test_a_process_that_maps_it_between_ready_and_go_is_found(host):
 #: It stops before and after each time that it looks up the namespace, and writes where it is to a descriptor.
 STOPPING = """
 import itertools, os, signal, sys
-from vpmem_driver.wipe import child, device
+from vpmem_driver.worker import session
+from vpmem_driver.worker import device
 find, number = device._find, itertools.count(1)
 def stop(where):
     os.write(int(sys.argv[1]), where.encode() + b"\\n")
@@ -262,7 +268,7 @@ def stop_find_stop(source, uuid):
     stop(f"after look-up {time}")
     return found
 device._find = stop_find_stop
-sys.exit(child.main())
+sys.exit(session.main())
 """
 
 
@@ -345,7 +351,7 @@ def check_not_understood(host, task):
     with Conversation(stderr=subprocess.PIPE) as talk:
         talk.say(task)
         talk.say(protocol.GO)
-        assert talk.close() == child.USAGE_ERROR
+        assert talk.close() == session.USAGE_ERROR
         assert talk.hear() is None
         said = talk.process.stderr.read().decode()
         talk.process.stderr.close()
@@ -355,15 +361,15 @@ def check_not_understood(host, task):
 
 def test_a_start_after_the_end_is_the_hosts_fault(host):
     assert failure_of(host.task(start=host.size + 1)) == (
-        Kind.HOST,
+        Outcome.HOST,
         f"the wipe was to start at byte {host.size + 1} of {host.size}",
     )
 
 
 @pytest.mark.parametrize("name", ["name", "_name", "root"])
 def test_an_option_of_any_name_is_not_taken_for_an_argument(host, name):
-    kind, reason = failure_of(host.task(options={name: "x"}))
-    assert (kind, "has no such option" in reason) == (Kind.HOST, True)
+    outcome, reason = failure_of(host.task(options={name: "x"}))
+    assert (outcome, "has no such option" in reason) == (Outcome.HOST, True)
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EPERM])
@@ -371,10 +377,10 @@ def test_an_error_of_the_host_before_the_first_byte_has_a_type(host, pipes, monk
     def fail(*_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(child.in_use, "mapped_by", fail)
+    monkeypatch.setattr(session.device_users, "mapped_by", fail)
     task = protocol.decode_task(host.task())
-    event = child._outcome(task, pipes.parent, lambda *_, **__: host.source, privileged=False)
-    assert event == protocol.Failure(Kind.HOST, os.strerror(number))
+    event = session._outcome(task, pipes.parent, lambda *_, **__: host.source, privileged=False)
+    assert event == protocol.Failure(Outcome.HOST, os.strerror(number))
 
 
 def test_it_is_nice(host):
@@ -382,7 +388,7 @@ def test_it_is_nice(host):
         talk.say(host.task())
         assert talk.hear() == protocol.Ready()
         own = os.getpriority(os.PRIO_PROCESS, 0)
-        assert os.getpriority(os.PRIO_PROCESS, talk.process.pid) == min(19, own + child.NICENESS)
+        assert os.getpriority(os.PRIO_PROCESS, talk.process.pid) == min(19, own + session.NICENESS)
 
 
 #: A rate at which the host's 37 pages take many steps, each after a wait of STEP_SECONDS.
@@ -418,7 +424,7 @@ def test_it_does_not_outlive_its_parent(host):
     """Even where somebody else holds the other end of its stdin, so that it is not closed."""
     parent = """
 import subprocess, sys, time
-child = subprocess.Popen([sys.executable, "-P", "-m", "vpmem_driver.wipe.child"], stdin=int(sys.argv[1]))
+child = subprocess.Popen([sys.executable, "-P", "-m", "vpmem_driver.worker"], stdin=int(sys.argv[1]))
 print(child.pid, flush=True)
 sys.stdin.read()
 """
@@ -455,13 +461,13 @@ def test_bad_media_kill_it_alone(host):
 NOISY = """
 import sys
 from vpmem_driver import discovery
-from vpmem_driver.wipe import child
+from vpmem_driver.worker import session
 def make(name, **options):
     print("noise")
     print("more of it", file=sys.stderr)
     assert not sys.stdin.read(), "what is meant for the child"
     return discovery.make(name, **options)
-sys.exit(child.main(make))
+sys.exit(session.main(make))
 """
 
 
@@ -493,7 +499,7 @@ def test_a_hole_on_a_full_filesystem_is_the_hosts_fault(tmp_path):
                 while True:
                     os.write(other.fileno(), bytes(PAGE))
             talk.say(protocol.GO)
-            assert talk.hear() == protocol.Failure(Kind.HOST, "the device does not take it: No space left on device")
+            assert talk.hear() == protocol.Failure(Outcome.HOST, "the device does not take it: No space left on device")
             assert talk.close() == 0
     finally:
         subprocess.run(["umount", tmp_path], check=True)
@@ -505,7 +511,7 @@ class Pipes:
     def __init__(self):
         self.requests, self.our_requests = os.pipe()
         self.our_reports, self.reports = os.pipe()
-        self.parent = child.Parent(self.requests, self.reports)
+        self.parent = Parent(self.requests, self.reports)
 
     def told(self):
         os.close(self.reports)
@@ -525,17 +531,18 @@ def pipes():
 
 
 @pytest.mark.parametrize(
-    "number,kind", [(errno.EIO, Kind.MEDIA), (133, Kind.MEDIA), (errno.ENOSPC, Kind.HOST), (errno.ENOMEM, Kind.HOST)]
+    "number,outcome",
+    [(errno.EIO, Outcome.MEDIA), (133, Outcome.MEDIA), (errno.ENOSPC, Outcome.HOST), (errno.ENOMEM, Outcome.HOST)],
 )
-def test_an_error_of_the_device_is_told_from_one_of_the_host(host, pipes, monkeypatch, number, kind):
+def test_an_error_of_the_device_is_told_from_one_of_the_host(host, pipes, monkeypatch, number, outcome):
     def settle(_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(device.Device, "settle", settle)
     os.write(pipes.our_requests, protocol.GO + b"\n")
     with pytest.raises(device.Failed, match=f"the device does not take it: {os.strerror(number)}") as failure:
-        child.wipe(protocol.decode_task(host.task()), pipes.parent, host.source)
-    assert failure.value.kind is kind
+        session.wipe(protocol.decode_task(host.task()), pipes.parent, host.source)
+    assert failure.value.outcome is outcome
     # Nothing was durable yet.
     assert pipes.told() == [protocol.Ready(), protocol.Progress("zero", 0)]
 
@@ -545,11 +552,11 @@ def test_an_error_of_the_device_is_told_from_one_of_the_host(host, pipes, monkey
 def test_every_page_is_zeroed_and_read(host, pipes, monkeypatch, threads, region, step, start):
     """Whatever the regions, steps and threads."""
     monkeypatch.setattr(device, "CACHED_REGION", region * PAGE)
-    monkeypatch.setattr(child, "STEP", step * PAGE)
+    monkeypatch.setattr(wipe, "STEP", step * PAGE)
     with host.path.open("r+b") as file:
         file.write(bytes(start * PAGE))
     opened = device.Device.open(host.source, host.namespace.uuid, host.size)
-    passes = child.Wipe(opened, pipes.parent, threads=threads, rate=0)
+    passes = wipe.Wipe(opened, pipes.parent, threads=threads, rate=0)
     passes.zero(start * PAGE)
     assert is_zero(host.path)
     passes.verify()
@@ -566,11 +573,11 @@ def test_every_page_is_zeroed_and_read(host, pipes, monkeypatch, threads, region
 
 def test_reports_come_at_intervals_and_always_at_the_end(host, pipes, monkeypatch):
     monkeypatch.setattr(device, "CACHED_REGION", PAGE)
-    monkeypatch.setattr(child, "PROGRESS_SECONDS", 4)
+    monkeypatch.setattr(wipe, "PROGRESS_SECONDS", 4)
     now = itertools.count(4)
-    monkeypatch.setattr(child.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(wipe.time, "monotonic", lambda: next(now))
     opened = device.Device.open(host.source, host.namespace.uuid, host.size)
-    child.Wipe(opened, pipes.parent, threads=1, rate=0).zero(0)
+    wipe.Wipe(opened, pipes.parent, threads=1, rate=0).zero(0)
     os.close(opened.fd)
     reported = [event.bytes // PAGE for event in pipes.told()]
     assert reported == [1, 5, 9, 13, 17, 21, 25, 29, 33, 37, 37]
@@ -586,10 +593,10 @@ class Clock:
 
 def test_pace_spreads_work_over_time():
     clock = Clock()
-    pace = child.Pace(1 << 20, clock)
+    pace = wipe.Pace(1 << 20, clock)
     step = pace.step(1 << 28)
     assert step % PAGE == 0
-    assert step == pytest.approx(child.STEP_SECONDS * (1 << 20), abs=PAGE)
+    assert step == pytest.approx(wipe.STEP_SECONDS * (1 << 20), abs=PAGE)
     done = 0
     while done < 10 << 20:
         clock.now += 0.01  # the work itself
@@ -600,7 +607,7 @@ def test_pace_spreads_work_over_time():
 
 def test_pace_saves_nothing_up():
     clock = Clock()
-    pace = child.Pace(1 << 20, clock)
+    pace = wipe.Pace(1 << 20, clock)
     clock.now += 100.0
     assert pace.delay(1 << 20) == 0.0
     assert pace.delay(1 << 20) == 1.0
@@ -608,17 +615,17 @@ def test_pace_saves_nothing_up():
 
 @pytest.mark.parametrize("rate,most,step", [(0, 12345, 12345), (1, 1 << 20, PAGE), (1 << 40, 12345, 12345)])
 def test_pace_does_as_much_at_once_as_it_may(rate, most, step):
-    assert child.Pace(rate, Clock()).step(most) == step
+    assert wipe.Pace(rate, Clock()).step(most) == step
 
 
 def test_without_a_rate_there_is_no_delay():
-    assert child.Pace(0, Clock()).delay(1 << 40) == 0.0
+    assert wipe.Pace(0, Clock()).delay(1 << 40) == 0.0
 
 
 def test_a_line_without_end_is_no_line(pipes):
     fcntl.fcntl(pipes.our_requests, fcntl.F_SETPIPE_SZ, 4 * protocol.LINE_BYTES)
     os.write(pipes.our_requests, b"x" * 3 * protocol.LINE_BYTES)
-    with pytest.raises(child.Stopped):
+    with pytest.raises(Stopped):
         pipes.parent.line()
 
 

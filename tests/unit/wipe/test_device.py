@@ -7,16 +7,16 @@ import pytest
 
 from tests.unit.wipe import PATTERN, fill, is_locked, is_untouched, namespaces
 from vpmem_driver import model
-from vpmem_driver.discovery import base
-from vpmem_driver.wipe import device
-from vpmem_driver.wipe.device import Device, Failed
-from vpmem_driver.wipe.protocol import Kind
+from vpmem_driver.discovery import interface
+from vpmem_driver.protocol import Outcome
+from vpmem_driver.worker import device
+from vpmem_driver.worker.device import Device, Failed
 
 SIZE = 8 * mmap.PAGESIZE
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="device nodes and other users take root")
 
 
-class Fixed(base.Discovery):
+class Fixed(interface.Discovery):
     """Says that one namespace is at `path`, and runs `hook` after each time it said so."""
 
     name = "fixed"
@@ -65,32 +65,32 @@ def test_it_is_found_by_uuid_opened_and_locked(tmp_path):
         assert not is_locked(tmp_path / "ns0")
         with pytest.raises(Failed, match=r"process \d+ \(.*\) has it locked") as failure:
             Device.open(source, found["ns1"].uuid, SIZE)
-        assert failure.value.kind is Kind.BUSY
+        assert failure.value.outcome is Outcome.BUSY
     finally:
         os.close(opened.fd)
     assert not is_locked(tmp_path / "ns1")
 
 
-def check_refused(source, kind, match, **arguments):
+def check_refused(source, outcome, match, **arguments):
     before = set(os.listdir("/proc/self/fd"))
     with pytest.raises(Failed, match=match) as failure:
         open_device(source, **arguments)
-    assert failure.value.kind is kind
+    assert failure.value.outcome is outcome
     assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_discovery_does_not_find_is_missing(file):
-    check_refused(Fixed(file), Kind.MISSING, "discovery does not find it", uuid="another")
+    check_refused(Fixed(file), Outcome.MISSING, "discovery does not find it", uuid="another")
 
 
 def test_a_symbolic_link_is_not_followed(file):
     link = file.with_name("link")
     link.symlink_to(file)
-    check_refused(Fixed(link), Kind.HOST, "it is a symbolic link")
+    check_refused(Fixed(link), Outcome.HOST, "it is a symbolic link")
 
 
 def test_a_path_that_leads_nowhere_is_missing(file):
-    check_refused(Fixed(file.with_name("gone")), Kind.MISSING, "there is no .*gone")
+    check_refused(Fixed(file.with_name("gone")), Outcome.MISSING, "there is no .*gone")
 
 
 def test_a_file_replaced_between_finding_and_opening_it_is_refused(file):
@@ -103,7 +103,7 @@ def test_a_file_replaced_between_finding_and_opening_it_is_refused(file):
             file.rename(file.with_name("old"))
             fill(file, SIZE)
 
-    check_refused(Fixed(file, hook=replace), Kind.MISSING, "was replaced or removed while it was being opened")
+    check_refused(Fixed(file, hook=replace), Outcome.MISSING, "was replaced or removed while it was being opened")
     assert len(seen) == 2
     assert is_untouched(file)
 
@@ -116,12 +116,12 @@ def test_a_file_that_went_away_while_it_was_opened_is_missing(file):
         if len(seen) == 2:
             file.unlink()
 
-    check_refused(Fixed(file, hook=remove), Kind.MISSING, "was replaced or removed")
+    check_refused(Fixed(file, hook=remove), Outcome.MISSING, "was replaced or removed")
 
 
 @pytest.mark.parametrize("identity", ["another", None])
 def test_what_is_open_is_asked_who_it_is_and_not_only_the_path(file, identity):
-    check_refused(Fixed(file, identity=identity), Kind.MISSING, "was replaced or removed while it was being opened")
+    check_refused(Fixed(file, identity=identity), Outcome.MISSING, "was replaced or removed while it was being opened")
     assert is_untouched(file)
 
 
@@ -129,7 +129,7 @@ def test_a_symbolic_link_on_the_way_is_not_followed(file):
     """O_NOFOLLOW is for the last name only: who may write to a directory on the way had any file overwritten."""
     link = file.parent.with_name("link")
     link.symlink_to(file.parent)
-    check_refused(Fixed(link / file.name), Kind.HOST, "a directory on the way is a symbolic link")
+    check_refused(Fixed(link / file.name), Outcome.HOST, "a directory on the way is a symbolic link")
 
 
 def open_directory(path):
@@ -156,7 +156,7 @@ def test_a_privileged_process_refuses_a_directory_that_others_may_write_to(unsha
     shared.chmod(mode)
     with pytest.raises(Failed, match=f"others than root may write to {shared}; 'chown root") as failure:
         open_directory(shared / inner)
-    assert failure.value.kind is Kind.HOST
+    assert failure.value.outcome is Outcome.HOST
     os.close(device.open_directory(str(shared / inner), privileged=False))
 
 
@@ -183,17 +183,17 @@ def test_a_privileged_process_opens_nothing_where_others_may_write(unshared_path
 def test_of_another_size_it_is_not_the_namespace_that_was_meant(file, length, said, asked):
     fill(file, length)
     match = f"its size is {length} bytes, {said} to discovery, and was {asked}"
-    check_refused(Fixed(file, size=said), Kind.MISSING, match, size=asked)
+    check_refused(Fixed(file, size=said), Outcome.MISSING, match, size=asked)
 
 
 def test_what_is_neither_device_nor_file_is_refused(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    check_refused(Fixed(tmp_path / "fifo"), Kind.HOST, "neither a device-dax nor a file")
-    check_refused(Fixed(tmp_path), Kind.HOST, "cannot be opened: Is a directory")
+    check_refused(Fixed(tmp_path / "fifo"), Outcome.HOST, "neither a device-dax nor a file")
+    check_refused(Fixed(tmp_path), Outcome.HOST, "cannot be opened: Is a directory")
 
 
 def test_a_character_device_that_is_no_device_dax_is_refused():
-    check_refused(Fixed("/dev/null"), Kind.HOST, "not a device-dax")
+    check_refused(Fixed("/dev/null"), Outcome.HOST, "not a device-dax")
 
 
 @needs_root
@@ -201,7 +201,7 @@ def test_who_may_not_write_to_it_is_told_who_may(file):
     file.parent.chmod(0o755)
     os.seteuid(65534)
     try:
-        check_refused(Fixed(file), Kind.HOST, "cannot be opened: Permission denied; run this as")
+        check_refused(Fixed(file), Outcome.HOST, "cannot be opened: Permission denied; run this as")
     finally:
         os.seteuid(0)
 

@@ -22,7 +22,7 @@ from tests.unit.wipe import (
     namespaces,
     state_of,
 )
-from vpmem_driver.wipe import Engine, Job, Outcome, process
+from vpmem_driver.engine import Engine, Job, Outcome, process
 
 PAGE = mmap.PAGESIZE
 SIZE = 37 * PAGE
@@ -31,7 +31,7 @@ SLOW = 40 * PAGE
 
 
 class Recorder:
-    """A watcher that lets everything start and remembers what it was told; tests replace what they need."""
+    """Allows every start and keeps all calls. Tests replace methods by hooks."""
 
     def __init__(self, **hooks):
         self.calls = []
@@ -39,27 +39,34 @@ class Recorder:
         self.thread = threading.get_ident()
         self.inside = False
 
-    def _record(self, name, *values):
+    def _record(self, name, uuid, told, *values):
         assert threading.get_ident() == self.thread
         assert not self.inside, "two calls at a time"
         self.inside = True
         try:
-            self.calls.append((name, *values))
+            self.calls.append((name, uuid, *told))
             return self.hooks[name](*values) if name in self.hooks else True
         finally:
             self.inside = False
 
     def may_start(self, job):
-        return self._record("may_start", job)
+        return self._record("may_start", job.uuid, (), job)
 
     def progress(self, job, phase, done):
-        self._record("progress", job, phase, done)
+        self._record("progress", job.uuid, (phase, done), job, phase, done)
 
-    def finished(self, job, outcome, reason):
-        self._record("finished", job, outcome, reason)
+    def finished(self, result):
+        self._record("finished", result.uuid, (result.outcome, result.reason), result)
 
     def of(self, job, name):
-        return [call[2:] for call in self.calls if call[:2] == (name, job)]
+        return [call[2:] for call in self.calls if call[:2] == (name, job.uuid)]
+
+
+class Ending(Engine):
+    """An engine that returns outcome and reason by uuid."""
+
+    def run(self, *arguments):
+        return {uuid: (result.outcome, result.reason) for uuid, result in super().run(*arguments).items()}
 
 
 class Host:
@@ -77,7 +84,7 @@ class Host:
         return self.directory / name
 
     def engine(self, *, parallel=2, threads=2, rate=0, command=None):
-        return Engine(self.source, parallel=parallel, threads=threads, rate=rate, command=command)
+        return Ending(self.source, parallel=parallel, threads=threads, rate=rate, command=command)
 
 
 @pytest.fixture
@@ -146,8 +153,8 @@ def test_not_a_byte_is_changed_when_the_watcher_says_no(host):
 def test_the_lock_is_held_until_the_outcome_is_written_down(host):
     locked = {}
 
-    def finished(job, outcome, reason):
-        locked[job.name] = is_locked(host.path(job.name))
+    def finished(result):
+        locked[result.name] = is_locked(host.path(result.name))
 
     host.engine().run(host.jobs.values(), Recorder(finished=finished))
     assert locked == {"ns0": True, "ns1": True, "ns2": True}
@@ -274,7 +281,7 @@ def test_what_a_process_has_mapped_is_left_alone(host):
 def test_what_is_gone_is_the_hosts_fault(host):
     host.path("ns0").unlink()
     results = host.engine().run(host.jobs.values(), Recorder())
-    assert results[host.jobs["ns0"].uuid] == (Outcome.HOST, "discovery does not find it")
+    assert results[host.jobs["ns0"].uuid] == (Outcome.MISSING, "discovery does not find it")
     assert is_zero(host.path("ns1"))
 
 
@@ -314,10 +321,10 @@ def fail(*_):
 def test_what_the_watcher_raises_ends_that_job_and_is_raised_when_the_others_are_over(host, call):
     bad = host.jobs["ns0"]
 
-    def hook(job, *values):
-        if job == bad:
-            # Nothing is said for it any more.
-            assert [told for told in watcher.calls if told[1] == bad][-1][0] == call
+    def hook(told, *values):
+        if told.uuid == bad.uuid:
+            # It is not called again for this namespace.
+            assert [called for called in watcher.calls if called[1] == bad.uuid][-1][0] == call
             raise Mistake(call)
         return True
 
@@ -352,7 +359,7 @@ def test_ctrl_c_stops_the_children_and_goes_through(host):
 PARENT = """
 import sys
 from vpmem_driver import discovery
-from vpmem_driver.wipe import Engine, Job
+from vpmem_driver.engine import Engine, Job
 class Watcher:
     def may_start(self, job):
         if sys.argv[4] == "ready":
@@ -361,7 +368,7 @@ class Watcher:
         return True
     def progress(self, job, phase, done):
         print("reached", flush=True)
-    def finished(self, job, outcome, reason):
+    def finished(self, result):
         pass
 source = discovery.make("directory", directory=sys.argv[1])
 Engine(source, parallel=1, threads=1, rate=int(sys.argv[5])).run(
@@ -452,10 +459,10 @@ def test_a_child_that_keeps_to_the_protocol_is_believed(host):
         "print('[' * 60000, flush=True); hear()",
         """print('{"event": "ready", "nested": ' + '[' * 60000, flush=True); hear()""",
         "say(event='done'); hear()",
-        "say(event='failed', kind='magic', reason='?'); hear()",
+        "say(event='failed', outcome='magic', reason='?'); hear()",
         "say(event='wiped'); hear()",
         "say(event='progress', phase='zero', bytes=0); hear()",
-        "say(event='failed', kind='media', reason='before it began'); hear()",
+        "say(event='failed', outcome='media', reason='before it began'); hear()",
         "say(event='ready'); say(event='ready'); hear()",
         "say(event='ready'); hear(); say(event='wiped'); hear()",
         "say(event='ready'); hear()\n" + ZEROED + "say(event='wiped'); hear()",
@@ -468,7 +475,7 @@ def test_a_child_that_keeps_to_the_protocol_is_believed(host):
     ],
 )
 def test_a_child_that_does_not_keep_to_the_protocol_is_not_believed(host, script):
-    assert misbehave(host, script)[0] == (Outcome.HOST, "its process said what cannot be understood")
+    assert misbehave(host, script)[0] == (Outcome.HOST, "its process broke the protocol")
 
 
 @pytest.mark.parametrize(
@@ -482,7 +489,7 @@ def test_a_child_that_does_not_keep_to_the_protocol_is_not_believed(host, script
 )
 def test_a_child_that_ends_without_a_word_is_the_hosts_fault(host, script, reason):
     outcome = misbehave(host, script)[0]
-    assert outcome == (Outcome.HOST, f"its process {reason}; what it said is in the log at level debug")
+    assert outcome == (Outcome.HOST, f"its process {reason}; its output is in the log at level debug")
 
 
 def test_a_memory_error_while_reading_back_says_so(host):
@@ -496,21 +503,21 @@ def test_what_a_child_says_on_stderr_is_for_the_debug_log_alone(host, caplog):
     script = "sys.stderr.write('x' * 1000000 + 'the end'); sys.exit(1)"
     outcome, _ = misbehave(host, script)
     assert "the end" not in outcome[1]
-    (record,) = [record for record in caplog.records if record.name.startswith("vpmem_driver.wipe")]
+    (record,) = [record for record in caplog.records if record.name.startswith("vpmem_driver.engine")]
     assert record.levelname == "DEBUG"
     assert record.message.endswith("the end")
     assert len(record.message) < 100000
 
 
 def test_a_child_that_says_more_than_it_should_after_the_end_changes_nothing(host):
-    script = "say(event='failed', kind='busy', reason='b'); say(event='wiped'); print('?', flush=True); hear()"
+    script = "say(event='failed', outcome='busy', reason='b'); say(event='wiped'); print('?', flush=True); hear()"
     assert misbehave(host, script)[0] == (Outcome.BUSY, "b")
 
 
 @pytest.mark.parametrize("deaf_to", ["", "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"])
 def test_a_child_that_does_not_end_is_made_to(host, monkeypatch, deaf_to):
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.2)
-    script = deaf_to + "say(event='failed', kind='busy', reason='b')\nwhile True: signal.pause()"
+    script = deaf_to + "say(event='failed', outcome='busy', reason='b')\nwhile True: signal.pause()"
     assert misbehave(host, script)[0] == (Outcome.BUSY, "b")
 
 

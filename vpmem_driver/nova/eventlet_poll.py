@@ -11,22 +11,22 @@ import time
 import types
 from collections.abc import Collection
 
-from vpmem_driver.wipe import waiting
+from vpmem_driver.engine import poll
 
 #: How often to look. In between, eventlet runs others.
 _LOOK_SECONDS = 0.02
 
 
-def wait_here() -> waiting.Wait:
+def wait_here() -> poll.Wait:
     """How to wait in this process."""
     patcher = sys.modules.get("eventlet.patcher")
     if patcher is None or not patcher.is_monkey_patched("select"):
-        return waiting.wait
+        return poll.wait
     return functools.partial(_look_again_and_again, patcher.original("select"))
 
 
 def _look_again_and_again(select: types.ModuleType, fds: Collection[int], timeout: float | None) -> list[int]:
     end = None if timeout is None else time.monotonic() + timeout
-    while not (ready := waiting.wait(fds, 0, select=select)) and (end is None or time.monotonic() < end):
+    while not (ready := poll.wait(fds, 0, select=select)) and (end is None or time.monotonic() < end):
         time.sleep(_LOOK_SECONDS)
     return ready

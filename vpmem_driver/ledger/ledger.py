@@ -13,112 +13,10 @@ from collections.abc import Iterator
 
 import msgspec
 
-from vpmem_driver import exception, ledger_file, model
+from vpmem_driver import exception, model
+from vpmem_driver.ledger import file, migrations
 
-FILE_NAME = ledger_file.FILE_NAME
-
-#: One script per version; PRAGMA user_version counts those that were run. Append, never edit.
-MIGRATIONS = (
-    """
-    CREATE TABLE namespace (
-        uuid       TEXT PRIMARY KEY,
-        name       TEXT,
-        size       INTEGER NOT NULL CHECK (size > 0),
-        align      INTEGER NOT NULL CHECK (align > 0),
-        numa_node  INTEGER,
-        mode       TEXT NOT NULL,
-        device     TEXT,
-        pmem       INTEGER NOT NULL CHECK (pmem IN (0, 1)),
-        state      TEXT NOT NULL CHECK (state IN ('unknown', 'clean', 'dirty', 'claimed', 'quarantined')),
-        owner      TEXT,
-        position   INTEGER,
-        label      TEXT,
-        last_owner TEXT,
-        begun      INTEGER NOT NULL DEFAULT 0 CHECK (begun IN (0, 1)),
-        wiped      INTEGER NOT NULL DEFAULT 0 CHECK (wiped BETWEEN 0 AND size),
-        reason     TEXT,
-        changed    INTEGER NOT NULL,
-        CHECK (state <> 'claimed' OR owner IS NOT NULL),
-        CHECK (owner IS NULL OR state IN ('claimed', 'dirty')),
-        CHECK ((owner IS NULL) = (position IS NULL))
-    ) STRICT;
-    CREATE INDEX namespace_changed ON namespace (changed);
-    CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
-    CREATE TABLE history (
-        id         INTEGER PRIMARY KEY AUTOINCREMENT,
-        at         TEXT NOT NULL,
-        uuid       TEXT NOT NULL,
-        name       TEXT,
-        from_state TEXT,
-        to_state   TEXT NOT NULL,
-        owner      TEXT,
-        reason     TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX history_uuid ON history (uuid);
-    CREATE INDEX history_owner ON history (owner) WHERE owner IS NOT NULL;
-    """,
-    # Every index, and the counter of AUTOINCREMENT, is one more page that each move writes durably.
-    """
-    DROP INDEX namespace_changed;
-    CREATE TABLE moves (
-        id         INTEGER PRIMARY KEY,
-        at         TEXT NOT NULL,
-        uuid       TEXT NOT NULL,
-        name       TEXT,
-        from_state TEXT,
-        to_state   TEXT NOT NULL,
-        owner      TEXT,
-        reason     TEXT NOT NULL
-    ) STRICT;
-    INSERT INTO moves SELECT * FROM history;
-    DROP TABLE history;
-    ALTER TABLE moves RENAME TO history;
-    """,
-    # A claim reserves all its namespaces, clean ones too, until the last wipe is done; a wipe has a fencing token.
-    """
-    CREATE TABLE renewed (
-        uuid        TEXT PRIMARY KEY,
-        name        TEXT,
-        size        INTEGER NOT NULL CHECK (size > 0),
-        align       INTEGER NOT NULL CHECK (align > 0),
-        numa_node   INTEGER,
-        mode        TEXT NOT NULL,
-        device      TEXT,
-        pmem        INTEGER NOT NULL CHECK (pmem IN (0, 1)),
-        state       TEXT NOT NULL CHECK (state IN ('unknown', 'clean', 'dirty', 'claimed', 'quarantined')),
-        owner       TEXT,
-        position    INTEGER,
-        label       TEXT,
-        last_owner  TEXT,
-        begun       INTEGER NOT NULL DEFAULT 0 CHECK (begun IN (0, 1)),
-        wiped       INTEGER NOT NULL DEFAULT 0 CHECK (wiped BETWEEN 0 AND size),
-        verified    INTEGER NOT NULL DEFAULT 0 CHECK (verified BETWEEN 0 AND size),
-        run         TEXT,
-        reservation TEXT,
-        reason      TEXT,
-        changed     INTEGER NOT NULL,
-        CHECK (state <> 'claimed' OR owner IS NOT NULL),
-        CHECK (owner IS NULL OR state IN ('claimed', 'dirty', 'clean')),
-        CHECK ((owner IS NULL) = (position IS NULL)),
-        CHECK ((reservation IS NULL) = (owner IS NULL OR state = 'claimed')),
-        CHECK (run IS NULL OR state = 'dirty')
-    ) STRICT;
-    INSERT INTO renewed (uuid, name, size, align, numa_node, mode, device, pmem, state, owner, position, label,
-        last_owner, begun, wiped, reservation, reason, changed)
-        SELECT uuid, name, size, align, numa_node, mode, device, pmem, state, owner, position, label, last_owner, begun,
-        wiped, CASE WHEN owner IS NOT NULL AND state <> 'claimed' THEN uuid END, reason, changed FROM namespace;
-    DROP TABLE namespace;
-    ALTER TABLE renewed RENAME TO namespace;
-    CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
-    """,
-    # What is done once in the life of a ledger.
-    """
-    CREATE TABLE mark (
-        name TEXT PRIMARY KEY,
-        at   TEXT NOT NULL
-    ) STRICT;
-    """,
-)
+FILE_NAME = file.FILE_NAME
 
 #: How many lines of the history are read at a time.
 _HISTORY_CHUNK = 1000
@@ -191,12 +89,12 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-class Ledger(ledger_file.LedgerFile):
+class Ledger(file.LedgerFile):
     """An open ledger. Any number of threads, and of processes that have the same file open, may use it."""
 
     def __init__(self, state_path: str | os.PathLike[str]) -> None:
-        """Open the ledger below `state_path`, or make it; see :class:`~vpmem_driver.ledger_file.LedgerFile`."""
-        super().__init__(state_path, MIGRATIONS)
+        """Open the ledger below `state_path`, or make it; see :class:`~vpmem_driver.ledger.file.LedgerFile`."""
+        super().__init__(state_path, migrations.SCRIPTS)
 
     def rows(self) -> list[Row]:
         """Every namespace ever seen, by name and uuid."""
@@ -228,14 +126,11 @@ class Ledger(ledger_file.LedgerFile):
             ((move_id,),) = self._fetch("SELECT coalesce(max(id), 0) FROM history")
             return int(move_id)
 
-    def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> list[Move]:
-        """The newest `limit` lines (all when None), oldest first, of one namespace or owner if given."""
-        return list(self.iterate_history(uuid=uuid, owner=owner, limit=limit))
+    def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> Iterator[Move]:
+        """The newest `limit` lines (all when None), oldest first, of one namespace or owner if given.
 
-    def iterate_history(
-        self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None
-    ) -> Iterator[Move]:
-        """As :meth:`history`, line by line: in bounded memory, and without a transaction that stays open meanwhile."""
+        They are read as they are consumed: in bounded memory, and with no transaction open in between.
+        """
         chosen = "(? IS NULL OR uuid = ?) AND (? IS NULL OR owner = ?)"
         values = (uuid, uuid, owner, owner)
         with self._lock:

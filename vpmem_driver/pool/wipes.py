@@ -1,8 +1,8 @@
-"""Wipes namespaces and records in the ledger what the engine reports.
+"""Wipes namespaces, and records in the ledger what the engine reports.
 
 A dirty namespace becomes clean, or claimed for the owner that reserved it, only after every byte was read back as zero.
-The first byte is overwritten only after the ledger, asked while the device is locked, still says dirty. The ledger then
-gives the wipe a fencing token, and takes progress and outcome only from the wipe whose token it has.
+A wipe overwrites the first byte only if the ledger, asked while the device is locked, still says dirty. The ledger then
+gives the wipe a fencing token, and accepts progress and outcome only from the wipe with that token.
 """
 
 import dataclasses
@@ -12,9 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from vpmem_driver import exception, ledger, model, reservations
-from vpmem_driver.domains import Domains
-from vpmem_driver.wipe import Engine, Job, Outcome, in_use
+from vpmem_driver import device_users, exception, ledger, model
+from vpmem_driver.engine import Engine, Job, Outcome, Result
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.pool import reservations
 
 LOG = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ STUCK_SECONDS = 15.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class WipeProgress:
     """How far the wipe of one namespace is: `done` of `size` bytes in `phase` (zero, then verify)."""
 
     uuid: str
@@ -37,19 +38,9 @@ class Progress:
     size: int
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """How the wipe of one namespace ended. `reason` says why when it is not wiped."""
+OnProgress = Callable[[WipeProgress], None]
 
-    uuid: str
-    name: str
-    outcome: Outcome
-    reason: str = ""
-
-
-OnProgress = Callable[[Progress], None]
-
-#: What is being done in each phase, in words.
+#: A word for each phase.
 VERBS = {"zero": "wiping", "verify": "checking"}
 
 
@@ -59,7 +50,7 @@ class ProgressLog:
     def __init__(self) -> None:
         self._quarters: dict[tuple[str, str], int] = {}
 
-    def __call__(self, event: Progress) -> None:
+    def __call__(self, event: WipeProgress) -> None:
         """Log it, if it is due."""
         quarter = 4 * event.done // event.size
         if quarter > self._quarters.get((event.uuid, event.phase), 0):
@@ -74,7 +65,7 @@ class Wiper:
     """Wipes dirty namespaces of one ledger. Several may run at once, in any number of processes."""
 
     def __init__(self, records: ledger.Ledger, engine: Engine, find: Find, domains: Domains) -> None:
-        """`find` is what tells where a namespace is now: :meth:`vpmem_driver.discovery.base.Discovery.find`."""
+        """`find` is what tells where a namespace is now: :meth:`vpmem_driver.discovery.interface.Discovery.find`."""
         self._ledger = records
         self._engine = engine
         self._find = find
@@ -96,15 +87,15 @@ class Wiper:
         while pending:
             rows = self._dirty(pending, results)
             jobs = [self._job(row) for row in rows]
-            watcher = _Watcher(self._ledger, self._find, self._domains, on_progress, rows)
-            outcomes = self._engine.run(jobs, watcher, stop) | watcher.refused
-            for job in jobs:
-                outcome, reason = outcomes[job.uuid]
-                results[job.uuid] = Result(uuid=job.uuid, name=job.name, outcome=outcome, reason=reason)
-            busy = [job.uuid for job in jobs if outcomes[job.uuid][0] is Outcome.BUSY and job.uuid not in others.stuck]
-            if busy and not watcher.overtaken:
+            recorder = _LedgerRecorder(self._ledger, self._find, self._domains, on_progress, rows)
+            ended = self._engine.run(jobs, recorder, stop) | recorder.refused
+            results |= ended
+            busy = [
+                uuid for uuid, result in ended.items() if result.outcome is Outcome.BUSY and uuid not in others.stuck
+            ]
+            if busy and not recorder.overtaken:
                 others.wait(busy, stop)
-            pending = [] if stop.is_set() else busy + watcher.overtaken
+            pending = [] if stop.is_set() else busy + recorder.overtaken
         for uuid in others.stuck:
             if results[uuid].outcome is Outcome.BUSY:
                 self._explain_stuck(results[uuid])
@@ -119,7 +110,7 @@ class Wiper:
 
         :raises LibvirtError: libvirt does not answer
         """
-        return in_use.users_of(devices) | self._domains.users_of(devices)
+        return device_users.users_of(devices) | self._domains.users_of(devices)
 
     def _dirty(self, uuids: list[str], results: dict[str, Result]) -> list[ledger.Row]:
         """The rows that are still dirty; another process has dealt with the others."""
@@ -186,13 +177,13 @@ class _Others:
         return time.monotonic() - self._last[uuid][1]
 
 
-class _Watcher:
+class _LedgerRecorder:
     """Records in the ledger what the engine reports, while the engine holds the lock on the device.
 
     Every record presents the fencing token of the wipe: the lock is no proof, because a child that has died no longer
     holds it, and what it said last may reach this process after others have wiped and used the namespace.
 
-    :ivar refused: outcome and reason by uuid of the wipes that were not allowed to start
+    :ivar refused: results by uuid of the wipes that were not allowed to start
     :ivar overtaken: uuids of the wipes that another process has overtaken; to be looked at again
     """
 
@@ -210,7 +201,7 @@ class _Watcher:
         self._on_progress = on_progress
         self._rows = {row.uuid: row for row in rows}
         self._runs: dict[str, str] = {}
-        self.refused: dict[str, tuple[Outcome, str]] = {}
+        self.refused: dict[str, Result] = {}
         self.overtaken: list[str] = []
 
     def may_start(self, job: Job) -> bool:
@@ -232,7 +223,7 @@ class _Watcher:
         return True
 
     def _refuse(self, job: Job, row: ledger.Row, outcome: Outcome, reason: str) -> bool:
-        self.refused[job.uuid] = (outcome, reason)
+        self.refused[job.uuid] = job.ended(outcome, reason)
         self._ledger.explain(row, None, reason)
         return False
 
@@ -246,28 +237,28 @@ class _Watcher:
         if not recorded:
             self.overtaken.append(job.uuid)
         elif self._on_progress is not None:
-            self._on_progress(Progress(uuid=job.uuid, name=job.name, phase=phase, done=done, size=job.size))
+            self._on_progress(WipeProgress(uuid=job.uuid, name=job.name, phase=phase, done=done, size=job.size))
         return recorded
 
-    def finished(self, job: Job, outcome: Outcome, reason: str) -> None:
-        if job.uuid in self.refused or job.uuid in self.overtaken:
+    def finished(self, result: Result) -> None:
+        if result.uuid in self.refused or result.uuid in self.overtaken:
             return
-        run = self._runs.get(job.uuid)
-        if outcome in {Outcome.WIPED, Outcome.MEDIA}:
-            if not self._settle(job, run, reason if outcome is Outcome.MEDIA else None):
-                self.overtaken.append(job.uuid)
-        elif reason and outcome is not Outcome.BUSY:
-            self._ledger.explain(self._rows[job.uuid], run, reason)
+        run = self._runs.get(result.uuid)
+        if result.outcome in {Outcome.WIPED, Outcome.MEDIA}:
+            if not self._settle(result, run):
+                self.overtaken.append(result.uuid)
+        elif result.reason and result.outcome is not Outcome.BUSY:
+            self._ledger.explain(self._rows[result.uuid], run, result.reason)
 
-    def _settle(self, job: Job, run: str | None, failure: str | None) -> bool:
+    def _settle(self, result: Result, run: str | None) -> bool:
         """Record the end of a wipe. :returns: False when `run` is no longer the namespace's wipe."""
         with self._ledger.transaction():
-            row = self._ledger.row(job.uuid)
+            row = self._ledger.row(result.uuid)
             if row is None or run is None or row.run != run:
                 return False
-            if failure is not None:
+            if result.outcome is Outcome.MEDIA:
                 reserved = [other for other in reservations.members(self._ledger, row) if other.uuid != row.uuid]
-                self._ledger.move(row, model.State.QUARANTINED, f"wipe failed: {failure}", reason=failure)
+                self._ledger.move(row, model.State.QUARANTINED, f"wipe failed: {result.reason}", reason=result.reason)
                 if row.reservation is not None:
                     reservations.cancel(self._ledger, reserved, f"claim called off: the wipe of {row.name} failed")
             elif row.reservation is not None:

@@ -50,7 +50,7 @@ def check(domain: str, xml: str, pool: Pool, found: Sequence[model.Namespace]) -
     :param found: what discovery sees now
     :raises DomainRefused, NamespaceBusy, NamespaceMissing: one does not
     """
-    rows = {row.uuid: row for row in pool.ledger.rows()}
+    rows = {row.uuid: row for row in pool.rows()}
     places = _Places(rows, found)
     for device, named in guestxml.identified(xml):
         meant = rows.get(named or "")

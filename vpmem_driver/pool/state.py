@@ -1,7 +1,7 @@
-"""One host's ledger, compiled table and view of discovery, kept in step.
+"""The state that a pool works on: one host's ledger, its view of discovery, and the compiled table, kept in step.
 
-The ledger is the truth, and the table only chooses: it is brought up to date with the ledger inside each transaction,
-and is made anew from it after one that failed.
+The ledger is authoritative. The table only chooses: each transaction first brings it up to date with the ledger, and a
+failed transaction discards it.
 """
 
 import contextlib
@@ -11,11 +11,11 @@ import operator
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 
-from vpmem_driver import exception, labels, model, reservations
-from vpmem_driver.discovery import base
+from vpmem_driver import exception, model
+from vpmem_driver.discovery import interface
 from vpmem_driver.ledger import Ledger, Row
 from vpmem_driver.model import State
-from vpmem_driver.pool import matching
+from vpmem_driver.pool import labels, matching, reservations
 from vpmem_driver.pool.table import Table
 from vpmem_driver.pool.view import View
 
@@ -25,8 +25,8 @@ LOG = logging.getLogger(__name__)
 _description = operator.attrgetter("name", "size", "align", "numa_node", "mode", "device", "pmem")
 
 
-class Books:
-    """What a pool and its claims work on. :meth:`reconcile` comes before all else."""
+class PoolState:
+    """Ledger, view and table of one host. Call :meth:`reconcile` first."""
 
     view: View
     #: label index by uuid as configured, whatever what is held still has
@@ -37,7 +37,7 @@ class Books:
     def __init__(
         self,
         label_config: labels.LabelConfig,
-        source: base.Discovery,
+        source: interface.Discovery,
         records: Ledger,
         *,
         leave_out_absent: bool = False,

@@ -6,10 +6,9 @@ import mmap
 import os
 import stat
 
-from vpmem_driver import exception, model
-from vpmem_driver.discovery import base
-from vpmem_driver.wipe import in_use
-from vpmem_driver.wipe.protocol import Kind
+from vpmem_driver import device_users, exception, model
+from vpmem_driver.discovery import interface
+from vpmem_driver.protocol import Outcome
 
 #: How much is mapped at a time. Mapping device-dax takes multiples of its alignment, which is at most 1 GiB.
 REGION = 1 << 30
@@ -27,9 +26,9 @@ _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 class Failed(Exception):
     """The wipe cannot be done, or went wrong."""
 
-    def __init__(self, kind: Kind, reason: str) -> None:
+    def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)
-        self.kind = kind
+        self.outcome = outcome
 
 
 class Device:
@@ -44,7 +43,7 @@ class Device:
         self.region = CACHED_REGION if self.cached else max(REGION, align)
 
     @classmethod
-    def open(cls, source: base.Discovery, uuid: str, size: int, *, privileged: bool = False) -> "Device":
+    def open(cls, source: interface.Discovery, uuid: str, size: int, *, privileged: bool = False) -> "Device":
         """Open and lock the namespace of that uuid. The lock lasts until the process ends.
 
         :param privileged: see :func:`open_directory`
@@ -76,7 +75,7 @@ class Device:
         try:
             memory = mmap.mmap(self.fd, length, flags=flags, prot=protection, offset=offset)
         except ValueError as error:
-            raise Failed(Kind.MISSING, "it has become shorter") from error
+            raise Failed(Outcome.MISSING, "it has become shorter") from error
         memory.madvise(mmap.MADV_DONTDUMP)
         return memory
 
@@ -118,18 +117,18 @@ def dax_size(number: int, sys: str = "/sys") -> int:
     node = f"{sys}/dev/char/{os.major(number)}:{os.minor(number)}"
     try:
         if os.path.basename(os.readlink(f"{node}/subsystem")) != "dax":
-            raise Failed(Kind.HOST, "its device is not a device-dax")
+            raise Failed(Outcome.HOST, "its device is not a device-dax")
         with open(f"{node}/size", encoding="ascii") as size:
             return int(size.read())
     except (OSError, ValueError) as error:
-        raise Failed(Kind.HOST, f"its device is not a device-dax: {error}") from error
+        raise Failed(Outcome.HOST, f"its device is not a device-dax: {error}") from error
 
 
-def _find(source: base.Discovery, uuid: str) -> model.Namespace:
+def _find(source: interface.Discovery, uuid: str) -> model.Namespace:
     try:
         return source.find(uuid)
     except exception.NamespaceMissing as error:
-        raise Failed(Kind.MISSING, "discovery does not find it") from error
+        raise Failed(Outcome.MISSING, "discovery does not find it") from error
 
 
 def open_directory(path: str, *, privileged: bool) -> int:
@@ -163,13 +162,13 @@ def refuse_if_shared(status: os.stat_result, path: str) -> None:
     # With an ACL, the group's bits are the most that it allows to anybody. The sticky bit keeps nobody from adding.
     if status.st_uid not in {0, os.geteuid()} or status.st_mode & _SHARED:
         raise Failed(
-            Kind.HOST, f"others than root may write to {path}; 'chown root {path}' and 'chmod go-w {path}' forbid it"
+            Outcome.HOST, f"others than root may write to {path}; 'chown root {path}' and 'chmod go-w {path}' forbid it"
         )
 
 
 def _open(namespace: model.Namespace, privileged: bool) -> int:
     if namespace.device is None:
-        raise Failed(Kind.MISSING, "it has no device")
+        raise Failed(Outcome.MISSING, "it has no device")
     path, name = os.path.split(namespace.device)
     try:
         directory = open_directory(path, privileged=privileged)
@@ -178,21 +177,21 @@ def _open(namespace: model.Namespace, privileged: bool) -> int:
         finally:
             os.close(directory)
     except FileNotFoundError as error:
-        raise Failed(Kind.MISSING, f"there is no {namespace.device}") from error
+        raise Failed(Outcome.MISSING, f"there is no {namespace.device}") from error
     except OSError as error:
         remedy = "; run this as a user who may write to it, such as root" if error.errno in _NOT_OURS else ""
         reason = _LINKS.get(error.errno or 0, error.strerror)
-        raise Failed(Kind.HOST, f"{namespace.device} cannot be opened: {reason}{remedy}") from error
+        raise Failed(Outcome.HOST, f"{namespace.device} cannot be opened: {reason}{remedy}") from error
 
 
 def _lock(fd: int) -> None:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        holder = in_use.locked_by(fd) or "another process"
-        raise Failed(Kind.BUSY, f"{holder} has it locked") from error
+        holder = device_users.locked_by(fd) or "another process"
+        raise Failed(Outcome.BUSY, f"{holder} has it locked") from error
     except OSError as error:
-        raise Failed(Kind.HOST, f"it cannot be locked: {error.strerror}") from error
+        raise Failed(Outcome.HOST, f"it cannot be locked: {error.strerror}") from error
 
 
 def _check(fd: int, identity: str | None, namespace: model.Namespace, size: int) -> None:
@@ -203,12 +202,12 @@ def _check(fd: int, identity: str | None, namespace: model.Namespace, size: int)
     elif stat.S_ISCHR(status.st_mode):
         length = dax_size(status.st_rdev)
     else:
-        raise Failed(Kind.HOST, f"{namespace.device} is neither a device-dax nor a file")
+        raise Failed(Outcome.HOST, f"{namespace.device} is neither a device-dax nor a file")
     # Copies of a filesystem have the same identities: the path must lead here, too.
     if identity != namespace.uuid or not _leads_to(namespace.device or "", status):
-        raise Failed(Kind.MISSING, f"{namespace.device} was replaced or removed while it was being opened")
+        raise Failed(Outcome.MISSING, f"{namespace.device} was replaced or removed while it was being opened")
     if not length == namespace.size == size:
-        raise Failed(Kind.MISSING, f"its size is {length} bytes, {namespace.size} to discovery, and was {size}")
+        raise Failed(Outcome.MISSING, f"its size is {length} bytes, {namespace.size} to discovery, and was {size}")
 
 
 def _leads_to(path: str, status: os.stat_result) -> bool:

@@ -17,9 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _, domain, operation, *_ = [*(sys.argv if argv is None else argv), "", ""]
     if operation != "prepare":  # the one before each start, restored and migrated guests included
         return 0
-    from vpmem_driver.cli import guest_check  # noqa: PLC0415  libvirt also runs it when a domain ends
+    from vpmem_driver.hook import check  # noqa: PLC0415  libvirt also runs it when a domain ends
 
-    reason = guest_check.refusal(domain, sys.stdin.read(), CONFIG_FILE)
+    reason = check.refusal(domain, sys.stdin.read(), CONFIG_FILE)
     if reason is None:
         return 0
     print(f"vpmem: {reason}", file=sys.stderr)

@@ -18,21 +18,29 @@ Bytes = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 Threads = Annotated[int, msgspec.Meta(ge=0, le=256)]
 
 
-class Kind(enum.StrEnum):
-    """Why a wipe failed.
+class Outcome(enum.StrEnum):
+    """How a wipe ended.
 
-    :cvar BUSY: another process holds the lock; the reason names it where that is known
-    :cvar IN_USE: a process has it mapped or open; the reason is that process
-    :cvar MISSING: discovery does not find it, or not as it was
-    :cvar HOST: the host does not let us; the medium is not to blame
-    :cvar MEDIA: zeros did not take
+    :cvar WIPED: every byte was read back and is zero
+    :cvar STOPPED: it was asked to stop, was not allowed to start, or its process was killed
+    :cvar BUSY: another process holds the lock; the reason names it if known. Nothing was changed
+    :cvar IN_USE: a process, named in the reason, has the device mapped or open. Nothing was changed
+    :cvar MISSING: discovery does not find the namespace, or not as it was. Nothing was changed
+    :cvar HOST: the host is at fault: permissions, a broken installation. The medium is not to blame
+    :cvar MEDIA: the zeros did not take, or the medium killed the worker. To be quarantined
     """
 
+    WIPED = "wiped"
+    STOPPED = "stopped"
     BUSY = "busy"
     IN_USE = "in_use"
     MISSING = "missing"
     HOST = "host"
     MEDIA = "media"
+
+
+#: The outcomes that a worker reports as a :class:`Failure`.
+FAILURES = (Outcome.BUSY, Outcome.IN_USE, Outcome.MISSING, Outcome.HOST, Outcome.MEDIA)
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,8 +87,13 @@ class Wiped(msgspec.Struct, frozen=True, tag_field="event", tag="wiped"):
 class Failure(msgspec.Struct, frozen=True, tag_field="event", tag="failed"):
     """The wipe cannot be done, or went wrong. What was locked stays locked until stdin is closed."""
 
-    kind: Kind
+    outcome: Outcome
     reason: str
+
+    def __post_init__(self) -> None:
+        """Refuse an outcome that is no failure. :raises ValueError: msgspec reports it as a ValidationError."""
+        if self.outcome not in FAILURES:
+            raise ValueError(f"'{self.outcome}' is no failure")
 
 
 Event = Ready | Progress | Wiped | Failure

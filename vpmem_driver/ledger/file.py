@@ -11,7 +11,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from vpmem_driver import exception, ledger_check, ledger_lock, state_directory
+from vpmem_driver import exception
+from vpmem_driver.ledger import check, lock, state_directory
 
 FILE_NAME = "ledger.sqlite3"
 
@@ -42,7 +43,7 @@ class LedgerFile:
     """An open ledger without its queries. One connection, used under a lock."""
 
     def __init__(self, state_path: str | os.PathLike[str], migrations: Sequence[str]) -> None:
-        """Open the ledger below `state_path`, or make it, private to one user; see :mod:`vpmem_driver.state_directory`.
+        """Open the ledger below `state_path`, or make it, private to one user; see :mod:`.state_directory`.
 
         :param migrations: SQL scripts; the ledger's version is how many of them were run
         :raises LedgerError: it cannot be made, opened or read, or another user can change it
@@ -96,7 +97,7 @@ class LedgerFile:
         try:
             self._write_lock.acquire()
         except TimeoutError as error:
-            raise self._busy_error(ledger_lock.holder(self.path.with_name(LOCK_NAME))) from error
+            raise self._busy_error(lock.holder(self.path.with_name(LOCK_NAME))) from error
         except OSError as error:
             raise state_directory.error_of(self.path, error) from error
 
@@ -113,14 +114,14 @@ class LedgerFile:
                 self._db.execute("ROLLBACK")
             raise
 
-    def _open_lock(self) -> tuple[os.stat_result, ledger_lock.WriteLock]:
+    def _open_lock(self) -> tuple[os.stat_result, lock.WriteLock]:
         """Make the directory and the lock's file, if they are not there; the directory's status and the lock."""
         lock_file = self.path.with_name(LOCK_NAME)
         try:
             directory = state_directory.prepare(self.path)
             state_directory.make_file(lock_file, directory)
             state_directory.check_file(self.path, lock_file, directory)
-            return directory, ledger_lock.WriteLock(lock_file)
+            return directory, lock.WriteLock(lock_file)
         except OSError as error:
             raise state_directory.error_of(self.path, error) from error
 
@@ -176,12 +177,12 @@ class LedgerFile:
                 reason=f"it has version {version}; this program knows versions up to {len(self._migrations)}",
                 remedy="Use the newer vpmem_driver that wrote it.",
             )
-        self._refuse(self._fetch(ledger_check.STRUCTURE))
+        self._refuse(self._fetch(check.STRUCTURE))
         self._execute("PRAGMA journal_mode = WAL")
         self._execute("PRAGMA synchronous = FULL")
         if version < len(self._migrations):
             self._migrate(version)
-        self._refuse(self._fetch(ledger_check.CONTENT))
+        self._refuse(self._fetch(check.CONTENT))
 
     def _version(self) -> int:
         """The number of migrations that were run. Refuses a database that is not a ledger, whatever its version."""
@@ -204,7 +205,7 @@ class LedgerFile:
 
     def _refuse(self, faults: list[tuple[Any, ...]]) -> None:
         """Refuse a ledger in which a check has found `faults`."""
-        if faults and faults != ledger_check.NO_FAULT:
+        if faults and faults != check.NO_FAULT:
             raise self._corrupt(str(faults[0][0]))
 
     def _execute(self, statement: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
@@ -224,9 +225,9 @@ class LedgerFile:
             except (sqlite3.Error, UnicodeDecodeError) as error:
                 if _code(error) != sqlite3.SQLITE_BUSY:
                     raise self._error(error) from error
-                patience = patience or ledger_lock.Patience()
+                patience = patience or lock.Patience()
                 if self._db.in_transaction or not patience.wait():
-                    writer = ledger_lock.sqlite_writer(self.path.with_name(FILE_NAME + "-shm"))
+                    writer = lock.sqlite_writer(self.path.with_name(FILE_NAME + "-shm"))
                     raise self._busy_error(writer) from error
 
     def _error(self, error: sqlite3.Error | UnicodeDecodeError) -> exception.LedgerError:
@@ -243,7 +244,7 @@ class LedgerFile:
         who = "another process" if process is None else f"process {process}"
         return exception.LedgerError(
             path=self.path,
-            reason=f"{who} has held its lock for more than {ledger_lock.TIMEOUT_SECONDS} s",
+            reason=f"{who} has held its lock for more than {lock.TIMEOUT_SECONDS} s",
             remedy="Let that process continue if it is stopped ('kill -CONT'), or end it; then try again.",
         )
 

@@ -3,9 +3,9 @@
 import logging
 import threading
 
-from vpmem_driver import exception, wiping
-from vpmem_driver.pool import Pool
-from vpmem_driver.wipe import Outcome
+from vpmem_driver import exception
+from vpmem_driver.engine import Outcome
+from vpmem_driver.pool import Pool, wipes
 
 try:
     from nova.thread_pool_factory import spawn  # Nova 34
@@ -72,7 +72,7 @@ class BackgroundWipe:
 
     def _wipe(self, uuid: str) -> bool:
         try:
-            (result,) = self._pool.wipe_dirty([uuid], on_progress=wiping.ProgressLog(), stop=self.stop)
+            (result,) = self._pool.wipe_dirty([uuid], on_progress=wipes.ProgressLog(), stop=self.stop)
         except exception.VPMEMError as error:
             LOG.error("Wiping namespace %s is interrupted; retrying at the next periodic task: %s", uuid, error)
             return False

@@ -1,4 +1,4 @@
-"""One child process as its parent sees it. What it says is believed only as far as the protocol allows it."""
+"""One worker process as its parent sees it. Only what the protocol allows is accepted from it."""
 
 import collections
 import contextlib
@@ -10,22 +10,21 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import IO, cast
 
-from vpmem_driver import interpreter
-from vpmem_driver.wipe import protocol
-from vpmem_driver.wipe.job import Job, Outcome, Result
-from vpmem_driver.wipe.protocol import Kind
+from vpmem_driver import interpreter, protocol
+from vpmem_driver.engine.job import Job, Result
+from vpmem_driver.protocol import Outcome
 
 LOG = logging.getLogger(__name__)
 
-#: How long a child may take to end after its stdin is closed, and then after each of these signals.
+#: How long a worker may take to end after its stdin is closed, and then after each of these signals.
 GRACE_SECONDS = 5.0
-#: How long a child may say nothing. Listing namespaces takes up to 60 seconds, twice; one step of a wipe less.
+#: How long a worker may report nothing. Listing namespaces takes up to 60 seconds, twice; one step of a wipe less.
 SILENCE_SECONDS = 300.0
 _SIGNALS = (signal.SIGTERM, signal.SIGKILL)
 
 _READ_BYTES = 1 << 12
 _STDERR_PIECES = 16
-#: All that a child is given of the environment: what an interpreter needs, and ndctl to be found.
+#: The environment variables that a worker is given: what an interpreter needs, and where ndctl is found.
 _ENVIRONMENT = ("HOME", "LD_LIBRARY_PATH", "PATH")
 _KILLED_BY_OTHERS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 
@@ -34,26 +33,26 @@ _KILLED_BY_OTHERS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTER
 _BUS_ERRORS = (-signal.SIGBUS, 128 + signal.SIGBUS, 256 - signal.SIGBUS)
 
 
-class Nonsense(Exception):
-    """A child said what the protocol does not allow."""
+class ProtocolError(Exception):
+    """A worker broke the protocol."""
 
 
-class Child:
-    """One child process, and how far the protocol with it is."""
+class Worker:
+    """One worker process, and the state of the protocol with it."""
 
     def __init__(self, job: Job, command: Sequence[str], task: bytes) -> None:
         """Start it. :raises OSError: it cannot be started."""
         self.job = job
-        self.over = False  # its outcome is known, or nobody wants to know it any more
+        self.over = False  # its outcome is known, or no longer wanted
         self.stopped = False
         self.deadline: float | None = None
-        self._heard = time.monotonic()
+        self._last_report = time.monotonic()
         self._signals = list(_SIGNALS)
         self._ready = self._begun = False
         self._done: dict[protocol.Phase, int] = {"zero": job.start, "verify": 0}
         self._received = b""
         self._errors: collections.deque[bytes] = collections.deque(maxlen=_STDERR_PIECES)
-        # A process group of its own: Ctrl-C is the parent's affair. Fixed arguments; the task goes through stdin.
+        # A process group of its own: the parent handles Ctrl-C. Fixed arguments; the task goes through stdin.
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -65,46 +64,46 @@ class Child:
         )
         self.stdout, self.stderr = cast("IO[bytes]", self.process.stdout), cast("IO[bytes]", self.process.stderr)
         self._stdin = cast("IO[bytes]", self.process.stdin)
-        self._say(task)
+        self._write(task)
 
-    def _say(self, line: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has died: its stdout tells
+    def _write(self, line: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):  # it has died, which its stdout shows
             self._stdin.write(line)
 
     def go(self) -> None:
-        """Have it overwrite the first byte."""
+        """Allow it to overwrite the first byte."""
         self._begun = True
-        self._say(protocol.GO + b"\n")
+        self._write(protocol.GO + b"\n")
 
     def close(self) -> None:
-        """Ask it to end. :meth:`urge` makes sure that it does."""
+        """Ask it to end. :meth:`hurry` makes sure that it does."""
         self._stdin.close()
         if self.deadline is None:
             self.deadline = time.monotonic() + GRACE_SECONDS
 
     def kill(self) -> None:
-        """Stop it at once. Its outcome is ignored from then on."""
+        """Kill it at once. Its outcome is ignored from then on."""
         self.over = True
         self._signal(signal.SIGKILL)
         self.close()
 
     def _signal(self, number: signal.Signals) -> None:
-        # One that runs as root for us cannot be told so: it stops at its next step, as its stdin is closed.
+        # A worker that runs as root cannot be signalled: it stops at its next step, as its stdin is closed.
         with contextlib.suppress(PermissionError):
             self.process.send_signal(number)
 
     @property
     def silent(self) -> bool:
-        """Whether it has said nothing for SILENCE_SECONDS."""
-        return time.monotonic() - self._heard >= SILENCE_SECONDS
+        """Whether it has reported nothing for SILENCE_SECONDS."""
+        return time.monotonic() - self._last_report >= SILENCE_SECONDS
 
     @property
     def due(self) -> float:
-        """When to look after it next, even if it says nothing."""
-        return self._heard + SILENCE_SECONDS if self.deadline is None else self.deadline
+        """When to check on it next, even if it reports nothing."""
+        return self._last_report + SILENCE_SECONDS if self.deadline is None else self.deadline
 
-    def urge(self) -> bool:
-        """Send the next signal when its time has come. :returns: whether there is still hope that it ends."""
+    def hurry(self) -> bool:
+        """Send the next signal when it is due. :returns: False when no signal has ended it."""
         if self.deadline is not None and time.monotonic() >= self.deadline:
             if not self._signals:
                 return False
@@ -112,25 +111,25 @@ class Child:
             self.deadline = time.monotonic() + GRACE_SECONDS
         return True
 
-    def note_errors(self) -> bool:
-        """Read a piece of its stderr, and keep it for the log. :returns: whether there may be more."""
+    def keep_errors(self) -> bool:
+        """Read a piece of its stderr for the log. :returns: whether there may be more."""
         piece = os.read(self.stderr.fileno(), _READ_BYTES)
         self._errors.append(piece)
         return bool(piece)
 
     def events(self, piece: bytes) -> Iterator[protocol.Event]:
-        """What it says, each as the protocol allows it when its turn comes. :raises Nonsense: it does not."""
-        self._heard = time.monotonic()
+        """The events that it reports. :raises ProtocolError: one is not understood, or not allowed now."""
+        self._last_report = time.monotonic()
         *lines, self._received = (self._received + piece).split(b"\n")
         if len(self._received) > protocol.LINE_BYTES:
-            raise Nonsense
+            raise ProtocolError
         for line in lines:
             try:
                 event = protocol.decode_event(line)
             except protocol.NOT_UNDERSTOOD as error:
-                raise Nonsense from error
+                raise ProtocolError from error
             if not self._allows(event):
-                raise Nonsense
+                raise ProtocolError
             yield event
 
     def _allows(self, event: protocol.Event) -> bool:
@@ -144,11 +143,11 @@ class Child:
                 return self._begun and before <= done <= size
             case protocol.Wiped():
                 return self._begun and self._done == {"zero": size, "verify": size}
-            case protocol.Failure(kind=kind):
-                return self._begun or kind is not Kind.MEDIA
+            case protocol.Failure(outcome=outcome):
+                return self._begun or outcome is not Outcome.MEDIA
 
     def reap(self) -> None:
-        """Wait for its end, which its closed stdout has announced; log what it said on stderr."""
+        """Wait for its end, which its closed stdout has announced, and log its stderr."""
         self.close()
         try:
             self.process.wait(GRACE_SECONDS)
@@ -158,30 +157,30 @@ class Child:
                 self.process.wait(GRACE_SECONDS)
         os.set_blocking(self.stderr.fileno(), False)
         with contextlib.suppress(BlockingIOError):
-            self.note_errors()
+            self.keep_errors()
         if any(self._errors):
             LOG.debug("Wiping %s: %s", self.job.name, b"".join(self._errors).decode(errors="replace"))
         self.stdout.close()
         self.stderr.close()
 
     def verdict(self) -> Result:
-        """What its end means, when it did not say."""
+        """What its end means, when it has reported no outcome."""
         status = self.process.returncode
         if status in _BUS_ERRORS and self._begun:
             phase: protocol.Phase = "zero" if self._done["zero"] < self.job.size else "verify"
             doing = "zeroing" if phase == "zero" else "reading back"
-            return Outcome.MEDIA, f"memory error (SIGBUS) while {doing}, after byte {self._done[phase]}"
+            return self.job.ended(Outcome.MEDIA, f"memory error (SIGBUS) while {doing}, after byte {self._done[phase]}")
         if self.stopped:
-            return Outcome.STOPPED, ""
+            return self.job.ended(Outcome.STOPPED)
         if status is None:
-            return Outcome.HOST, f"its process {self.process.pid} does not end, not even by SIGKILL"
+            return self.job.ended(Outcome.HOST, f"its process {self.process.pid} does not end, not even by SIGKILL")
         if -status in _KILLED_BY_OTHERS:
-            return Outcome.STOPPED, f"its process was killed by {signal.Signals(-status).name}"
+            return self.job.ended(Outcome.STOPPED, f"its process was killed by {signal.Signals(-status).name}")
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-        return Outcome.HOST, f"its process {how}; what it said is in the log at level debug"
+        return self.job.ended(Outcome.HOST, f"its process {how}; its output is in the log at level debug")
 
 
 def _environment() -> dict[str, str]:
-    """What a child gets: where it finds our modules, and no other variable that it does not need."""
+    """The environment of a worker: where it finds our modules, and what it needs besides."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     return kept | {"PYTHONPATH": interpreter.search_path()}

@@ -17,8 +17,8 @@ import sys
 from oslo_config import cfg
 
 from vpmem_driver import conf, discovery, exception
-from vpmem_driver.discovery import base
-from vpmem_driver.wipe import capabilities, child, device
+from vpmem_driver.discovery import interface
+from vpmem_driver.worker import capabilities, device, session
 
 #: Belongs to root. Without it namespaces come from ndctl.
 CONFIG_FILE = "/etc/vpmem/vpmem.conf"
@@ -26,7 +26,7 @@ CONFIG_FILE = "/etc/vpmem/vpmem.conf"
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
-def _make(_name: str, /, **_options: str) -> base.Discovery:
+def _make(_name: str, /, **_options: str) -> interface.Discovery:
     """The discovery of our own configuration.
 
     :raises ConfigurationError: the configuration cannot be used
@@ -78,7 +78,7 @@ def main() -> int:
     """Do what stdin says; see :mod:`.child`."""
     if not sys.flags.isolated:
         # A console script is started by a plain interpreter, which heeds PYTHONPATH and its like, and HOME.
-        arguments = (sys.executable, "-I", "-m", "vpmem_driver.wipe.privileged")
+        arguments = (sys.executable, "-I", "-m", "vpmem_driver.worker.privileged")
         os.execve(sys.executable, arguments, ENVIRONMENT)  # noqa: S606  no shell is wanted
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
@@ -87,7 +87,7 @@ def main() -> int:
     except OSError as error:
         print(f"vpmem-wipe: capabilities cannot be given up: {error.strerror}", file=sys.stderr)
         return 1
-    return child.main(_make, privileged=True)
+    return session.main(_make, privileged=True)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cliff import columns, command
 
-from vpmem_driver import exception, model, wiping
-from vpmem_driver.cli import background
-from vpmem_driver.pool import Pool
+from vpmem_driver import exception, model
+from vpmem_driver.cli import detached
+from vpmem_driver.pool import Pool, wipes
 
 if typing.TYPE_CHECKING:
     from vpmem_driver.cli import main
@@ -25,7 +25,7 @@ def app(cmd: command.Command) -> "main.VPMEMApp":
     return typing.cast("main.VPMEMApp", cmd.app)
 
 
-class Ours(command.Command):
+class Command(command.Command):
     """A command of this program: put before cliff's own classes."""
 
     #: what a listing of it has
@@ -152,18 +152,18 @@ def release(
     released = [record.uuid for record in pool.release(owner, uuids) if record.uuid is not None]
     if parsed_args.wait:
         with wipe_progress(cmd) as on_progress:
-            wiping.raise_for(pool.wipe(released, on_progress=on_progress))
+            wipes.raise_for(pool.wipe(released, on_progress=on_progress))
     else:
-        background.start_wipe(cmd.app.options.config_file or (), released)
+        detached.start_wipe(cmd.app.options.config_file or (), released)
     return rows(record for record in pool.records() if record.uuid in released)
 
 
 @contextlib.contextmanager
-def wipe_progress(cmd: command.Command) -> Iterator[wiping.OnProgress]:
+def wipe_progress(cmd: command.Command) -> Iterator[wipes.OnProgress]:
     """What to hand to a wipe: bars where standard error is a terminal, elsewhere a line per quarter with --verbose."""
     stream = typing.cast("typing.TextIO", cmd.app.stderr)
     if not stream.isatty():
-        yield wiping.ProgressLog()
+        yield wipes.ProgressLog()
         return
     from rich import console, progress  # noqa: PLC0415  slow to import, and seldom needed
 
@@ -177,10 +177,10 @@ def wipe_progress(cmd: command.Command) -> Iterator[wiping.OnProgress]:
     ) as bars:
         tasks: dict[tuple[str, str], progress.TaskID] = {}
 
-        def show(event: wiping.Progress) -> None:
+        def show(event: wipes.WipeProgress) -> None:
             key = (event.uuid, event.phase)
             if key not in tasks:
-                tasks[key] = bars.add_task(f"{wiping.VERBS[event.phase]} {event.name}", total=event.size)
+                tasks[key] = bars.add_task(f"{wipes.VERBS[event.phase]} {event.name}", total=event.size)
             bars.update(tasks[key], completed=event.done)
 
         yield show
