@@ -9,7 +9,7 @@ XML declaration (a str has no encoding to declare). What is said of libvirt and 
 9.0.0 and QEMU 7.2.
 """
 
-from vpmem_driver.guestxml.domain import (
+from vpmem_driver.guestxml.edit import (
     add,
     check,
     devices,

@@ -1,27 +1,27 @@
 """One ``<memory model='nvdimm'>``: its fields, its XML, and the one that a namespace needs."""
 
 import dataclasses
-import functools
 import math
-import operator
 import typing
 from collections.abc import Callable
+from dataclasses import field
 
 from lxml import etree
 
 from vpmem_driver import exception, model
 from vpmem_driver.guestxml.values import (
     KIB,
-    PARSER,
     Read,
+    checked_path,
     invalid,
     parse_integer,
     parse_size,
     read,
     read_access,
+    read_flag,
     read_text,
     unreadable,
-    write_path,
+    write_flag,
     write_size,
 )
 from vpmem_driver.sizes import GRANULE, LABEL_SIZE, PAGE, least_size
@@ -30,52 +30,30 @@ from vpmem_driver.sizes import GRANULE, LABEL_SIZE, PAGE, least_size
 MIN_LABEL_SIZE = 128 * KIB
 
 
-class _Kind(typing.NamedTuple):
-    """How a kind of value is written and read.
-
-    :ivar template: takes what ``write`` returns; ``read`` gets text and unit, and raises ValueError
-    """
-
-    template: str
-    write: Callable[[typing.Any], object]
-    read: Read[object]
-
-
-_PATH = _Kind("<{tag}>%s</{tag}>", write_path, read_text)
-_NUMBER = _Kind("<{tag}>%s</{tag}>", int, parse_integer)
-_SIZE = _Kind('<{tag} unit="KiB">%s</{tag}>', write_size, parse_size)
-_FLAG = _Kind("<{tag}/>%s", lambda _: "", lambda _text, _unit: True)
-_ACCESS = _Kind(' {tag}="%s"', str, read_access)
-
-
 class _Place(typing.NamedTuple):
-    """Where a field stands in ``<memory>``: its path, split, and what comes of it and of the field's kind.
+    """Where a field stands in ``<memory>``, and how its value is read and written.
 
-    :ivar part: the child of ``<memory>``, or ``@`` for its attributes
+    :ivar path: of the child element, or ``@`` and the name of an attribute
+    :ivar read: takes text and unit; raises ValueError
+    :ivar write: returns the text
+    :ivar unit: of the written number
     """
 
     path: str
-    part: str
-    tag: str
-    template: str
-    write: Callable[[typing.Any], object]
     read: Read[object]
-
-    def written(self, value: object) -> str:
-        """The field in XML, nothing for None and False."""
-        return "" if value is None or value is False else self.template % self.write(value)
+    write: Callable[[typing.Any], object] = str
+    unit: str | None = None
 
 
-def _at(path: str, kind: _Kind) -> dict[str, _Place]:
-    part, *outer, tag = path.split("/")
-    head, tail = "".join(f"<{name}>" for name in outer), "".join(f"</{name}>" for name in reversed(outer))
-    template = head + kind.template.format(tag=tag) + tail
-    return {"place": _Place(path, part, tag, template, kind.write, kind.read)}
+def _xml(
+    path: str, read: Read[object], write: Callable[[typing.Any], object] = str, unit: str | None = None
+) -> dict[str, _Place]:
+    return {"place": _Place(path, read, write, unit)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryDevice:
-    """One ``<memory model='nvdimm'>``. A field's declaration serves writing and reading both; they are in XML's order.
+    """One ``<memory model='nvdimm'>``. Each field says where it stands in the XML; they are in XML's order.
 
     What libvirt adds to a device, ``<alias>`` and ``<address>``, is not in here; the functions below leave it alone.
 
@@ -88,16 +66,14 @@ class MemoryDevice:
     :ivar label_size: bytes at the end that hold the guest's namespace labels; None: no label area
     """
 
-    access: typing.Literal["shared", "private"] | None = dataclasses.field(
-        default=None, metadata=_at("@/access", _ACCESS)
-    )
-    path: str = dataclasses.field(metadata=_at("source/path", _PATH))
-    align: int | None = dataclasses.field(default=None, metadata=_at("source/alignsize", _SIZE))
-    pmem: bool = dataclasses.field(default=False, metadata=_at("source/pmem", _FLAG))
-    size: int = dataclasses.field(metadata=_at("target/size", _SIZE))
-    node: int | None = dataclasses.field(default=None, metadata=_at("target/node", _NUMBER))
-    label_size: int | None = dataclasses.field(default=None, metadata=_at("target/label/size", _SIZE))
-    readonly: bool = dataclasses.field(default=False, metadata=_at("target/readonly", _FLAG))
+    access: typing.Literal["shared", "private"] | None = field(default=None, metadata=_xml("@access", read_access))
+    path: str = field(metadata=_xml("source/path", read_text, checked_path))
+    align: int | None = field(default=None, metadata=_xml("source/alignsize", parse_size, write_size, "KiB"))
+    pmem: bool = field(default=False, metadata=_xml("source/pmem", read_flag, write_flag))
+    size: int = field(metadata=_xml("target/size", parse_size, write_size, "KiB"))
+    node: int | None = field(default=None, metadata=_xml("target/node", parse_integer))
+    label_size: int | None = field(default=None, metadata=_xml("target/label/size", parse_size, write_size, "KiB"))
+    readonly: bool = field(default=False, metadata=_xml("target/readonly", read_flag, write_flag))
 
     @property
     def guest_size(self) -> int:
@@ -114,14 +90,26 @@ class MemoryDevice:
 
         :raises InvalidRequest: a size that is no whole number of KiB, or a path that XML cannot hold
         """
-        return _TEMPLATE % tuple([write(value) for value, write in zip(_VALUES(self), _WRITERS, strict=True)])
+        return etree.tostring(self.to_element(), encoding="unicode")
 
     def to_element(self) -> etree._Element:
         """The same as an lxml element that belongs to no document.
 
         :raises InvalidRequest: see :meth:`to_xml`
         """
-        return etree.fromstring(self.to_xml(), PARSER)
+        memory = etree.Element("memory", model="nvdimm")
+        for name, place in _PLACES.items():
+            value = getattr(self, name)
+            if value is None or value is False:
+                continue
+            if place.path.startswith("@"):
+                memory.set(place.path[1:], str(place.write(value)))
+                continue
+            element = _made(memory, place.path)
+            element.text = str(place.write(value)) or None
+            if place.unit is not None:
+                element.set("unit", place.unit)
+        return memory
 
     @classmethod
     def from_element(cls, element: etree._Element) -> "MemoryDevice":
@@ -132,10 +120,10 @@ class MemoryDevice:
         if element.get("model") != "nvdimm":
             raise unreadable(element, f"model '{element.get('model')}' is not 'nvdimm'")
         values: dict[str, typing.Any] = {}
-        for name, place in zip(_NAMES, _PLACES, strict=True):
-            if place.part == "@":
-                if place.tag in element.attrib:
-                    values[name] = read(element, place.read, place.tag)
+        for name, place in _PLACES.items():
+            if place.path.startswith("@"):
+                if place.path[1:] in element.attrib:
+                    values[name] = read(element, place.read, place.path[1:])
             elif (found := element.find(place.path)) is not None:
                 values[name] = read(found, place.read)
             elif name in {"path", "size"}:
@@ -143,15 +131,15 @@ class MemoryDevice:
         return cls(**values)
 
 
-_NAMES = tuple(field.name for field in dataclasses.fields(MemoryDevice))
-_PLACES = tuple(typing.cast("_Place", field.metadata["place"]) for field in dataclasses.fields(MemoryDevice))
-_VALUES = operator.attrgetter(*_NAMES)
-# Devices of a host are mostly alike but for their paths.
-_WRITERS = tuple(
-    place.written if place.tag == "path" else functools.lru_cache(maxsize=64)(place.written) for place in _PLACES
-)
-_HOLES = ["%s" * sum(place.part == part for place in _PLACES) for part in ("@", "source", "target")]
-_TEMPLATE = '<memory model="nvdimm"{}><source>{}</source><target>{}</target></memory>'.format(*_HOLES)
+_PLACES: dict[str, _Place] = {field.name: field.metadata["place"] for field in dataclasses.fields(MemoryDevice)}
+
+
+def _made(element: etree._Element, path: str) -> etree._Element:
+    """The element at `path` below `element`, made where it is not there."""
+    for tag in path.split("/"):
+        found = element.find(tag)
+        element = etree.SubElement(element, tag) if found is None else found
+    return element
 
 
 def device_for(grant: model.Grant, *, node: int, label_size: int = LABEL_SIZE) -> MemoryDevice:

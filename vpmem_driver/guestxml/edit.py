@@ -1,19 +1,15 @@
-"""Whole domains: adding, removing and re-pointing memory devices, and what these need around them."""
+"""Edits of a domain: adding, removing, refreshing and re-pointing its memory devices."""
 
-import re
-import typing
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from lxml import etree
 
 from vpmem_driver import exception, model
-from vpmem_driver.guestxml import identity
+from vpmem_driver.guestxml import document, identity
 from vpmem_driver.guestxml.memory_device import MemoryDevice, device_for
+from vpmem_driver.guestxml.memory_limits import Memory, cover, covered, is_ppc64, set_size
 from vpmem_driver.guestxml.values import (
-    DUMP,
     KIB,
-    MIB,
-    PARSER,
     checked_path,
     child,
     invalid,
@@ -23,16 +19,8 @@ from vpmem_driver.guestxml.values import (
     read,
     read_text,
     unreadable,
-    up,
 )
-from vpmem_driver.sizes import GRANULE, LABEL_SIZE
-
-CELL_GRANULE = 1 * MIB  # qemuDomainGetMemorySizeAlignment
-PPC64_GRANULE = 256 * MIB  # there, of cells and devices both
-
-# Comments, processing instructions and white space are all that may stand before a root element or a doctype.
-PROLOG = re.compile(r"(?:[\s\ufeff]|<\?.*?\?>|<!--.*?-->)*+", re.DOTALL)
-_DECLARATION = re.compile(r"\A\ufeff?<\?xml\s.*?\?>\s*", re.DOTALL)
+from vpmem_driver.sizes import LABEL_SIZE
 
 
 def devices(domain_xml: str) -> tuple[MemoryDevice, ...]:
@@ -40,7 +28,7 @@ def devices(domain_xml: str) -> tuple[MemoryDevice, ...]:
 
     :raises InvalidDomainXML: the text is no domain, or a device cannot be read
     """
-    return tuple(MemoryDevice.from_element(element) for element in _nvdimms(parse(domain_xml)))
+    return tuple(MemoryDevice.from_element(element) for element in _nvdimms(document.parse(domain_xml)))
 
 
 def guest_node(domain: etree._Element, host_node: int | None) -> int:
@@ -64,13 +52,13 @@ def check(domain_xml: str) -> None:
 
     :raises InvalidDomainXML: see :func:`add`
     """
-    domain = parse(domain_xml)
+    domain = document.parse(domain_xml)
     _require_numa_and_acpi(domain)
     child(domain, "devices")
     guest_node(domain, None)
-    _Memory.of(domain)
+    Memory.of(domain)
     if (maximum := domain.find("maxMemory")) is not None:
-        _covered(maximum)
+        covered(maximum)
 
 
 def add(domain_xml: str, grants: Sequence[model.Grant], *, label_size: int = LABEL_SIZE) -> str:
@@ -85,7 +73,7 @@ def add(domain_xml: str, grants: Sequence[model.Grant], *, label_size: int = LAB
     :raises DomainRefused: the domain has a device with that path already, which libvirt would not mind
     :raises NamespaceMissing, InvalidRequest: see :func:`device_for`
     """
-    domain = parse(domain_xml)
+    domain = document.parse(domain_xml)
     if not grants:
         return domain_xml
     _require_numa_and_acpi(domain)
@@ -95,10 +83,10 @@ def add(domain_xml: str, grants: Sequence[model.Grant], *, label_size: int = LAB
         identity.mark(element, grant.uuid)
         _append(domain, element)
     _refuse_shared(domain, added)
-    memory = _Memory.of(domain)
-    _set_size(domain.find("memory"), memory.total)
-    _cover(domain, memory)
-    return _print(domain, domain_xml)
+    memory = Memory.of(domain)
+    set_size(domain.find("memory"), memory.total)
+    cover(domain, memory)
+    return document.write(domain, domain_xml)
 
 
 def remove(domain_xml: str, paths: Collection[str]) -> str:
@@ -111,22 +99,22 @@ def remove(domain_xml: str, paths: Collection[str]) -> str:
     :raises InvalidDomainXML: no domain
     :raises DomainRefused: it has no nvdimm device with one of the paths; then none is removed
     """
-    domain = parse(domain_xml)
+    domain = document.parse(domain_xml)
     if not paths:
         return domain_xml
-    before = _Memory.of(domain)
+    before = Memory.of(domain)
     for element in [element for path in sorted(set(paths)) for element in _nvdimms(domain, path)]:
-        _take_out(element)
-    after = _Memory.of(domain, before.cells)
-    _set_size(domain.find("memory"), after.total)
+        document.remove(element)
+    after = Memory.of(domain, before.cells)
+    set_size(domain.find("memory"), after.total)
     maximum = domain.find("maxMemory")
-    if maximum is not None and _covered(maximum) == (before.maximum, before.slots):
+    if maximum is not None and covered(maximum) == (before.maximum, before.slots):
         if after.slots:
-            _set_size(maximum, after.maximum)
+            set_size(maximum, after.maximum)
             maximum.set("slots", str(after.slots))
         else:
-            _take_out(maximum)
-    return _print(domain, domain_xml)
+            document.remove(maximum)
+    return document.write(domain, domain_xml)
 
 
 def rewrite(domain_xml: str, replacement: Mapping[str, MemoryDevice]) -> str:
@@ -141,7 +129,7 @@ def rewrite(domain_xml: str, replacement: Mapping[str, MemoryDevice]) -> str:
     :raises InvalidRequest: size, alignment or pmem differ
     :raises DomainRefused: there is no nvdimm device with a path, or two devices would share one
     """
-    domain = parse(domain_xml)
+    domain = document.parse(domain_xml)
     if not replacement:
         return domain_xml
     found = [(element, device) for path, device in replacement.items() for element in _nvdimms(domain, path)]
@@ -149,7 +137,7 @@ def rewrite(domain_xml: str, replacement: Mapping[str, MemoryDevice]) -> str:
         _require_same(MemoryDevice.from_element(element), device)
         child(element, "source/path").text = checked_path(device.path)
     _refuse_shared(domain, replacement.values())
-    return _print(domain, domain_xml)
+    return document.write(domain, domain_xml)
 
 
 def uuid(domain_xml: str) -> str:
@@ -157,7 +145,7 @@ def uuid(domain_xml: str) -> str:
 
     :raises InvalidDomainXML: the text is no domain, or has none
     """
-    return str(read(child(parse(domain_xml), "uuid"), read_text)).lower()
+    return str(read(child(document.parse(domain_xml), "uuid"), read_text)).lower()
 
 
 def identified(domain_xml: str) -> list[tuple[MemoryDevice, str | None]]:
@@ -165,7 +153,9 @@ def identified(domain_xml: str) -> list[tuple[MemoryDevice, str | None]]:
 
     :raises InvalidDomainXML: see :func:`devices`
     """
-    return [(MemoryDevice.from_element(element), identity.told(element)) for element in _nvdimms(parse(domain_xml))]
+    return [
+        (MemoryDevice.from_element(element), identity.told(element)) for element in _nvdimms(document.parse(domain_xml))
+    ]
 
 
 def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
@@ -175,7 +165,7 @@ def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
     :raises DomainRefused: it has no device for a grant, or two devices share a path, or would
     :raises NamespaceMissing: a grant has no path now
     """
-    domain = parse(domain_xml)
+    domain = document.parse(domain_xml)
     paths = identity.find(identified(domain_xml), grants)
     found = []
     for grant in grants:
@@ -195,37 +185,7 @@ def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
         identity.mark(element, uuid)
     changed = [MemoryDevice.from_element(element) for element, _, _ in found]
     _refuse_shared(domain, changed)
-    return _print(domain, domain_xml)
-
-
-def _prolog(domain_xml: str) -> str:
-    match = PROLOG.match(domain_xml)
-    return match[0] if match else ""
-
-
-def parse(domain_xml: str) -> etree._Element:
-    """The ``<domain>`` element.
-
-    :raises InvalidDomainXML: the text is no domain, or has a document type
-    """
-    if domain_xml.startswith("<!DOCTYPE", len(_prolog(domain_xml))):
-        raise exception.InvalidDomainXML(
-            reason="it has a document type, which can pull in other files", remedy="Take the <!DOCTYPE …> out."
-        )
-    try:
-        domain = etree.fromstring(domain_xml.encode(), PARSER)
-    except (etree.XMLSyntaxError, UnicodeEncodeError) as error:
-        raise exception.InvalidDomainXML(reason=f"it is not XML: {error}", remedy=DUMP) from error
-    if domain.tag != "domain":
-        raise exception.InvalidDomainXML(reason=f"its root is <{domain.tag!s}>, not <domain>", remedy=DUMP)
-    return domain
-
-
-def _print(domain: etree._Element, original: str) -> str:
-    head = _DECLARATION.sub("", _prolog(original), count=1)
-    nodes = [domain, *domain.itersiblings()]
-    end = original[len(original.rstrip()) :]
-    return head + "\n".join(etree.tostring(node, encoding="unicode", with_tail=False) for node in nodes) + end
+    return document.write(domain, domain_xml)
 
 
 def _nvdimms(domain: etree._Element, path: str | None = None) -> list[etree._Element]:
@@ -274,67 +234,10 @@ def _require_numa_and_acpi(domain: etree._Element) -> None:
             reason="it has no guest NUMA cell, which memory devices need",
             remedy=f"Add <cpu><numa>{cell}</numa></cpu>, or several cells.",
         )
-    if domain.find("features/acpi") is None and not _is_ppc64(domain):
+    if domain.find("features/acpi") is None and not is_ppc64(domain):
         raise exception.InvalidDomainXML(
             reason="it has no ACPI, by which a guest finds its nvdimm", remedy="Add <features><acpi/></features>."
         )
-
-
-def _is_ppc64(domain: etree._Element) -> bool:
-    os_type = domain.find("os/type")
-    return os_type is not None and (os_type.get("arch") or "").startswith("ppc64")
-
-
-_DIMM_ADDRESS = "devices/memory/address[@type='dimm']"
-
-
-class _Memory(typing.NamedTuple):
-    """What a domain has of memory, as its elements state it.
-
-    :ivar total: bytes, what ``<memory>`` should say
-    :ivar maximum: bytes, the least ``<maxMemory>``, after libvirt's rounding of cells and devices
-    :ivar slots: the least count of memory slots: one for each device, and up to the highest that is taken
-    """
-
-    cells: Sequence[int]
-    total: int
-    maximum: int
-    slots: int
-
-    @classmethod
-    def of(cls, domain: etree._Element, cells: Sequence[int] | None = None) -> "_Memory":
-        sizes = [read(child(element, "target/size"), parse_size) for element in domain.iterfind("devices/memory")]
-        if cells is None:
-            cells = [read(cell, parse_size, "memory") for cell in domain.iterfind("cpu/numa/cell")]
-        if not cells:  # then <memory> is the only one to tell, and it has the devices in it
-            cells = [max(read(child(domain, "memory"), parse_size) - sum(sizes), 0)]
-        granules = (PPC64_GRANULE, PPC64_GRANULE) if _is_ppc64(domain) else (CELL_GRANULE, GRANULE)
-        maximum = sum(up(size, granules[0]) for size in cells) + sum(up(size, granules[1]) for size in sizes)
-        taken = [read(address, parse_integer, "slot") + 1 for address in domain.iterfind(_DIMM_ADDRESS)]
-        return cls(cells, sum(cells) + sum(sizes), maximum, max([len(sizes), *taken]))
-
-
-def _covered(maximum: etree._Element) -> tuple[int, int]:
-    return read(maximum, parse_size), read(maximum, parse_integer, "slots")
-
-
-def _cover(domain: etree._Element, memory: _Memory) -> None:
-    maximum = domain.find("maxMemory")
-    if maximum is None:
-        maximum = etree.Element("maxMemory", slots="0", unit="KiB")
-        maximum.text = "0"
-        before = domain.find("memory")
-        _insert(domain, domain.index(child(domain, "cpu") if before is None else before), maximum)
-    size, slots = _covered(maximum)
-    _set_size(maximum, max(size, memory.maximum))
-    maximum.set("slots", str(max(slots, memory.slots)))
-
-
-def _set_size(element: etree._Element | None, size: int) -> None:
-    """Leaves an element alone that says so already, in whatever unit."""
-    if element is not None and read(element, parse_size) != size:
-        element.text = str(size // KIB)
-        element.set("unit", "KiB")
 
 
 def _append(domain: etree._Element, device: etree._Element) -> None:
@@ -342,33 +245,4 @@ def _append(domain: etree._Element, device: etree._Element) -> None:
     parent = others[-1].getparent() if others else domain.find("devices")
     if parent is None:
         raise unreadable(domain, "it has no <devices>")
-    _insert(parent, parent.index(others[-1]) + 1 if others else len(parent), device)
-
-
-def _insert(parent: etree._Element, index: int, element: etree._Element) -> None:
-    """Put it on a line of its own where the document has lines."""
-    first, before = parent.text, parent[index - 1].tail if index else parent.text
-    parent.insert(index, element)
-    if _is_blank(before):
-        element.tail = before
-        if index and index == len(parent) - 1:  # what was before is the closing tag's indentation
-            parent[index - 1].tail = first
-    if first and _is_blank(first) and "\n" in first:
-        depth = sum(1 for _ in element.iterancestors())
-        indent = first.rpartition("\n")[2]
-        etree.indent(element, indent[: len(indent) // depth], level=depth)
-
-
-def _take_out(element: etree._Element) -> None:
-    """The inverse of :func:`_insert`."""
-    previous, tail = element.getprevious(), element.tail
-    if (parent := element.getparent()) is not None:
-        parent.remove(element)
-        if previous is None:
-            parent.text = tail if _is_blank(parent.text) else parent.text
-        elif _is_blank(previous.tail):
-            previous.tail = tail
-
-
-def _is_blank(text: str | None) -> bool:
-    return not text or not text.strip()
+    document.insert(parent, parent.index(others[-1]) + 1 if others else len(parent), device)
