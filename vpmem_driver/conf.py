@@ -9,6 +9,10 @@ from oslo_config import cfg, types
 
 from vpmem_driver import exception
 
+#: The configuration that root's programs read: the worker that runs as root, and the libvirt hook. It belongs to root;
+#: no environment variable and nothing below a home directory changes what it says.
+CONFIG_FILE = "/etc/vpmem/vpmem.conf"
+
 
 class _Text(types.String):
     """Text that a path, a URI or a program's argument can be."""

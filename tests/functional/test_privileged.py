@@ -24,7 +24,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other users take root
 def command(config_file):
     """As ``vpmem-wipe``, with another place for what belongs to root."""
     program = (
-        f"from vpmem_driver.worker import privileged; privileged.CONFIG_FILE = {str(config_file)!r}; privileged.main()"
+        "from vpmem_driver import conf; from vpmem_driver.worker import privileged; "
+        f"conf.CONFIG_FILE = {str(config_file)!r}; privileged.main()"
     )
     return shlex.join([sys.executable, "-I", "-c", program])
 

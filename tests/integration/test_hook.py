@@ -15,8 +15,9 @@ from tests.machine import libvirtd
 HOOK = """\
 #!{python}
 import sys
+from vpmem_driver import conf
 from vpmem_driver.hook import main
-main.CONFIG_FILE = {config_file!r}
+conf.CONFIG_FILE = {config_file!r}
 sys.exit(main.main())
 """
 

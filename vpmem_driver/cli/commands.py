@@ -15,8 +15,6 @@ from vpmem_driver.pool import Pool, wipes
 if typing.TYPE_CHECKING:
     from vpmem_driver.cli import main
 
-MIB = 1024 * 1024
-
 COLUMNS = tuple(field.name for field in dataclasses.fields(model.Record))
 
 

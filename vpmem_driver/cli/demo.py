@@ -14,11 +14,12 @@ import uuid
 from vpmem_driver import exception, guestxml, interpreter
 from vpmem_driver.cli import commands
 from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.sizes import MIB
 
 _TEST_URI = "test:///default"
 
 #: The simulated host: file, bytes, NUMA node.
-_NAMESPACES = (("large0", 64 * commands.MIB, 0), ("small0", 16 * commands.MIB, 0), ("small1", 16 * commands.MIB, 1))
+_NAMESPACES = (("large0", 64 * MIB, 0), ("small0", 16 * MIB, 0), ("small1", 16 * MIB, 1))
 _LABELS = "LARGE:large0,SMALL:small0|small1"
 _FLAVOR = "LARGE,SMALL"
 
@@ -122,9 +123,7 @@ class _Play:
                 domain.destroy()
                 domain.create()
                 for device in guestxml.devices(domain.XMLDesc()):
-                    fact = (
-                        f"after stop and start it has the {device.guest_size // commands.MIB} MiB that the guest wrote"
-                    )
+                    fact = f"after stop and start it has the {device.guest_size // MIB} MiB that the guest wrote"
                     kept = _contents(device.path).startswith(written[device.path])
                     self._expect(kept, f"{pathlib.Path(device.path).name}: {fact}")
                 domain.destroy()

@@ -6,6 +6,7 @@ import sys
 
 from vpmem_driver import exception, guestxml
 from vpmem_driver.cli import commands
+from vpmem_driver.sizes import MIB
 
 #: MiB that 52 bits address, and more vCPUs than any QEMU takes.
 _MOST_MEMORY = 1 << 32
@@ -48,7 +49,7 @@ class DomainXML(commands.Command):
                 name=parsed_args.name or f"vpmem-{parsed_args.owner[:8]}",
                 uuid=parsed_args.owner,
                 domain_type=parsed_args.type,
-                memory=parsed_args.memory * commands.MIB,
+                memory=parsed_args.memory * MIB,
                 vcpus=parsed_args.vcpus,
                 host_nodes=sorted({grant.numa_node for grant in grants if grant.numa_node is not None}),
                 grants=grants,

@@ -9,7 +9,6 @@ from vpmem_driver.guestxml import document, identity
 from vpmem_driver.guestxml.memory_device import MemoryDevice, device_for
 from vpmem_driver.guestxml.memory_limits import Memory, cover, covered, is_ppc64, set_size
 from vpmem_driver.guestxml.values import (
-    KIB,
     checked_path,
     child,
     invalid,
@@ -20,7 +19,7 @@ from vpmem_driver.guestxml.values import (
     read_text,
     unreadable,
 )
-from vpmem_driver.sizes import LABEL_SIZE
+from vpmem_driver.sizes import KIB, LABEL_SIZE
 
 
 def devices(domain_xml: str) -> tuple[MemoryDevice, ...]:

@@ -10,7 +10,6 @@ from lxml import etree
 
 from vpmem_driver import exception, model
 from vpmem_driver.guestxml.values import (
-    KIB,
     Read,
     checked_path,
     invalid,
@@ -24,7 +23,7 @@ from vpmem_driver.guestxml.values import (
     write_flag,
     write_size,
 )
-from vpmem_driver.sizes import GRANULE, LABEL_SIZE, PAGE, least_size
+from vpmem_driver.sizes import GRANULE, KIB, LABEL_SIZE, PAGE, least_size
 
 #: The least that libvirt (virDomainMemoryTargetDefParseXML) and QEMU (MIN_NAMESPACE_LABEL_SIZE) take for a label.
 MIN_LABEL_SIZE = 128 * KIB

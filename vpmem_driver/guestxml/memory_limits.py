@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from lxml import etree
 
 from vpmem_driver.guestxml import document
-from vpmem_driver.guestxml.values import KIB, MIB, child, parse_integer, parse_size, read, up
-from vpmem_driver.sizes import GRANULE
+from vpmem_driver.guestxml.values import child, parse_integer, parse_size, read, up
+from vpmem_driver.sizes import GRANULE, KIB, MIB
 
 CELL_GRANULE = 1 * MIB  # qemuDomainGetMemorySizeAlignment
 PPC64_GRANULE = 256 * MIB  # there, of cells and devices both

@@ -7,10 +7,7 @@ from collections.abc import Callable
 from lxml import etree
 
 from vpmem_driver import exception
-
-KIB = 1024
-MIB = 1024 * KIB
-
+from vpmem_driver.sizes import KIB
 
 _CPUMASK_LEN = 16384  # VIR_DOMAIN_CPUMASK_LEN in conf/domain_conf.h: the end of a nodeset
 DUMP = "'virsh dumpxml --inactive DOMAIN' prints what is wanted."

@@ -11,7 +11,7 @@ from vpmem_driver.pool import Pool
 _MEMORY = "memory"
 
 
-def refusal(domain: str, xml: str, config_file: str) -> str | None:
+def refusal(domain: str, xml: str) -> str | None:
     """Why a domain must not be started; None when it may be. In doubt it must not.
 
     Where namespaces cannot be listed there is a doubt only about domains with memory devices. All others are started,
@@ -21,7 +21,7 @@ def refusal(domain: str, xml: str, config_file: str) -> str | None:
         sources = guestxml.sources(xml)
         has_memory = any(source.kind == _MEMORY for source in sources)
         try:
-            options = conf.read_file_only(config_file, required=True)
+            options = conf.read_file_only(conf.CONFIG_FILE, required=True)
             source = discovery.from_conf(options)
             found = source.namespaces()
         except (exception.VPMEMError, cfg.Error):

@@ -8,9 +8,6 @@ a definition leads to another's namespace; and any device of a domain may lead t
 import sys
 from collections.abc import Sequence
 
-#: Belongs to root. Nothing else configures it: no environment, and nothing below a home directory.
-CONFIG_FILE = "/etc/vpmem/vpmem.conf"
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Allow what libvirt is about to do (0), or say why not (1). Arguments: domain, operation, sub-operation."""
@@ -19,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     from vpmem_driver.hook import check  # noqa: PLC0415  libvirt also runs it when a domain ends
 
-    reason = check.refusal(domain, sys.stdin.read(), CONFIG_FILE)
+    reason = check.refusal(domain, sys.stdin.read())
     if reason is None:
         return 0
     print(f"vpmem: {reason}", file=sys.stderr)

@@ -13,9 +13,10 @@ import pwd
 import stat
 
 from vpmem_driver import exception
+from vpmem_driver.sizes import MIB
 
 #: Bytes that must be free where SQLite could be killed for want of room; more than a usual transaction needs.
-_ROOM = 1024 * 1024
+_ROOM = MIB
 
 _NOT_A_DIRECTORY = "Set [vpmem] state_path to a directory."
 _PERMISSION = "Run this as root or as the user whom [vpmem] state_path belongs to, or give it to this user (chown)."

@@ -20,6 +20,7 @@ from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import claims, labels, requests, reservations, wipes
 from vpmem_driver.pool.state import PoolState, names
+from vpmem_driver.sizes import MIB
 
 LOG = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Pool:
             source,
             parallel=conf.vpmem.wipe_parallel,
             threads=conf.vpmem.wipe_threads,
-            rate=conf.vpmem.wipe_rate * 1024 * 1024,
+            rate=conf.vpmem.wipe_rate * MIB,
             command=shlex.split(conf.vpmem.wipe_command or ""),
             wait=wait,
         )

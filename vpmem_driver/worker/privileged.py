@@ -20,8 +20,6 @@ from vpmem_driver import conf, discovery, exception
 from vpmem_driver.discovery import interface
 from vpmem_driver.worker import capabilities, device, session
 
-#: Belongs to root. Without it namespaces come from ndctl.
-CONFIG_FILE = "/etc/vpmem/vpmem.conf"
 #: All that is left of the environment.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
@@ -34,7 +32,7 @@ def _make(_name: str, /, **_options: str) -> interface.Discovery:
     """
     _check_config_file()
     try:
-        source = discovery.from_conf(conf.read_file_only(CONFIG_FILE))
+        source = discovery.from_conf(conf.read_file_only(conf.CONFIG_FILE))
     except cfg.Error as error:
         raise exception.InvalidConfigFile(reason=error) from error
     if directory := source.options().get("directory"):
@@ -44,19 +42,19 @@ def _make(_name: str, /, **_options: str) -> interface.Discovery:
 
 def _check_config_file() -> None:
     try:
-        directory = device.open_directory(os.path.dirname(CONFIG_FILE), privileged=True)
+        directory = device.open_directory(os.path.dirname(conf.CONFIG_FILE), privileged=True)
         try:
-            status = os.stat(os.path.basename(CONFIG_FILE), dir_fd=directory, follow_symlinks=False)
+            status = os.stat(os.path.basename(conf.CONFIG_FILE), dir_fd=directory, follow_symlinks=False)
         finally:
             os.close(directory)
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
-        reason = f"a directory on the way to {CONFIG_FILE} is a symbolic link"
+        reason = f"a directory on the way to {conf.CONFIG_FILE} is a symbolic link"
         raise exception.InvalidConfigFile(reason=reason) from error
     if not stat.S_ISREG(status.st_mode):
-        raise exception.InvalidConfigFile(reason=f"{CONFIG_FILE} is not a regular file")
-    device.refuse_if_shared(status, CONFIG_FILE)
+        raise exception.InvalidConfigFile(reason=f"{conf.CONFIG_FILE} is not a regular file")
+    device.refuse_if_shared(status, conf.CONFIG_FILE)
 
 
 def _check_directory(path: str) -> None:
@@ -70,7 +68,7 @@ def _check_directory(path: str) -> None:
             group="vpmem",
             option="directory",
             reason=f"'{path}' leads through a symbolic link, or to no directory",
-            remedy=f"Set it in {CONFIG_FILE} to the directory's real path.",
+            remedy=f"Set it in {conf.CONFIG_FILE} to the directory's real path.",
         ) from error
 
 
