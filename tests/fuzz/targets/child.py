@@ -36,7 +36,7 @@ def hear(data: bytes, step: int) -> tuple[list[protocol.Event], bool]:
                         child.go()
                     case protocol.Wiped() | protocol.Failure():
                         return events, True
-    except process.Nonsense:
+    except process.ProtocolError:
         return events, False
     return events, True
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from tests.unit.wipe import PATTERN, fill, is_locked, is_untouched, namespaces
+from tests.unit.files import PATTERN, fill, is_locked, is_untouched, namespaces
 from vpmem_driver import model
 from vpmem_driver.discovery import interface
 from vpmem_driver.protocol import Outcome

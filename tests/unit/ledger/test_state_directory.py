@@ -13,7 +13,7 @@ import traceback
 
 import pytest
 
-from tests.unit.test_ledger import insert
+from tests.unit.ledger.test_ledger import insert
 from vpmem_driver import exception, ledger
 from vpmem_driver.ledger import state_directory
 
@@ -260,7 +260,7 @@ def mounted(path, *arguments):
 #: Opens a ledger, waits, and commits to it; prints the first error of ours, or dies.
 _OPEN_AND_COMMIT = """
 import sys
-from tests.unit.test_ledger import insert
+from tests.unit.ledger.test_ledger import insert
 from vpmem_driver import exception, ledger
 try:
     records = ledger.Ledger(sys.argv[1])

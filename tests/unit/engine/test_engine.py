@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from tests.unit.wipe import (
+from tests.unit.files import (
     DEADLINE,
     PATTERN,
     another_process,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.wipe import another_process, fill
+from tests.unit.files import another_process, fill
 from vpmem_driver import device_users, exception
 
 OPEN = "import sys; file = open(sys.argv[1], 'r+b'); print('ready', flush=True); sys.stdin.read()"

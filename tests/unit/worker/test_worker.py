@@ -15,7 +15,7 @@ import sys
 
 import pytest
 
-from tests.unit.wipe import (
+from tests.unit.files import (
     DEADLINE,
     PATTERN,
     another_process,

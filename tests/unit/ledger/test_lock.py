@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from tests.unit.test_ledger import insert
+from tests.unit.ledger.test_ledger import insert
 from vpmem_driver import exception, ledger
 from vpmem_driver.ledger import lock
 
@@ -224,7 +224,7 @@ int fdatasync(int file)
 
 COMMIT_AND_CHECKPOINT = """
 import sys
-from tests.unit.test_ledger import insert
+from tests.unit.ledger.test_ledger import insert
 from vpmem_driver import ledger
 records = ledger.Ledger(sys.argv[1])
 records._db.execute("PRAGMA wal_autocheckpoint = 1")

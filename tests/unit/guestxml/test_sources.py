@@ -9,7 +9,7 @@ from lxml import etree
 
 from vpmem_driver import exception, guestxml
 
-DOMAINS = pathlib.Path(__file__).parents[1] / "data" / "domains"
+DOMAINS = pathlib.Path(__file__).parents[2] / "data" / "domains"
 QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 

@@ -1,4 +1,4 @@
-"""What the tests of wiping share."""
+"""Files that stand for devices: filling, looking and waiting, for the tests of engine and worker."""
 
 import contextlib
 import fcntl

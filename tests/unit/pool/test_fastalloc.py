@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.unit import fastalloc_model
-from tests.unit.fastalloc_model import Row
+from tests.unit.pool import fastalloc_model
+from tests.unit.pool.fastalloc_model import Row
 from vpmem_driver import _fastalloc
 from vpmem_driver._fastalloc import CLAIMED, CLEAN, DIRTY, UNAVAILABLE, UNKNOWN, NamespaceTable
 

@@ -17,7 +17,7 @@ from vpmem_driver import exception, guestxml, model
 from vpmem_driver.guestxml import GRANULE, KIB, LABEL_SIZE, MIB, MemoryDevice
 
 GIB = 1024 * MIB
-DOMAINS = pathlib.Path(__file__).parents[1] / "data" / "domains"
+DOMAINS = pathlib.Path(__file__).parents[2] / "data" / "domains"
 
 
 def golden(name):
