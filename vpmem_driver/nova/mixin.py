@@ -25,7 +25,7 @@ from vpmem_driver.nova.guests import HostGuests
 from vpmem_driver.nova.host import HostPool, failures_logged
 from vpmem_driver.nova.instances import HostInstances
 from vpmem_driver.nova.leftovers import Leftovers
-from vpmem_driver.nova.starts import StartsMixin
+from vpmem_driver.nova.starts_mixin import StartsMixin
 
 LOG = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ class Pool:
         self,
         label_config: labels.LabelConfig,
         source: interface.Discovery,
-        records: Ledger,
+        ledger: Ledger,
         wiper: wipes.Wiper,
         *,
         leave_out_absent: bool = False,
@@ -41,7 +41,7 @@ class Pool:
 
         :param leave_out_absent: warn of what is configured and absent or not usable, and go on without it
         """
-        self._state = PoolState(label_config, source, records, leave_out_absent=leave_out_absent)
+        self._state = PoolState(label_config, source, ledger, leave_out_absent=leave_out_absent)
         self._wiper = wiper
         self._claims = claims.Claims(self._state, wiper)
         self.reconcile()
@@ -76,12 +76,12 @@ class Pool:
             wait=wait,
         )
         domains = domains or Domains(conf.vpmem.connection_uri)
-        records = Ledger(conf.vpmem.state_path)
+        ledger = Ledger(conf.vpmem.state_path)
         try:
-            wiper = wipes.Wiper(records, engine, source.find, domains)
-            return cls(label_config, source, records, wiper, leave_out_absent=leave_out_absent)
+            wiper = wipes.Wiper(ledger, engine, source.find, domains)
+            return cls(label_config, source, ledger, wiper, leave_out_absent=leave_out_absent)
         except BaseException:
-            records.close()
+            ledger.close()
             raise
 
     def close(self) -> None:

@@ -38,14 +38,14 @@ class PoolState:
         self,
         label_config: labels.LabelConfig,
         source: interface.Discovery,
-        records: Ledger,
+        ledger: Ledger,
         *,
         leave_out_absent: bool = False,
     ) -> None:
         self.config = label_config
         self._leave_out_absent = leave_out_absent
         self._discovery = source
-        self.ledger = records
+        self.ledger = ledger
         self._lock = threading.RLock()
         self._table: Table | None = None
         self._warned: list[str] = []

@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable
 
-from vpmem_driver import device_users, exception, ledger, model
+from vpmem_driver import device_users, exception, model
 from vpmem_driver.engine import Engine, Job, Outcome, Result
+from vpmem_driver.ledger import Ledger, Row
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.pool import reservations
 
@@ -64,9 +65,9 @@ Find = Callable[[str], model.Namespace]
 class Wiper:
     """Wipes dirty namespaces of one ledger. Several may run at once, in any number of processes."""
 
-    def __init__(self, records: ledger.Ledger, engine: Engine, find: Find, domains: Domains) -> None:
+    def __init__(self, ledger: Ledger, engine: Engine, find: Find, domains: Domains) -> None:
         """`find` is what tells where a namespace is now: :meth:`vpmem_driver.discovery.interface.Discovery.find`."""
-        self._ledger = records
+        self._ledger = ledger
         self._engine = engine
         self._find = find
         self._domains = domains
@@ -101,7 +102,7 @@ class Wiper:
                 self._explain_stuck(results[uuid])
         return list(results.values())
 
-    def _job(self, row: ledger.Row) -> Job:
+    def _job(self, row: Row) -> Job:
         start = row.wiped if self._engine.resumes else 0
         return Job(uuid=row.uuid, name=row.name or row.uuid, size=row.size, start=start)
 
@@ -112,7 +113,7 @@ class Wiper:
         """
         return device_users.users_of(devices) | self._domains.users_of(devices)
 
-    def _dirty(self, uuids: list[str], results: dict[str, Result]) -> list[ledger.Row]:
+    def _dirty(self, uuids: list[str], results: dict[str, Result]) -> list[Row]:
         """The rows that are still dirty; another process has dealt with the others."""
         dirty = []
         for uuid in uuids:
@@ -131,7 +132,7 @@ class Wiper:
             self._ledger.explain(row, None, result.reason)
 
 
-def _settled(row: ledger.Row) -> Result:
+def _settled(row: Row) -> Result:
     """The result for a namespace that is not dirty."""
     outcome, reason = {
         model.State.QUARANTINED: (Outcome.MEDIA, row.reason or ""),
@@ -146,8 +147,8 @@ class _Others:
     :ivar stuck: the namespaces whose lock is held without progress in the ledger for STUCK_SECONDS
     """
 
-    def __init__(self, records: ledger.Ledger) -> None:
-        self._ledger = records
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
         self._last: dict[str, tuple[object, float]] = {}  # progress, and when it was first seen
         self.stuck: set[str] = set()
 
@@ -189,13 +190,13 @@ class _LedgerRecorder:
 
     def __init__(
         self,
-        records: ledger.Ledger,
+        ledger: Ledger,
         find: Find,
         domains: Domains,
         on_progress: OnProgress | None,
-        rows: Iterable[ledger.Row],
+        rows: Iterable[Row],
     ) -> None:
-        self._ledger = records
+        self._ledger = ledger
         self._find = find
         self._domains = domains
         self._on_progress = on_progress
@@ -222,7 +223,7 @@ class _LedgerRecorder:
         self._runs[job.uuid] = run
         return True
 
-    def _refuse(self, job: Job, row: ledger.Row, outcome: Outcome, reason: str) -> bool:
+    def _refuse(self, job: Job, row: Row, outcome: Outcome, reason: str) -> bool:
         self.refused[job.uuid] = job.ended(outcome, reason)
         self._ledger.explain(row, None, reason)
         return False
