@@ -4,7 +4,7 @@ import os
 import typing
 
 from vpmem_driver import exception
-from vpmem_driver.discovery import interface, ndctl, sysfs
+from vpmem_driver.discovery import directory, interface, ndctl, sysfs
 
 if typing.TYPE_CHECKING:  # the child process that wipes has no use for it, and loads this module
     from oslo_config import cfg
@@ -29,8 +29,6 @@ def make(name: str, /, **options: str) -> interface.Discovery:
         return ndctl.NdctlDiscovery()
     if name == "sysfs":
         return sysfs.SysfsDiscovery(options.get("root", "/sys"))
-    from vpmem_driver.discovery import directory  # noqa: PLC0415  it loads ctypes, and the others do without
-
     return directory.DirectoryDiscovery(_absolute(options.get("directory")))
 
 

@@ -88,7 +88,7 @@ class NdctlDiscovery(interface.Discovery):
         self._timeout = timeout
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        """See :meth:`base.Discovery.namespaces`."""
+        """See :meth:`.interface.Discovery.namespaces`."""
         return parse(_handed_in(self._run) if self._run else _ndctl(self._timeout), self._node_of())
 
     def options(self) -> dict[str, str]:
@@ -96,7 +96,7 @@ class NdctlDiscovery(interface.Discovery):
         return {}
 
     def identity_of(self, fd: int) -> str | None:
-        """See :meth:`base.Discovery.identity_of`."""
+        """See :meth:`.interface.Discovery.identity_of`."""
         return interface.uuid_of_dax(fd, self._sysfs_root)
 
     def _node_of(self) -> NodeOf:
@@ -121,7 +121,7 @@ def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ..
 
     :param node_of: called with ``namespace0.0`` when the text does not tell its NUMA node; when that does not know
         either it is the target node
-    :returns: see :func:`base.check`
+    :returns: see :func:`.interface.check`
     :raises DiscoveryFailed: it is not JSON, not all of it, or not what ndctl prints
     """
     if not text or text.isspace():

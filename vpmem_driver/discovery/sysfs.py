@@ -48,11 +48,11 @@ class SysfsDiscovery(interface.Discovery):
         return {} if self._root == "/sys" else {"root": self._root}
 
     def identity_of(self, fd: int) -> str | None:
-        """See :meth:`base.Discovery.identity_of`."""
+        """See :meth:`.interface.Discovery.identity_of`."""
         return interface.uuid_of_dax(fd, self._root)
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        """See :meth:`base.Discovery.namespaces`. Empty slots are left out."""
+        """See :meth:`.interface.Discovery.namespaces`. Empty slots are left out."""
         slots = [dev for dev in self._listed() if dev.startswith("namespace")]
         devices = self._devices()
         nodes: dict[str, int | None] = {}

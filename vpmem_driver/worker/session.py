@@ -13,14 +13,13 @@ What the device holds goes nowhere else: not to stdout, not to stderr, not into 
 """
 
 import contextlib
-import ctypes
 import errno
 import os
 import signal
 import sys
 from collections.abc import Callable
 
-from vpmem_driver import _pmem, device_users, discovery, exception, protocol
+from vpmem_driver import _linux, _pmem, device_users, discovery, exception, protocol
 from vpmem_driver.discovery import interface
 from vpmem_driver.protocol import Outcome
 from vpmem_driver.worker.device import Device, Failed
@@ -31,7 +30,6 @@ NICENESS = 10
 #: The exit status when the task is not understood.
 USAGE_ERROR = 2
 
-_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _EHWPOISON = 133  # <asm-generic/errno.h>; the errno module has it not
 _MEDIA_ERRORS = (errno.EIO, errno.ENODATA, _EHWPOISON)
 
@@ -78,7 +76,7 @@ def main(make: Callable[..., interface.Discovery] = discovery.make, *, privilege
     :returns: the exit status
     """
     os.nice(NICENESS)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _linux.end_with_parent(signal.SIGTERM)
     parent = _take_over_standard_streams()
     try:
         task = protocol.decode_task(parent.line())
