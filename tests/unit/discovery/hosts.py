@@ -15,9 +15,9 @@ import typing
 import uuid
 
 from vpmem_driver.discovery import directory, interface, ndctl, sysfs
+from vpmem_driver.sizes import MIB
 
 DATA = pathlib.Path(__file__).parents[2] / "data"
-MIB = 1 << 20
 #: kinds of slots that make no usable namespace, and a word of the reason
 UNUSABLE = {
     "fsdax": "fsdax",
