@@ -9,11 +9,10 @@ from collections.abc import Iterable, Sequence
 from cliff import columns, lister
 from cliff.formatters import json_format
 
-from vpmem_driver import ledger
 from vpmem_driver.cli import commands
-from vpmem_driver.pool import requests
+from vpmem_driver.pool import Move
 
-_COLUMNS = tuple(field.name for field in dataclasses.fields(ledger.Move))
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Move))
 
 #: What is shown to people who do not say how much: cliff makes a table in memory, and a screen holds no more.
 _SCREENFUL = 50
@@ -42,14 +41,13 @@ class History(commands.Command, lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], Iterable[tuple[object, ...]]]:
         """Show, oldest first."""
-        owner = None if parsed_args.owner is None else requests.owner(parsed_args.owner)
         pool = commands.app(self).pool()
         uuid = None if parsed_args.namespace is None else pool.find(parsed_args.namespace)
         everything = parsed_args.all or not (parsed_args.formatter == "table" or self.app.stdout.isatty())
         if parsed_args.last is not None or everything:
-            moves = pool.history(uuid=uuid, owner=owner, limit=parsed_args.last)
+            moves = pool.history(uuid=uuid, owner=parsed_args.owner, limit=parsed_args.last)
             return _COLUMNS, map(commands.row, moves)
-        newest = list(pool.history(uuid=uuid, owner=owner, limit=_SCREENFUL))
+        newest = list(pool.history(uuid=uuid, owner=parsed_args.owner, limit=_SCREENFUL))
         if len(newest) == _SCREENFUL:
             self.app.LOG.warning("these are the newest %d lines; --all shows all", _SCREENFUL)
         return _COLUMNS, map(commands.row, newest)

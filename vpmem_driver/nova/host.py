@@ -9,8 +9,6 @@ import collections
 import contextlib
 import functools
 import logging
-import os
-import pathlib
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -19,7 +17,7 @@ from nova import objects
 from nova.privsep import libvirt as privsep_libvirt
 from oslo_config import cfg
 
-from vpmem_driver import conf, discovery, exception, hostpaths, ledger, model
+from vpmem_driver import conf, discovery, exception, hostpaths, model
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.nova import eventlet_poll
@@ -28,7 +26,7 @@ from vpmem_driver.nova.decisions import Action
 from vpmem_driver.nova.instances import HostInstances
 from vpmem_driver.nova.resources import HandOut, Offers, Picks
 from vpmem_driver.nova.starts import Starts
-from vpmem_driver.pool import Pool, wipes
+from vpmem_driver.pool import Pool, Row, wipes
 
 LOG = logging.getLogger(__name__)
 
@@ -75,8 +73,7 @@ class HostPool:
         """
         conf.register_opts(options)
         try:
-            known = os.path.lexists(pathlib.Path(options.vpmem.state_path, ledger.FILE_NAME))
-            if not options.libvirt.pmem_namespaces and not known:
+            if not Pool.is_used(options):
                 return None
             source = discovery.from_conf(options)
             if options.vpmem.discovery == "ndctl":
@@ -350,7 +347,7 @@ def _order(identified: tuple[str, model.Record]) -> tuple[typing.Any, ...]:
     return (_OFFERED[model.State(record.state)], node, record.size, identifier)
 
 
-def _which(names: Iterable[str], held: Iterable[model.Grant | model.Record | ledger.Row]) -> list[str | None]:
+def _which(names: Iterable[str], held: Iterable[model.Grant | model.Record | Row]) -> list[str | None]:
     """The uuid of what an instance holds that its record calls by each of `names`; None for what it does not hold."""
     by_name = {grant.uuid: grant.name for grant in held}
     told: list[str | None] = [name if name in by_name else None for name in names]

@@ -4,6 +4,7 @@ The invariants of the package hold here. Each change is one ledger transaction, 
 """
 
 import logging
+import os
 import pathlib
 import shlex
 import threading
@@ -15,7 +16,7 @@ from oslo_config import cfg
 from vpmem_driver import discovery, exception, model
 from vpmem_driver.discovery import interface
 from vpmem_driver.engine import Engine, Result, poll
-from vpmem_driver.ledger import Ledger, Move, Row
+from vpmem_driver.ledger import FILE_NAME, Ledger, Move, Row
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import claims, labels, requests, reservations, wipes
@@ -84,6 +85,11 @@ class Pool:
             ledger.close()
             raise
 
+    @staticmethod
+    def is_used(conf: cfg.ConfigOpts) -> bool:
+        """Whether namespaces are configured, or a ledger is there from when they were."""
+        return bool(conf.libvirt.pmem_namespaces) or os.path.lexists(pathlib.Path(conf.vpmem.state_path, FILE_NAME))
+
     def close(self) -> None:
         """Close the ledger."""
         self._state.ledger.close()
@@ -124,7 +130,11 @@ class Pool:
         return self._state.ledger.last_move()
 
     def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> Iterator[Move]:
-        """The newest `limit` moves (all when None), oldest first, of one namespace or owner if given."""
+        """The newest `limit` moves (all when None), oldest first, of one namespace or owner if given.
+
+        :raises InvalidRequest: `owner` is no uuid
+        """
+        owner = None if owner is None else requests.owner(owner)
         return self._state.ledger.history(uuid=uuid, owner=owner, limit=limit)
 
     # What the host has
