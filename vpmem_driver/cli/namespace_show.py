@@ -1,4 +1,4 @@
-"""vpmem namespace show."""
+"""The command ``vpmem namespace show``."""
 
 import argparse
 
@@ -7,15 +7,15 @@ from cliff import show
 from vpmem_driver.cli import base
 
 
-class NamespaceShow(base.Ours, show.ShowOne):
+class NamespaceShow(base.Command, show.ShowOne):
     """Show one namespace."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the namespace."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("namespace", metavar="NAME|UUID", help="its uuid where several have one name")
+        parser.add_argument(
+            "namespace", metavar="NAME|UUID", help="name, or uuid if several namespaces have the same name"
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[object, ...]]:
-        """Show."""
         return base.COLUMNS, base.row(base.app(self).pool().record(parsed_args.namespace))

@@ -1,4 +1,4 @@
-"""One ``<memory model='nvdimm'>``: its fields, its XML, and the one that a namespace needs."""
+"""A ``<memory model='nvdimm'>`` device: its fields, its XML, and the device for a namespace."""
 
 import dataclasses
 import functools
@@ -26,14 +26,15 @@ from vpmem_driver.guestxml.values import (
 )
 from vpmem_driver.sizes import GRANULE, LABEL_SIZE, PAGE, least_size
 
-#: The least that libvirt (virDomainMemoryTargetDefParseXML) and QEMU (MIN_NAMESPACE_LABEL_SIZE) take for a label.
+#: Minimum label size of libvirt (virDomainMemoryTargetDefParseXML) and QEMU (MIN_NAMESPACE_LABEL_SIZE).
 MIN_LABEL_SIZE = 128 * KIB
 
 
 class _Kind(typing.NamedTuple):
-    """How a kind of value is written and read.
+    """How to write and read one kind of value.
 
-    :ivar template: takes what ``write`` returns; ``read`` gets text and unit, and raises ValueError
+    :ivar template: formats the result of ``write``
+    :ivar read: takes text and unit, and raises ValueError
     """
 
     template: str
@@ -49,7 +50,7 @@ _ACCESS = _Kind(' {tag}="%s"', str, read_access)
 
 
 class _Place(typing.NamedTuple):
-    """Where a field stands in ``<memory>``: its path, split, and what comes of it and of the field's kind.
+    """The location of a field in ``<memory>``, and how to write and read it there.
 
     :ivar part: the child of ``<memory>``, or ``@`` for its attributes
     """
@@ -62,7 +63,7 @@ class _Place(typing.NamedTuple):
     read: Read[object]
 
     def written(self, value: object) -> str:
-        """The field in XML, nothing for None and False."""
+        """Return the field as XML, empty for None and False."""
         return "" if value is None or value is False else self.template % self.write(value)
 
 
@@ -75,17 +76,17 @@ def _at(path: str, kind: _Kind) -> dict[str, _Place]:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryDevice:
-    """One ``<memory model='nvdimm'>``. A field's declaration serves writing and reading both; they are in XML's order.
+    """One ``<memory model='nvdimm'>``. Each field is declared once, for writing and reading, in the order of the XML.
 
-    What libvirt adds to a device, ``<alias>`` and ``<address>``, is not in here; the functions below leave it alone.
+    The ``<alias>`` and ``<address>`` that libvirt adds are not fields; the functions below do not change them.
 
-    :ivar access: shared, without which stores do not reach the device, or private
+    :ivar access: shared (required for stores to reach the device) or private
     :ivar path: device node or file on the host
-    :ivar align: bytes, what QEMU aligns its mapping to; None: the page size
-    :ivar pmem: whether QEMU may count on stores to be durable without msync
-    :ivar size: bytes of the device that are mapped, label included
+    :ivar align: alignment of QEMU's mapping in bytes; None: the page size
+    :ivar pmem: whether QEMU may assume that stores are durable without msync
+    :ivar size: bytes of the device that are mapped, including the label
     :ivar node: guest NUMA cell
-    :ivar label_size: bytes at the end that hold the guest's namespace labels; None: no label area
+    :ivar label_size: bytes at the end for the guest's namespace labels; None: no label area
     """
 
     access: typing.Literal["shared", "private"] | None = dataclasses.field(
@@ -101,23 +102,23 @@ class MemoryDevice:
 
     @property
     def guest_size(self) -> int:
-        """Bytes that the guest sees: what the label leaves, rounded down to the alignment.
+        """Bytes that the guest sees: the size without the label, rounded down to the alignment.
 
-        So says nvdimm_prepare_memory_region in QEMU's hw/mem/nvdimm.c: a device that is aligned to 1 GiB and has a
-        label of 2 MiB loses a whole GiB.
+        See nvdimm_prepare_memory_region in QEMU's hw/mem/nvdimm.c. A device with an alignment of 1 GiB and a label of
+        2 MiB loses a whole GiB.
         """
         align = max(self.align or 0, PAGE)
         return max(self.size - (self.label_size or 0), 0) // align * align
 
     def to_xml(self) -> str:
-        """The element as text, without white space, as virDomainAttachDevice takes it.
+        """Return the element as text without white space, for virDomainAttachDevice.
 
-        :raises InvalidRequest: a size that is no whole number of KiB, or a path that XML cannot hold
+        :raises InvalidRequest: a size is not a multiple of 1 KiB, or XML cannot represent the path
         """
         return _TEMPLATE % tuple([write(value) for value, write in zip(_VALUES(self), _WRITERS, strict=True)])
 
     def to_element(self) -> etree._Element:
-        """The same as an lxml element that belongs to no document.
+        """Return an lxml element without a document.
 
         :raises InvalidRequest: see :meth:`to_xml`
         """
@@ -127,7 +128,7 @@ class MemoryDevice:
     def from_element(cls, element: etree._Element) -> "MemoryDevice":
         """Read a ``<memory model='nvdimm'>``.
 
-        :raises InvalidDomainXML: another model, no path, no size, or a value that cannot be read
+        :raises InvalidDomainXML: the model is different, path or size is missing, or a value cannot be parsed
         """
         if element.get("model") != "nvdimm":
             raise unreadable(element, f"model '{element.get('model')}' is not 'nvdimm'")
@@ -146,7 +147,7 @@ class MemoryDevice:
 _NAMES = tuple(field.name for field in dataclasses.fields(MemoryDevice))
 _PLACES = tuple(typing.cast("_Place", field.metadata["place"]) for field in dataclasses.fields(MemoryDevice))
 _VALUES = operator.attrgetter(*_NAMES)
-# Devices of a host are mostly alike but for their paths.
+# The devices of a host mostly differ only in their paths.
 _WRITERS = tuple(
     place.written if place.tag == "path" else functools.lru_cache(maxsize=64)(place.written) for place in _PLACES
 )
@@ -155,23 +156,23 @@ _TEMPLATE = '<memory model="nvdimm"{}><source>{}</source><target>{}</target></me
 
 
 def device_for(grant: model.Grant, *, node: int, label_size: int = LABEL_SIZE) -> MemoryDevice:
-    """The device for a namespace, on a guest cell.
+    """Return the device for a namespace, on a guest cell.
 
-    Its size is rounded down to the namespace's alignment, which a device-dax mapping must be a multiple of (check_vma
-    in Linux, drivers/dax/device.c), and to :data:`GRANULE`. libvirt would round up, and QEMU then not start: "backing
-    store size 0x… does not match 'size' option 0x…".
+    Its size is rounded down to :data:`GRANULE` and to the alignment of the namespace: a device-dax mapping must be a
+    multiple of it (check_vma in Linux, drivers/dax/device.c). libvirt would round up, and QEMU would then fail to
+    start: "backing store size 0x… does not match 'size' option 0x…".
 
     :param label_size: bytes; 0 for no label area
-    :raises NamespaceMissing: it has no device now
-    :raises NamespaceBusy: it is not wiped yet
-    :raises InvalidRequest: the label is too small, or the namespace is, for label and one unit of alignment
+    :raises NamespaceMissing: the namespace has no device now
+    :raises NamespaceBusy: the namespace is not wiped yet
+    :raises InvalidRequest: the label is too small, or the namespace too small for label and one unit of alignment
     """
     if grant.device is None:
         raise exception.NamespaceMissing(namespace=grant.name)
     if not grant.ready:
         raise exception.NamespaceBusy(namespace=grant.name)
     if 0 < label_size < MIN_LABEL_SIZE:
-        raise invalid("label size", label_size, f"it is less than {MIN_LABEL_SIZE} bytes", "Make it larger, or 0.")
+        raise invalid("label size", label_size, f"the minimum is {MIN_LABEL_SIZE} bytes", "Make it larger, or 0")
     unit = math.lcm(grant.align or 1, GRANULE)
     device = MemoryDevice(
         access="shared",
@@ -183,7 +184,7 @@ def device_for(grant: model.Grant, *, node: int, label_size: int = LABEL_SIZE) -
         label_size=label_size or None,
     )
     if not device.guest_size:
-        reason = f"{grant.size} bytes are too few for a label of {label_size} and an alignment of {grant.align}"
-        remedy = f"Make it {least_size(grant.align, label_size)} bytes or more, or align it to less."
+        reason = f"its {grant.size} bytes are too few for a label of {label_size} and an alignment of {grant.align}"
+        remedy = f"Use {least_size(grant.align, label_size)} bytes or more, or a smaller alignment"
         raise invalid("namespace", grant.name, reason, remedy)
     return device

@@ -217,7 +217,7 @@ def test_a_namespace_that_is_not_there_or_not_as_it_was_is_missing(host):
 
 def test_a_discovery_that_cannot_be_made_or_fails_is_the_hosts_fault(host, tmp_path):
     kind, reason = failure_of(host.task(discovery="telepathy"))
-    assert (kind, "there is no discovery 'telepathy'" in reason) == (Kind.HOST, True)
+    assert (kind, "'telepathy' does not exist" in reason) == (Kind.HOST, True)
     kind, reason = failure_of(host.task(options={"directory": str(tmp_path / "none")}))
     assert (kind, "is not there" in reason) == (Kind.HOST, True)
     assert is_untouched(host.path)
