@@ -137,7 +137,7 @@ def test_a_nodeset_that_is_none(text):
 
 
 def test_a_nodeset_without_a_node():
-    with pytest.raises(ValueError, match=r"^'1,\^1' has no node$"):
+    with pytest.raises(ValueError, match=r"^'1,\^1' contains no node$"):
         guestxml.parse_nodeset("1,^1")
 
 
@@ -506,14 +506,14 @@ def test_a_device_that_the_domain_has_already(model_name):
     with pytest.raises(exception.DomainRefused) as error:
         guestxml.add(domain(there, name="web"), [grant("/dev/dax1.0"), grant("/dev/dax0.0")])
     assert str(error.value) == (
-        "Domain web: another of its memory devices already uses /dev/dax0.0 already. "
-        "Nothing was changed; remove the other one first."
+        "Domain web: another of its memory devices already uses /dev/dax0.0. "
+        "Nothing was changed. Remove the other device first."
     )
 
 
 def test_a_device_that_is_asked_for_twice():
     with pytest.raises(
-        exception.DomainRefused, match=r"another of its memory devices already uses /dev/dax0\.0 already"
+        exception.DomainRefused, match=r"another of its memory devices already uses /dev/dax0\.0"
     ):
         guestxml.add(domain(), [grant(), grant()])
 
@@ -638,8 +638,8 @@ def test_a_guest_does_not_move_to_a_namespace_that_is_unlike_its_own(field, valu
     with pytest.raises(exception.InvalidRequest) as error:
         guestxml.rewrite(domain(FULL.to_xml()), {"/dev/dax0.0": other})
     assert str(error.value) == (
-        f"device '/dev/dax9.0': its {field} is {new}, and that of /dev/dax0.0, which the guest has, is {old}. "
-        "A guest can only move to a namespace like its own."
+        f"device '/dev/dax9.0': its {field} is {new}, but that of the guest's device /dev/dax0.0 is {old}. "
+        "Use a namespace with the same size, align and pmem."
     )
 
 
@@ -727,8 +727,8 @@ def test_entities_are_neither_expanded_nor_read(use, prefix, tmp_path):
             with pytest.raises(exception.InvalidDomainXML) as error:
                 use(prefix + attack)
             assert str(error.value) == (
-                "Cannot use the domain XML: it has a document type, which can pull in other files. "
-                "Take the <!DOCTYPE …> out."
+                "Cannot use the domain XML: it has a document type, which can include other files. "
+                "Remove <!DOCTYPE …>."
             )
         with pytest.raises(BlockingIOError):  # nobody called
             server.accept()
@@ -772,7 +772,7 @@ def test_what_stands_around_the_root_stays():
 def test_refresh_of_a_domain_with_two_devices_on_one_path_raised_valueerror():
     held = grant()
     device = guestxml.device_for(held, node=0).to_xml()
-    with pytest.raises(exception.DomainRefused, match=r"2 of its memory devices are on /dev/dax0\.0\. .*remove"):
+    with pytest.raises(exception.DomainRefused, match=r"2 of its memory devices use /dev/dax0\.0\. .*Remove"):
         guestxml.refresh(domain(device + device), [held])
 
 
