@@ -27,7 +27,7 @@
     │   ├── HostToolError               a device, a process or /proc failed
     │   ├── LibvirtError
     │   └── InstallationError           this package and Nova do not find each other
-    └── WipeFailed                  a byte was not zero afterwards; the namespace is quarantined
+    └── WipeFailed                  the medium failed; the namespace is quarantined
 
 A message says what happened, then what to do. Pass its texts without the final full stop: :class:`VPMEMError` adds it.
 """
@@ -37,8 +37,8 @@ import os
 import typing
 from collections.abc import Iterable
 
-#: The most characters of a user's text, and the most names, that a message repeats. A label on an NVDIMM holds 63
-#: characters of a name (NSLABEL_NAME_LEN in Linux 6.1, drivers/nvdimm/label.h).
+#: The most characters of a text, and the most names, that a message repeats. A name in an NVDIMM label has at most 63
+#: characters (NSLABEL_NAME_LEN in Linux 6.1, drivers/nvdimm/label.h).
 _MAX_CHARACTERS = 64
 _MAX_WORDS = 8
 

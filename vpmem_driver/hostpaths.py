@@ -31,7 +31,7 @@ class Wanted:
                 self._add(("block device", os.major(status.st_dev), os.minor(status.st_dev)), path)
 
     def reached_from(self, path: str) -> Collection[str]:
-        """Return the wanted paths that a guest with `path` can access: the same file, or files in it."""
+        """Return the wanted paths that `path` gives access to: the same file, or files in that directory or disk."""
         status = _status(path)
         if status is not None and stat.S_ISDIR(status.st_mode):
             return [*self._inside.get(_identity(path, status), ()), *self._linked.get(status.st_dev, ())]

@@ -18,7 +18,7 @@ class Adopt(base.Command, lister.Lister):
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem adopt $(virsh domuuid db1) ns0 ns1"
         parser.add_argument("owner", metavar="OWNER", help="uuid of the domain or instance")
-        parser.add_argument("namespaces", metavar="NAME|UUID", nargs="+", help="in the order of the guest's devices")
+        parser.add_argument("namespaces", metavar="NAME|UUID", nargs="+", help="namespaces, in the order of the guest's devices")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

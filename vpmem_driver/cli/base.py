@@ -49,7 +49,7 @@ class Command(command.Command):
             return super().get_parser(prog_name)
         except ValueError as error:
             raise exception.InvalidRequest(
-                what="CLIFF_MAX_TERM_WIDTH or CLIFF_FIT_WIDTH in the environment",
+                what="environment variable CLIFF_MAX_TERM_WIDTH or CLIFF_FIT_WIDTH",
                 value=error,
                 reason="it is not a number",
                 remedy="Unset it",
@@ -137,13 +137,11 @@ def add_claim_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_connect_argument(parser: argparse.ArgumentParser) -> None:
     """Add the URI of libvirt."""
-    """Which libvirt."""
     parser.add_argument("--connect", metavar="URI", help="libvirt URI (default: the host's own daemon)")
 
 
 def add_release_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a release."""
-    """How to release."""
     parser.add_argument("--wait", action="store_true", help="wait until the namespaces are wiped")
     parser.add_argument(
         "--dry-run", action="store_true", help="only list the namespaces that would be released and erased"

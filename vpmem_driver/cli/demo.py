@@ -81,7 +81,7 @@ class _Steps:
             "domain", "xml", first, "--name", "demo", "--type", self._domain_type, "--memory", "64"
         )
         self._run_guest(domain_xml)
-        self._begin("Claim the same for a second guest", "too few are free, so nothing is claimed: exit code 3")
+        self._begin("Claim the same for a second guest", "too few are free, so nothing is claimed (exit code 3)")
         self._vpmem("claim", second, _FLAVOR, expected=3)
         self._begin("Delete the first guest", "its namespaces are released and wiped")
         self._vpmem("-v", "release", first, "--wait", *_COLUMNS)

@@ -10,8 +10,8 @@ from vpmem_driver.cli import base
 class NamespaceList(base.Command, lister.Lister):
     """List the namespaces of this host with label, size, state and owner.
 
-    List namespaces that have a label in the configuration or an owner. With --all, list the others too, with the reason
-    why each cannot be given to a guest. Sizes are bytes. Use -f json, csv, value or yaml in programs.
+    By default, only namespaces with a label in the configuration or with an owner are listed. With --all, the others are
+    listed too, with the reason why they cannot be given to a guest. Sizes are bytes. Use -f json, csv, value or yaml in programs.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from vpmem_driver.cli import base
 
 
 class NamespaceShow(base.Command, show.ShowOne):
-    """Show one namespace."""
+    """Show one namespace with label, size, state, owner and reason."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
