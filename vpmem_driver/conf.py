@@ -9,6 +9,10 @@ from oslo_config import cfg, types
 
 from vpmem_driver import exception
 
+#: The configuration that root's programs read: the worker that runs as root, and the libvirt hook. It belongs to root;
+#: no environment variable and nothing below a home directory changes what it says.
+CONFIG_FILE = "/etc/vpmem/vpmem.conf"
+
 
 class _Text(types.String):
     """A printable string: a path, a URI or a program's argument."""
@@ -37,6 +41,16 @@ class _Command(_Text):
         command = super().__call__(value)
         shlex.split(command)  # ValueError: unclosed quote
         return command
+
+
+class _Number(types.Integer):
+    """An integer. oslo.config's own type returns None for an empty value."""
+
+    def __call__(self, value: object) -> int:
+        number = super().__call__(value)
+        if number is None:
+            raise ValueError("a number is missing")
+        return int(number)
 
 
 #: Declared as in nova/conf/libvirt.py (Nova 31-34), so that both can register it on the same ConfigOpts.
@@ -98,12 +112,22 @@ Command that starts each wipe, if this user cannot open the devices. Example:
 /etc/vpmem/vpmem.conf says, in a directory that only root may write to. By default a wipe runs as the current user.
 """,
     ),
-    cfg.IntOpt("wipe_parallel", default=2, min=1, max=64, help="Number of namespaces wiped at the same time."),
-    cfg.IntOpt("wipe_threads", default=0, min=0, max=256, help="Threads for each wipe; 0: one per CPU, up to 4."),
-    cfg.IntOpt(
-        "wipe_rate",
+    cfg.Opt(
+        "wipe_parallel",
+        type=_Number(min=1, max=64),
+        default=2,
+        help="Number of namespaces wiped at the same time.",
+    ),
+    cfg.Opt(
+        "wipe_threads",
+        type=_Number(min=0, max=256),
         default=0,
-        min=0,
+        help="Threads for each wipe; 0: one per CPU, up to 4.",
+    ),
+    cfg.Opt(
+        "wipe_rate",
+        type=_Number(min=0, max=1 << 40),
+        default=0,
         help="Limit, in MiB per second, for the writes and reads of the wipe of one namespace; 0: no limit.",
     ),
 ]

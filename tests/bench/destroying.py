@@ -74,7 +74,7 @@ def _destroyed(sizes: dict[str, int], directory: pathlib.Path, *, intree: bool) 
 
         def make_clean(self) -> None:
             """Stop the wipe in the background: nothing was written, and to wait for gigabytes shows nothing here."""
-            background, ledger = self.driver._vpmem.background, self.driver._vpmem._pool.ledger
+            background, ledger = self.driver._vpmem.background, self.driver._vpmem._pool._state.ledger
             background.stop.set()
             self.wait_for(lambda: not background._workers, "the end of the wipe")
             background.stop.clear()

@@ -13,10 +13,9 @@ from bench import hosts
 from bench.measure import Measure
 from bench.rows import Row, Target
 
-from vpmem_driver import labels
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.discovery.sysfs import SysfsDiscovery
-from vpmem_driver.pool import matching
+from vpmem_driver.pool import labels, matching
 
 SIZES = (8, 64, 512, 4096)
 SYSFS_SIZE = 512

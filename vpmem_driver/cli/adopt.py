@@ -4,10 +4,10 @@ import argparse
 
 from cliff import lister
 
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 
-class Adopt(base.Command, lister.Lister):
+class Adopt(commands.Command, lister.Lister):
     """Record an owner for namespaces that its guest already uses, and keep their content.
 
     Use it for guests that had persistent memory before this ledger existed. A namespace that another owner holds, or
@@ -18,11 +18,13 @@ class Adopt(base.Command, lister.Lister):
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem adopt $(virsh domuuid db1) ns0 ns1"
         parser.add_argument("owner", metavar="OWNER", help="uuid of the domain or instance")
-        parser.add_argument("namespaces", metavar="NAME|UUID", nargs="+", help="namespaces, in the order of the guest's devices")
+        parser.add_argument(
+            "namespaces", metavar="NAME|UUID", nargs="+", help="namespaces, in the order of the guest's devices"
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        pool = base.app(self).pool()
+        pool = commands.app(self).pool()
         uuids = list(dict.fromkeys(pool.find(name) for name in parsed_args.namespaces))
         pool.adopt(parsed_args.owner, uuids, why="adopted by the operator")
-        return base.rows(record for record in pool.records() if record.uuid in uuids)
+        return commands.rows(record for record in pool.records() if record.uuid in uuids)

@@ -12,13 +12,14 @@ import typing
 import uuid
 
 from vpmem_driver import exception, guestxml, interpreter
-from vpmem_driver.cli import base
-from vpmem_driver.domains import Domains
+from vpmem_driver.cli import commands
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.sizes import MIB
 
 _TEST_URI = "test:///default"
 
 #: The simulated host: file, bytes, NUMA node.
-_NAMESPACES = (("large0", 64 * base.MIB, 0), ("small0", 16 * base.MIB, 0), ("small1", 16 * base.MIB, 1))
+_NAMESPACES = (("large0", 64 * MIB, 0), ("small0", 16 * MIB, 0), ("small1", 16 * MIB, 1))
 _LABELS = "LARGE:large0,SMALL:small0|small1"
 _FLAVOR = "LARGE,SMALL"
 
@@ -26,7 +27,7 @@ _FLAVOR = "LARGE,SMALL"
 _COLUMNS = tuple(f"-c{column}" for column in ("name", "label", "size", "numa_node", "state", "owner"))
 
 
-class Demo(base.Command):
+class Demo(commands.Command):
     """Simulate a host with files and take one namespace through its whole life cycle.
 
     The demo needs no configuration, no root and no daemon. The namespaces are files in a private temporary directory,
@@ -122,7 +123,7 @@ class _Steps:
                 domain.destroy()
                 domain.create()
                 for device in guestxml.devices(domain.XMLDesc()):
-                    fact = f"the {device.guest_size // base.MIB} MiB that the guest wrote survive stop and start"
+                    fact = f"the {device.guest_size // MIB} MiB that the guest wrote survive stop and start"
                     kept = _contents(device.path).startswith(written[device.path])
                     self._check(kept, f"{pathlib.Path(device.path).name}: {fact}")
                 domain.destroy()

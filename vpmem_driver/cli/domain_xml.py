@@ -5,14 +5,15 @@ import pathlib
 import sys
 
 from vpmem_driver import exception, guestxml
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
+from vpmem_driver.sizes import MIB
 
 #: MiB that 52 bits address, and more vCPUs than any QEMU supports.
 _MAX_MEMORY = 1 << 32
 _MAX_VCPUS = 1 << 16
 
 
-class DomainXML(base.Command):
+class DomainXML(commands.Command):
     """Print domain XML with the namespaces that an owner holds, at their current device paths.
 
     With --base, add the devices to that domain; otherwise print a new small domain. Nothing is defined: pass the output
@@ -30,7 +31,7 @@ class DomainXML(base.Command):
         parser.add_argument(
             "--name", help="name of the new domain (default: vpmem- and the first eight digits of the owner)"
         )
-        memory, vcpus = base.whole_number(1, _MAX_MEMORY), base.whole_number(1, _MAX_VCPUS)
+        memory, vcpus = commands.whole_number(1, _MAX_MEMORY), commands.whole_number(1, _MAX_VCPUS)
         parser.add_argument(
             "--memory", type=memory, default=1024, metavar="MIB", help="memory of the new domain (%(default)s)"
         )
@@ -38,7 +39,7 @@ class DomainXML(base.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        grants = base.app(self).pool().grants(parsed_args.owner)
+        grants = commands.app(self).pool().grants(parsed_args.owner)
         if not grants:
             raise exception.NotOwner(
                 owner=parsed_args.owner, namespace="any namespace", reason="the ledger has none for it"
@@ -50,7 +51,7 @@ class DomainXML(base.Command):
                 name=parsed_args.name or f"vpmem-{parsed_args.owner[:8]}",
                 uuid=parsed_args.owner,
                 domain_type=parsed_args.type,
-                memory=parsed_args.memory * base.MIB,
+                memory=parsed_args.memory * MIB,
                 vcpus=parsed_args.vcpus,
                 host_nodes=sorted({grant.numa_node for grant in grants if grant.numa_node is not None}),
                 grants=grants,

@@ -4,14 +4,15 @@ import argparse
 
 from cliff import lister
 
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 
-class NamespaceList(base.Command, lister.Lister):
+class NamespaceList(commands.Command, lister.Lister):
     """List the namespaces of this host with label, size, state and owner.
 
-    By default, only namespaces with a label in the configuration or with an owner are listed. With --all, the others are
-    listed too, with the reason why they cannot be given to a guest. Sizes are bytes. Use -f json, csv, value or yaml in programs.
+    Without --all, list only namespaces that have a label in the configuration or an owner. With --all, list the others
+    too, with the reason why they cannot be given to a guest. Sizes are bytes. In programs, use -f json, csv, value or
+    yaml.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -20,11 +21,11 @@ class NamespaceList(base.Command, lister.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        records = base.app(self).pool().records()
+        records = commands.app(self).pool().records()
         shown = [record for record in records if parsed_args.all or record.label is not None]
         if not shown and records:
             self.app.LOG.warning(
                 "None of the %d namespaces of this host has a label. Set [libvirt] pmem_namespaces, or use --all.",
                 len(records),
             )
-        return base.rows(shown)
+        return commands.rows(shown)

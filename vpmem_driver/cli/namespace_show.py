@@ -4,10 +4,10 @@ import argparse
 
 from cliff import show
 
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 
-class NamespaceShow(base.Command, show.ShowOne):
+class NamespaceShow(commands.Command, show.ShowOne):
     """Show one namespace with label, size, state, owner and reason."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -18,4 +18,4 @@ class NamespaceShow(base.Command, show.ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[object, ...]]:
-        return base.COLUMNS, base.row(base.app(self).pool().record(parsed_args.namespace))
+        return commands.COLUMNS, commands.row(commands.app(self).pool().record(parsed_args.namespace))

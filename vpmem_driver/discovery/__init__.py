@@ -1,10 +1,10 @@
-"""Discovery of namespaces: three sources with one interface, :class:`vpmem_driver.discovery.base.Discovery`."""
+"""Discovery of namespaces: three sources with one interface, :class:`.interface.Discovery`."""
 
 import os
 import typing
 
 from vpmem_driver import exception
-from vpmem_driver.discovery import base, ndctl, sysfs
+from vpmem_driver.discovery import directory, interface, ndctl, sysfs
 
 if typing.TYPE_CHECKING:  # the child process that wipes imports this module, and does not need oslo.config
     from oslo_config import cfg
@@ -14,7 +14,7 @@ __all__ = ["from_conf", "make"]
 _OPTIONS = {"ndctl": (), "sysfs": ("root",), "directory": ("directory",)}
 
 
-def make(name: str, /, **options: str) -> base.Discovery:
+def make(name: str, /, **options: str) -> interface.Discovery:
     """Create a discovery by name. ``make(discovery.name, **discovery.options())`` creates an equal one elsewhere.
 
     :param options: `root` for sysfs, if it is not ``/sys``; `directory` for directory, an absolute path
@@ -29,12 +29,10 @@ def make(name: str, /, **options: str) -> base.Discovery:
         return ndctl.NdctlDiscovery()
     if name == "sysfs":
         return sysfs.SysfsDiscovery(options.get("root", "/sys"))
-    from vpmem_driver.discovery import directory  # noqa: PLC0415  it imports ctypes, which the others do not need
-
     return directory.DirectoryDiscovery(_absolute(options.get("directory")))
 
 
-def from_conf(conf: "cfg.ConfigOpts") -> base.Discovery:
+def from_conf(conf: "cfg.ConfigOpts") -> interface.Discovery:
     """Create the discovery that the options of group vpmem select.
 
     :raises InvalidOption: discovery = directory without a directory, or with a relative one

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from vpmem_driver import exception, model
-from vpmem_driver.discovery import base
+from vpmem_driver.discovery import interface
 
 LOG = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ _NO_DEVICE = _Device("")
 NodeOf = Callable[[str], int | None]
 
 
-class NdctlDiscovery(base.Discovery):
+class NdctlDiscovery(interface.Discovery):
     """Runs the ndctl program.
 
     :param run: returns the JSON text of an ``ndctl list``, instead of running ndctl here. Without ``--verbose`` or
@@ -94,7 +94,7 @@ class NdctlDiscovery(base.Discovery):
         return {}
 
     def identity_of(self, fd: int) -> str | None:
-        return base.uuid_of_dax(fd, self._sysfs_root)
+        return interface.uuid_of_dax(fd, self._sysfs_root)
 
     def _node_of(self) -> NodeOf:
         """Cache the node per region: the kernel gives a namespace the node of its region (drivers/nvdimm/bus.c)."""
@@ -103,7 +103,7 @@ class NdctlDiscovery(base.Discovery):
         def node_of(dev: str) -> int | None:
             region = dev.partition(".")[0]
             if region not in known:
-                known[region] = base.read_node(f"{self._sysfs_root}/bus/nd/devices/{dev}/numa_node")
+                known[region] = interface.read_node(f"{self._sysfs_root}/bus/nd/devices/{dev}/numa_node")
             return known[region]
 
         return node_of
@@ -118,14 +118,14 @@ def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ..
 
     :param node_of: called with ``namespace0.0`` if the text has no NUMA node for it; if this returns None too, the
         target node is used
-    :returns: see :func:`base.check`
+    :returns: see :func:`.interface.check`
     :raises DiscoveryFailed: the text is not JSON, incomplete, or not a list of namespaces
     """
     if not text or text.isspace():
         return ()
     found: list[model.Namespace] = []
     _add(found, _decode(text), -1, node_of)
-    return base.check(NdctlDiscovery.name, found)
+    return interface.check(NdctlDiscovery.name, found)
 
 
 def _call(run: Callable[[], str]) -> str:
@@ -212,7 +212,7 @@ def _namespace(item: _Item, region_node: int, node_of: NodeOf | None) -> model.N
         devices = tuple(device for device in devices if device.size)  # a device of size 0 is an empty slot
     device = devices[0] if len(devices) == 1 else _NO_DEVICE
     mode = item.mode if device.mode != "system-ram" else device.mode
-    uuid = base.canonical_uuid(item.uuid)
+    uuid = interface.canonical_uuid(item.uuid)
     size = device.size or item.size
     node = item.numa_node
     # Most are usable, and finding the reason costs as much as the rest of this function.
@@ -221,14 +221,14 @@ def _namespace(item: _Item, region_node: int, node_of: NodeOf | None) -> model.N
         uuid=uuid,
         name=item.name,
         size=size,
-        align=device.align or (region.align if region is not None else 0) or item.align or base.DEFAULT_ALIGN,
+        align=device.align or (region.align if region is not None else 0) or item.align or interface.DEFAULT_ALIGN,
         numa_node=node if node >= 0 else _node(item, device, region_node, node_of),
         mode=mode,
         device="/dev/" + device.chardev if device.chardev else None,
         pmem=True,
         unusable=None
         if usable and size > 0 and uuid and item.name
-        else base.why_unusable(
+        else interface.why_unusable(
             item.dev,
             enabled=item.state != "disabled",
             mode=mode,

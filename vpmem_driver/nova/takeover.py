@@ -90,7 +90,7 @@ def _adopt(
             raise
         LOG.error("Instance %s has %s on record here: %s Its guest cannot start without it.", owner, name, error)
         return
-    (row,) = (row for row in pool.ledger.rows() if row.uuid == uuid)
+    (row,) = (row for row in pool.rows() if row.uuid == uuid)
     device = hostpaths.Wanted([row.device or ""])
     has_it = any(device.reached_from(path) for path in guests.memory_paths(instance))
     if not (has_it or trusted or row.owner is not None or row.state is State.QUARANTINED):
@@ -102,7 +102,7 @@ def _adopt(
     except (exception.NotOwner, exception.NamespaceUnavailable) as error:
         is_known = row.state in {State.QUARANTINED, State.CLEAN} or row.begun
         if has_it and not is_known and row.owner not in instances:
-            raise exception.LedgerError(path=pool.ledger.path, reason=str(error), remedy=_INTERLUDE_REMEDY) from error
+            raise exception.LedgerError(path=pool.ledger_path, reason=str(error), remedy=_INTERLUDE_REMEDY) from error
         LOG.error("Instance %s has %s on record here. %s %s", owner, name, error, _remedy(row))
 
 
