@@ -169,4 +169,4 @@ class TestHook:
             file.write_bytes(b"no ledger")
         assert hook(plain) == (0, "")
         code, said = hook(domain)
-        assert (code, "cannot be used" in said) == (1, True), "in doubt it is not started"
+        assert (code, "Cannot use the ledger" in said) == (1, True), "in doubt it is not started"
