@@ -108,7 +108,7 @@ class RealContract(Contract):
         self.define(self.written(owner))
         for known in (owner, f"vpmem-{owner}"):
             assert self.domains.find(self.connection, known).UUIDString() == owner
-        with pytest.raises(exception.InvalidRequest, match="there is no such domain"):
+        with pytest.raises(exception.InvalidRequest, match="it does not exist on"):
             self.domains.find(self.connection, owner[:8])
 
     def test_devices_come_and_go(self):

@@ -248,7 +248,7 @@ def test_a_table_has_a_screenful_of_history_and_a_pipe_all(host, vpmem, vpmem_js
     lines(host, 100)
     code, out, err = vpmem("history")
     assert (code, out.count("wiped")) == (0, 50)
-    assert "the newest 50 lines; --all shows all" in err
+    assert "Only the newest 50 lines are shown" in err
     code, out, err = vpmem("history", "--all")
     assert (out.count("wiped"), "newest" in err) == (100, False)
     assert vpmem("history", "--last", "60")[1].count("wiped") == 60

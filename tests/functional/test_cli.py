@@ -63,7 +63,7 @@ def snapshot(host):
     rows, moves = [], []
     if (host.state_path / ledger.FILE_NAME).exists():
         records = ledger.Ledger(host.state_path)
-        moves = [move for move in records.history() if move.reason != "first seen"]
+        moves = [move for move in records.history() if move.reason != "discovered"]
         moved = {move.uuid for move in moves}
         rows = [row for row in records.rows() if row.uuid in moved]
         records.close()
@@ -122,7 +122,7 @@ class TestListing:
         host.pmem_namespaces = []
         code, _, err = vpmem("namespace", "list")
         assert code == 0
-        assert "none of this host's 5 namespaces has a label" in err
+        assert "None of the 5 namespaces of this host has a label" in err
 
     def test_a_file_system_without_dax_is_said_once(self, vpmem):
         _, _, err = vpmem("namespace", "list")
@@ -215,11 +215,11 @@ class TestConfiguration:
             (["LARGE:nowhere"], "there is no namespace 'nowhere' on this host. There are: large0, large1, small0"),
             (["A:small0|small0"], "namespace 'small0' stands twice under this label"),
             (["A:small0", "B:small0"], "namespace 'small0' is under another label already"),
-            (["small0"], "there is no colon"),
-            (["A:"], "a namespace's name is empty"),
-            (["A:small0||small1"], "a namespace's name is empty"),
+            (["small0"], "it has no colon"),
+            (["A:"], "a namespace name is empty"),
+            (["A:small0||small1"], "a namespace name is empty"),
             ([":small0"], "the label is empty"),
-            (["A_B:small0", "a-b:small1"], "are both resource class CUSTOM_PMEM_NAMESPACE_A_B"),
+            (["A_B:small0", "a-b:small1"], "have the same resource class CUSTOM_PMEM_NAMESPACE_A_B"),
         ],
     )
     def test_pmem_namespaces(self, host, refused, entries, said):
@@ -401,7 +401,7 @@ class TestHostTrouble:
             code, out, err = vpmem("namespace", "list")
         assert (code, out) == (5, "")
         assert f"{locked}" in err
-        assert "may not be read by this user" in err
+        assert "this user may not read" in err
 
     @pytest.mark.parametrize(
         ("script", "said"),

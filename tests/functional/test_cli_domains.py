@@ -74,7 +74,7 @@ def test_attach_to_a_running_domain_is_for_its_next_start(domain, vpmem):  # noq
     domain.create()
     code, _, err = vpmem("domain", "attach", domain.name(), "SMALL", "--connect", URI)
     assert code == 0
-    assert "from its next start on" in err
+    assert "at its next start" in err
     assert len(paths(domain)) == 1
 
 
@@ -167,7 +167,7 @@ class TestRefused:
     def test_a_domain_that_does_not_exist(self, connection, refused):  # noqa: F811
         for command in (("attach", "nobody", "SMALL"), ("detach", "nobody")):
             err = refused(2, "domain", *command, "--connect", URI)
-            assert "domain 'nobody': there is no such domain on test:///default" in err
+            assert "domain 'nobody': it does not exist on test:///default" in err
 
     def test_a_domain_without_numa_cells(self, connection, refused):  # noqa: F811
         assert "<cpu><numa><cell" in refused(2, "domain", "attach", "test", "SMALL", "--connect", URI)
@@ -205,7 +205,7 @@ class TestRefused:
 
     def test_a_definition_that_libvirt_does_not_take_gives_the_claim_back(self, host, domain, vpmem, monkeypatch):  # noqa: F811
         def define(self, connection, domain_xml):
-            raise exception.LibvirtError(uri=URI, reason="no", remedy="Try again.")
+            raise exception.LibvirtError(uri=URI, reason="no", remedy="Try again")
 
         monkeypatch.setattr(Domains, "define", define)
         code, _, _ = vpmem("domain", "attach", domain.name(), "SMALL", "--connect", URI)

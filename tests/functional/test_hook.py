@@ -149,7 +149,7 @@ class TestADomainWithoutMemoryDevices:
         assert ask(PLAIN, "/") == (0, "")
         for device in ("nvdimm", "a file as disk"):
             code, said = ask(DEVICES[device], claimed["device"])
-            assert (code, "cannot be used" in said) == (1, True), "in doubt it is not started"
+            assert (code, "Cannot use the ledger" in said) == (1, True), "in doubt it is not started"
 
     def test_it_starts_where_namespaces_cannot_be_listed(self, host, claimed, ask):
         host.directory.rename(host.directory.with_name("unmounted"))

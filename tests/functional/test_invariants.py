@@ -315,7 +315,7 @@ class TestInvariant6:
         (host.state_path / ledger.FILE_NAME).write_bytes(b"not a ledger" * 1000)
         for suffix in ("-wal", "-shm"):
             (host.state_path / (ledger.FILE_NAME + suffix)).unlink(missing_ok=True)
-        with pytest.raises(exception.LedgerCorrupt, match="move it away"):
+        with pytest.raises(exception.LedgerCorrupt, match="move the ledger away"):
             host.pool()
         assert before == {path: path.read_bytes() for path in host.directory.rglob("*") if path.is_file()}
 
@@ -396,4 +396,4 @@ class TestInvariant7:
 
 
 def _fail(*_args, **_kwargs):
-    raise exception.LedgerError(path="x", reason="disk I/O error", remedy="Mend it.")
+    raise exception.LedgerError(path="x", reason="disk I/O error", remedy="Fix it")

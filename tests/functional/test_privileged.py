@@ -133,7 +133,7 @@ def test_a_configuration_that_is_a_link_is_refused(host, tmp_path):
     result = wipe(host, command(link))
     assert (result.outcome, result.reason) == (
         Outcome.HOST,
-        f"The configuration cannot be read: {link} is not a regular file",
+        f"Cannot read the configuration: {link} is not a regular file",
     )
 
 
@@ -143,7 +143,7 @@ def test_a_configuration_that_is_a_link_is_refused(host, tmp_path):
         (b"[vpmem]\ndiscovery = telepathy\n", "discovery"),
         (b"[vpmem]\npassword\n", "vpmem.conf cannot be parsed"),
         (b"[vpmem]\ndiscovery = directory\n", "directory: it is not set"),
-        (b"\xff", "is not all UTF-8 text"),
+        (b"\xff", "is not UTF-8 text"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_explained(host, content, said):

@@ -60,7 +60,7 @@ def test_release_ran_modules_of_the_working_directory(host, planted, vpmem_json)
     done = run(planted, "--config-file", "../vpmem.conf", "release", owner)
     assert done.returncode == 0, done.stderr
     show = ("namespace", "show", claimed["name"])
-    wait_until(lambda: ran(planted) or vpmem_json(*show)["state"] == "clean", "the wipe in the background")
+    wait_until(lambda: ran(planted) or vpmem_json(*show)["state"] == "clean", "the background wipe")
     assert ran(planted) == ""
     assert is_zero(pathlib.Path(claimed["device"]))
 
@@ -81,7 +81,7 @@ def waiting_wipe(host, tmp_path):
     yield told
     with gate.open("w"):
         pass
-    wait_until(lambda: has_ended(int(told.read_text())), "the end of the wipe in the background")
+    wait_until(lambda: has_ended(int(told.read_text())), "the end of the background wipe")
 
 
 def test_a_wipe_in_the_background_kept_the_callers_open_files(host, vpmem_json, waiting_wipe, tmp_path):  # noqa: F811
@@ -94,7 +94,7 @@ def test_a_wipe_in_the_background_kept_the_callers_open_files(host, vpmem_json, 
     words = [PROGRAM, "--config-file", host.config_file(), "release", owner]
     subprocess.run(words, check=True, capture_output=True, pass_fds=[writer], timeout=60)
     os.close(writer)
-    wait_until(waiting_wipe.exists, "the wipe in the background")
+    wait_until(waiting_wipe.exists, "the background wipe")
     ready, _, _ = select.select([reader], [], [], 5)
     process = f"/proc/{waiting_wipe.read_text().strip()}"
     try:

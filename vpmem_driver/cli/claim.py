@@ -1,4 +1,4 @@
-"""vpmem claim."""
+"""The command ``vpmem claim``."""
 
 import argparse
 
@@ -10,12 +10,11 @@ from vpmem_driver.cli import commands
 class Claim(commands.Command, lister.Lister):
     """Claim one namespace for each label, all or nothing.
 
-    Clean namespaces are given at once. Where only dirty or unknown ones are left, this waits until they are wiped.
-    What the owner holds already stays with it.
+    Clean namespaces are claimed at once. If only dirty or unknown ones are free, the command wipes them first and
+    waits. The owner keeps the namespaces that it already holds.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add owner and labels."""
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem claim $(virsh domuuid db1) 4GB,SMALL --numa-node 0"
         parser.add_argument("owner", metavar="OWNER", help="uuid of the domain or instance")
@@ -23,7 +22,6 @@ class Claim(commands.Command, lister.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        """Claim."""
         wanted = commands.labels(parsed_args.labels)
         pool = commands.app(self).pool()
         with commands.wipe_progress(self) as on_progress:

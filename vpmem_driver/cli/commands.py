@@ -1,4 +1,4 @@
-"""What several commands share: the columns of a listing, label arguments, and the bars of a running wipe."""
+"""Code that several commands share: listing columns, arguments, and progress bars."""
 
 import argparse
 import contextlib
@@ -19,96 +19,95 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(model.Record))
 
 
 def app(cmd: command.Command) -> "main.VPMEMApp":
-    """The application of a command, which has the pool."""
+    """Return the application of a command, which has the pool."""
     return typing.cast("main.VPMEMApp", cmd.app)
 
 
 class Command(command.Command):
-    """A command of this program: put before cliff's own classes."""
+    """Base of all commands. Place it before cliff's own classes."""
 
-    #: what a listing of it has
+    #: columns of the command's listing
     column_names: tuple[str, ...] = COLUMNS
 
     def __init__(self, app: "main.VPMEMApp", app_args: argparse.Namespace | None, cmd_name: str | None = None) -> None:
-        # For a command that has a name cliff looks for plug-ins, in what all installed packages contain.
+        # With a command name, cliff searches all installed packages for plug-ins.
         super().__init__(app, app_args)
         self.cmd_name = cmd_name
 
     def get_epilog(self) -> str:
-        """Return nothing. To tell which plug-in a command is from, cliff reads what all installed packages contain."""
+        """Return no epilog. cliff would search all installed packages for the plug-in of the command."""
         return ""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Return the parser; cliff reads defaults from the environment meanwhile.
+        """Return the parser. cliff reads defaults from the environment.
 
-        :raises InvalidRequest: one is no number
+        :raises InvalidRequest: a default is not a number
         """
         try:
             return super().get_parser(prog_name)
         except ValueError as error:
             raise exception.InvalidRequest(
-                what="CLIFF_MAX_TERM_WIDTH or CLIFF_FIT_WIDTH in the environment",
+                what="environment variable CLIFF_MAX_TERM_WIDTH or CLIFF_FIT_WIDTH",
                 value=error,
                 reason="it is not a number",
-                remedy="Unset it.",
+                remedy="Unset it",
             ) from error
 
     def run(self, parsed_args: argparse.Namespace) -> int:
-        """Run; but refuse a column that there is not now, for cliff does so only after all has been done.
+        """Run the command, but first refuse unknown columns, which cliff does only at the end.
 
-        :raises InvalidRequest: there is no such column
+        :raises InvalidRequest: a column does not exist
         """
         for name in getattr(parsed_args, "columns", ()):
             if name.lower().strip().replace(" ", "_") not in self.column_names:
                 raise exception.InvalidRequest(
                     what="column",
                     value=name,
-                    reason="there is no such column",
-                    remedy=f"There are: {', '.join(self.column_names)}.",
+                    reason="it does not exist",
+                    remedy=f"The columns are: {', '.join(self.column_names)}",
                 )
         return super().run(parsed_args)
 
 
-class Nothing(columns.FormattableColumn[None]):
-    """None: null for programs, an empty cell for people."""
+class EmptyCell(columns.FormattableColumn[None]):
+    """The value None: null in JSON, an empty cell in a table."""
 
     def __init__(self) -> None:
         super().__init__(None)
 
     def human_readable(self) -> str:
-        """Return the empty cell."""
         return ""
 
 
-_NOTHING = Nothing()
+_EMPTY_CELL = EmptyCell()
 
 
 def row(value: typing.Any) -> tuple[object, ...]:
-    """A frozen dataclass as cliff wants a row."""
-    cells = [getattr(value, name) for name in value.__slots__]  # dataclasses.astuple() takes ten times as long
-    return tuple([_NOTHING if cell is None else cell for cell in cells])
+    """Convert a frozen dataclass to a row for cliff."""
+    cells = [getattr(value, name) for name in value.__slots__]  # dataclasses.astuple() is ten times slower
+    return tuple([_EMPTY_CELL if cell is None else cell for cell in cells])
 
 
 def rows(records: Iterable[model.Record]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """Records as cliff wants a listing: column names, and a tuple per row."""
+    """Convert records to a listing for cliff: column names, and a tuple for each row."""
     return COLUMNS, [row(record) for record in records]
 
 
 def labels(text: str) -> list[str]:
-    """The argument ``LABEL[,LABEL…]``.
+    """Parse the argument ``LABEL[,LABEL…]``.
 
     :raises InvalidRequest: a label is empty
     """
     found = [label.strip() for label in text.split(",")]
     if not all(found):
         raise exception.InvalidRequest(
-            what="labels", value=text, reason="a label is empty", remedy="Write LABEL[,LABEL…], for example 4GB,SMALL."
+            what="labels", value=text, reason="a label is empty", remedy="Write LABEL[,LABEL…], for example 4GB,SMALL"
         )
     return found
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """What argparse is to read a number from `low` to `high` with."""
+    """Return a parser of numbers between `low` and `high` for argparse."""
 
     def read(text: str) -> int:
         try:
@@ -116,35 +115,41 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
         except ValueError:
             number = low - 1
         if not low <= number <= high:
-            raise argparse.ArgumentTypeError(f"'{exception.shorten(text)}' is not a whole number from {low} to {high}")
+            raise argparse.ArgumentTypeError(
+                f"'{exception.shorten(text)}' is not a whole number between {low} and {high}"
+            )
         return number
 
     return read
 
 
 def add_claim_arguments(parser: argparse.ArgumentParser) -> None:
-    """The labels and the NUMA node of a claim."""
-    parser.add_argument("labels", metavar="LABEL[,LABEL…]", help="one label per device, in the order of the devices")
+    """Add the labels and the NUMA node of a claim."""
     parser.add_argument(
-        "--numa-node", type=int, metavar="N", help="host NUMA node to prefer (default: as few nodes as possible)"
+        "labels", metavar="LABEL[,LABEL…]", help="one label for each device, in the order of the devices"
+    )
+    parser.add_argument(
+        "--numa-node", type=int, metavar="N", help="preferred NUMA node of the host (default: use the fewest nodes)"
     )
 
 
 def add_connect_argument(parser: argparse.ArgumentParser) -> None:
-    """Which libvirt."""
-    parser.add_argument("--connect", metavar="URI", help="libvirt to use (default: the host's own daemon)")
+    """Add the URI of libvirt."""
+    parser.add_argument("--connect", metavar="URI", help="libvirt URI (default: the host's own daemon)")
 
 
 def add_release_arguments(parser: argparse.ArgumentParser) -> None:
-    """How to release."""
-    parser.add_argument("--wait", action="store_true", help="return when they are wiped")
-    parser.add_argument("--dry-run", action="store_true", help="only list what would be released, and so be lost")
+    """Add the options of a release."""
+    parser.add_argument("--wait", action="store_true", help="wait until the namespaces are wiped")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only list the namespaces that would be released and erased"
+    )
 
 
 def release(
     cmd: command.Command, parsed_args: argparse.Namespace, pool: Pool, owner: str, uuids: Sequence[str] | None
 ) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """Release, and wipe: here and now with ``--wait``, else in the background. What `release` returns is listed."""
+    """Release namespaces, wipe them (in the background without ``--wait``), and list the result."""
     if parsed_args.dry_run:
         return rows(pool.releasable(owner, uuids))
     released = [record.uuid for record in pool.release(owner, uuids) if record.uuid is not None]
@@ -158,15 +163,15 @@ def release(
 
 @contextlib.contextmanager
 def wipe_progress(cmd: command.Command) -> Iterator[wipes.OnProgress]:
-    """What to hand to a wipe: bars where standard error is a terminal, elsewhere a line per quarter with --verbose."""
+    """Show the progress of a wipe: bars on a terminal, otherwise a line for each quarter with --verbose."""
     stream = typing.cast("typing.TextIO", cmd.app.stderr)
     if not stream.isatty():
         yield wipes.ProgressLog()
         return
-    from rich import console, progress  # noqa: PLC0415  slow to import, and seldom needed
+    from rich import console, progress  # noqa: PLC0415  slow to import, and rarely needed
 
     with progress.Progress(
-        progress.TextColumn("{task.description}", markup=False),  # a namespace may be called "a[/b]"
+        progress.TextColumn("{task.description}", markup=False),  # a name such as "a[/b]" is not markup
         progress.BarColumn(),
         progress.DownloadColumn(binary_units=True),
         progress.TransferSpeedColumn(),

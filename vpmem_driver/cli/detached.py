@@ -1,4 +1,4 @@
-"""Starting a wipe that continues after the command has ended."""
+"""Start a wipe that continues after the command has ended."""
 
 import os
 import subprocess
@@ -8,11 +8,13 @@ from vpmem_driver import exception, interpreter
 
 
 def start_wipe(config_files: Iterable[str], uuids: Iterable[str]) -> None:
-    """Start ``vpmem wipe`` of `uuids` in a session of its own. The ledger shows its progress, for the next listing.
+    """Start ``vpmem wipe`` of `uuids` in a new session. The next listing shows its progress.
 
     :raises HostToolError: it could not be started; the namespaces stay dirty until ``vpmem wipe`` is run
     """
-    files = [os.path.abspath(os.path.expanduser(file)) for file in config_files]  # as oslo.config does, but here
+    files = [
+        os.path.abspath(os.path.expanduser(file)) for file in config_files
+    ]  # as in oslo.config, before the working directory changes
     words = ["--quiet", *(word for file in files for word in ("--config-file", file))]
     words += ["wipe", *(word for uuid in uuids for word in ("--namespace", uuid))]
     try:
@@ -27,8 +29,8 @@ def start_wipe(config_files: Iterable[str], uuids: Iterable[str]) -> None:
         )
     except OSError as error:
         raise exception.HostToolError(
-            what="Starting the wipe in the background",
-            reason=error.strerror or error,
-            remedy="The namespaces are released and dirty; run 'vpmem wipe'.",
+            what="Starting the background wipe",
+            reason=error.strerror or str(error),
+            remedy="The namespaces are released and dirty. Run 'vpmem wipe'",
         ) from error
-    process.returncode = 0  # it outlives this process: without this Popen warns that nobody waits for it
+    process.returncode = 0  # prevents the warning of Popen: the wipe outlives this process

@@ -1,4 +1,4 @@
-"""vpmem domain detach."""
+"""The command ``vpmem domain detach``."""
 
 import argparse
 
@@ -9,13 +9,12 @@ from vpmem_driver.cli import commands
 
 
 class DomainDetach(commands.Command, lister.Lister):
-    """Take all of a domain's namespaces out of its definition and release them. Its bytes in them are lost.
+    """Remove all namespaces of a domain from its definition and release them. Their content is lost.
 
-    The domain must be shut off: a guest cannot give up persistent memory while it runs.
+    The domain must be shut off, because persistent memory cannot be removed from a running guest.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the domain."""
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem domain detach db1 --dry-run"
         parser.add_argument("domain", metavar="DOMAIN", help="name or uuid")
@@ -24,7 +23,6 @@ class DomainDetach(commands.Command, lister.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        """Detach."""
         pool = commands.app(self).pool(parsed_args.connect)
         domains = commands.app(self).domains(parsed_args.connect)
         with domains.connection() as connection:
@@ -35,9 +33,7 @@ class DomainDetach(commands.Command, lister.Lister):
                     owner=domain.UUIDString(), namespace="any namespace", reason="the ledger has none for it"
                 )
             if domains.is_running(domain):
-                raise exception.DomainRefused(
-                    domain=domain.name(), reason="it is running", remedy="Shut it down, then detach."
-                )
+                raise exception.DomainRefused(domain=domain.name(), reason="it is running", remedy="Shut it down first")
             if not parsed_args.dry_run:
                 definition = domains.definition(domain)
                 paths = guestxml.find(guestxml.identified(definition), grants)

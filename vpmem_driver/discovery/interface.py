@@ -1,7 +1,7 @@
-"""The contract of discovery: where namespaces come from. Reading only; nothing on the host is changed.
+"""The interface of discovery, which reads the namespaces of the host and changes nothing.
 
-What the two views of the host's NVDIMM bus, ndctl and sysfs, have to say alike is here too, so that they cannot differ.
-So are the bounds of what a host can have: whatever a source says, no other number reaches the ledger.
+This module also has the code that ndctl and sysfs, the two views of the NVDIMM bus, must share, and the bounds of valid
+numbers: no number outside them reaches the ledger, whatever a source reports.
 """
 
 import abc
@@ -16,13 +16,13 @@ import msgspec
 
 from vpmem_driver import exception, model
 
-#: Alignment of a device-dax namespace when nothing tells it: a huge page, the kernel's own default on x86-64 and, with
+#: Alignment of a device-dax namespace if no source reports it: a huge page, the kernel's default on x86-64 and, with
 #: 4 KiB pages, on arm64 (Linux 6.1, drivers/nvdimm/pfn_devs.c, nd_pfn_default_alignment()).
 DEFAULT_ALIGN = 2 << 20
 
 #: Linux has at most this many NUMA nodes: CONFIG_NODES_SHIFT is 10 or less (Linux 6.1, arch/*/Kconfig).
 MAX_NODES = 1024
-#: Sizes are less than this, each and all together: x86-64, and arm64 with LPA2, address 52 bits.
+#: Upper bound of each size and of their sum: x86-64, and arm64 with LPA2, address 52 bits.
 SIZE_LIMIT = 1 << 52
 
 _NODES = frozenset([None, *range(MAX_NODES)])
@@ -30,49 +30,49 @@ _NODES = frozenset([None, *range(MAX_NODES)])
 _ALIGNS = frozenset(1 << bits for bits in range(12, 31))
 
 _OTHER_MODES = {
-    "fsdax": "its mode is fsdax: it can be used through discovery = directory, or be made anew as devdax",
-    "system-ram": "its device is in mode system-ram; 'daxctl reconfigure-device --mode=devdax' gives it back",
+    "fsdax": "its mode is fsdax; use it with discovery = directory, or create it again as devdax",
+    "system-ram": "its device is in mode system-ram; 'daxctl reconfigure-device --mode=devdax' changes it back",
 }
-#: Characters of a number in a message: all of one that fits 64 bits.
-_SHORT = 18
+#: Most characters of a number in a message; enough for 64 bits.
+_MAX_DIGITS = 18
 _NIL_UUID = "00000000-0000-0000-0000-000000000000"
 _UUID = re.compile("[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}")
 
 
 class Discovery(abc.ABC):
-    """One source of namespaces. An instance may be used for the life of a process and from several threads."""
+    """A source of namespaces. An instance may live as long as the process and be used from several threads."""
 
     #: the value of [vpmem] discovery that selects it
     name: str
 
     @abc.abstractmethod
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        """Every namespace of the host now, usable or not, in a stable order.
+        """List the namespaces that the host has now, usable or not, in a stable order.
 
-        :returns: usable ones have uuid, name, device and a positive size; the others say why in ``unusable``
-        :raises DiscoveryFailed: the host could not be read or said what cannot be understood
+        :returns: usable ones have uuid, name, device and a positive size; the others have the reason in ``unusable``
+        :raises DiscoveryFailed: the host could not be read, or its answer could not be parsed
         """
 
     @abc.abstractmethod
     def options(self) -> dict[str, str]:
-        """What :func:`vpmem_driver.discovery.make` needs, beside the name, to make another one like it."""
+        """Return the options for :func:`vpmem_driver.discovery.make` to create an equal discovery."""
 
     @abc.abstractmethod
     def identity_of(self, fd: int) -> str | None:
-        """The uuid of the namespace whose device or file `fd` is open on, whatever path led to it.
+        """Return the uuid of the namespace whose device or file is open as `fd`, independent of its path.
 
-        It tells what `fd` is, not whether that namespace is usable, or still one of :meth:`namespaces`.
+        The namespace need not be usable, or still be one of :meth:`namespaces`.
 
-        :returns: None when it is no namespace of this kind, or the host does not tell
-        :raises OSError: the host could not be asked
-        :raises DiscoveryFailed: the host cannot answer
+        :returns: None if it is not a namespace of this kind, or its uuid cannot be determined
+        :raises OSError: the host could not be read
+        :raises DiscoveryFailed: the host lacks the required function
         """
 
     def find(self, uuid: str) -> model.Namespace:
-        """The namespace of that identity as it is now: this is how a path is looked up at the moment of use.
+        """Return the current state of one namespace. Call it each time a device path is needed.
 
         :raises DiscoveryFailed: see :meth:`namespaces`
-        :raises NamespaceMissing: it is not there, or not usable
+        :raises NamespaceMissing: it does not exist or is unusable
         """
         for namespace in self.namespaces():
             if namespace.uuid == uuid and namespace.unusable is None:
@@ -81,20 +81,20 @@ class Discovery(abc.ABC):
 
 
 def check(source: str, found: Iterable[model.Namespace]) -> tuple[model.Namespace, ...]:
-    """What `source` found, sorted by name and uuid, without what cannot be.
+    """Sort the namespaces that `source` found by name and uuid, and correct impossible values.
 
-    A size or alignment that no host can have makes a namespace unusable; such a NUMA node is unknown. Namespaces that
-    share a uuid (a copied image) are unusable, all of them. A name that cannot be printed is escaped.
+    An impossible size or alignment makes a namespace unusable; an impossible NUMA node becomes None. All namespaces
+    that share a uuid (a copied image) are unusable. A name that cannot be printed is escaped.
 
-    :raises DiscoveryFailed: the sizes add up to more than a host can have
+    :raises DiscoveryFailed: the sum of the sizes is impossible
     """
     namespaces = sorted(map(_corrected, found), key=_order)
     total = sum([ns.size for ns in namespaces])
     if total >= SIZE_LIMIT:
         raise exception.DiscoveryFailed(
             source=source,
-            reason=f"the sizes of {len(namespaces)} namespaces add up to {total} bytes, and no host has {SIZE_LIMIT}",
-            remedy="Compare 'ndctl list' with what was set up, and look at the kernel log.",
+            reason=f"{len(namespaces)} namespaces have {total} bytes in total; the maximum is {SIZE_LIMIT}",
+            remedy="Compare 'ndctl list' with your setup, and check the kernel log",
         )
     uuids = [ns.uuid for ns in namespaces]
     if len(set(uuids)) == len(uuids):
@@ -109,7 +109,7 @@ def check(source: str, found: Iterable[model.Namespace]) -> tuple[model.Namespac
 
 
 def _corrected(namespace: model.Namespace) -> model.Namespace:
-    """`namespace` without what it cannot have, which is why it is unusable."""
+    """Return `namespace` without impossible values, and with the reason why it is unusable."""
     name, size, device = namespace.name or "", namespace.size, namespace.device or ""
     good_size, good_align = 0 <= size < SIZE_LIMIT, namespace.align in _ALIGNS
     good_node = namespace.numa_node in _NODES
@@ -117,11 +117,11 @@ def _corrected(namespace: model.Namespace) -> model.Namespace:
         return namespace
     fault = None
     if not good_size:
-        fault = f"its size, {_short(size)}, is not from 0 to {SIZE_LIMIT}"
+        fault = f"its size {_short(size)} is not between 0 and {SIZE_LIMIT}"
     elif not good_align:
-        fault = f"its alignment, {_short(namespace.align)}, is not a power of two from {min(_ALIGNS)} to {max(_ALIGNS)}"
+        fault = f"its alignment {_short(namespace.align)} is not a power of two from {min(_ALIGNS)} to {max(_ALIGNS)}"
     elif not device.isprintable():
-        fault = "its path has characters that cannot be printed"
+        fault = "its path contains unprintable characters"
     return msgspec.structs.replace(
         namespace,
         name=namespace.name if name.isprintable() else ascii(name)[1:-1],
@@ -134,9 +134,9 @@ def _corrected(namespace: model.Namespace) -> model.Namespace:
 
 
 def _short(number: int) -> str:
-    """In hexadecimal, which Python writes however long it is, and not all of a long one."""
+    """Format in hexadecimal, which Python can do for any length, and cut a long number."""
     text = f"{number:#x}"
-    return text if len(text) <= _SHORT else f"{text[:_SHORT]}…"
+    return text if len(text) <= _MAX_DIGITS else f"{text[:_MAX_DIGITS]}…"
 
 
 def _order(namespace: model.Namespace) -> tuple[str, str, str]:
@@ -144,7 +144,7 @@ def _order(namespace: model.Namespace) -> tuple[str, str, str]:
 
 
 def canonical_uuid(text: str | None) -> str | None:
-    """`text`, which ndctl or the kernel printed, as an identity; None when it is none: no uuid, or an empty slot's."""
+    """Return the uuid that ndctl or the kernel printed in lower case; None if it is malformed or of an empty slot."""
     if text is None or text == _NIL_UUID or not _UUID.fullmatch(text):
         return None
     return text.lower()
@@ -162,37 +162,36 @@ def why_unusable(
     uuid: str | None,
     size: int,
 ) -> str | None:
-    """Why a namespace of the NVDIMM bus cannot be given to a guest, None when it can.
+    """Return why a namespace of the NVDIMM bus cannot be given to a guest; None if it can.
 
-    :param dev: what the kernel calls it, ``namespace0.0``
+    :param dev: its name in the kernel, ``namespace0.0``
     :param enabled: whether a driver is bound to it, or to the dax, pfn or btt device that claims it
     :param mode: see :class:`vpmem_driver.model.Namespace`
-    :param devices: how many dax devices it has
-    :param device: the name of the one that it should have, ``dax0.0``
-    :param device_enabled: whether a driver is bound to that one
+    :param devices: number of its dax devices
+    :param device: name of its only dax device, ``dax0.0``
+    :param device_enabled: whether a driver is bound to that device
     """
     if not enabled:
-        # While it is disabled the kernel does not tell what it was made as: its mode would be a wrong reason.
+        # The kernel does not report the real mode of a disabled namespace, so the mode would be a wrong reason.
         return f"it is disabled; 'ndctl enable-namespace {dev}' enables it"
     if mode != "devdax":
-        return _OTHER_MODES.get(mode, f"its mode is {mode}: a guest can only be given devdax")
+        return _OTHER_MODES.get(mode, f"its mode is {mode}; guests need devdax")
     if devices > 1:
         return f"it is split into {devices} devices"
     if not device:
         return "it has no device"
     if not device_enabled:
         return f"its device is disabled; 'daxctl enable-device {device}' enables it"
-    return None if size > 0 and uuid and name else _lacking(uuid, size)
+    return None if size > 0 and uuid and name else _why_incomplete(uuid, size)
 
 
 def uuid_of_dax(fd: int, sysfs_root: str) -> str | None:
-    """The uuid of the namespace of the NVDIMM bus that the device-dax `fd` is open on, as sysfs tells it by number.
+    """Return the uuid of the NVDIMM bus namespace whose device-dax is open as `fd`, from sysfs by device number.
 
-    The parent of the device is what claims the namespace, and has its uuid: ``…/region0/dax0.0/dax0.0`` on the bus
-    dax; class dax, which kernels up to 5.16 may have instead, puts ``dax`` in between (drivers/dax/bus.c, Linux 5.10
-    and 6.1).
+    The parent of the device claims the namespace and has its uuid: ``…/region0/dax0.0/dax0.0`` on the bus dax. Class
+    dax, which kernels up to 5.16 may have instead, has ``dax`` in between (drivers/dax/bus.c, Linux 5.10 and 6.1).
 
-    :returns: None when it is no character device, or sysfs does not tell
+    :returns: None if it is not a character device, or sysfs has no uuid for it
     """
     status = os.fstat(fd)
     if not stat.S_ISCHR(status.st_mode):
@@ -205,16 +204,16 @@ def uuid_of_dax(fd: int, sysfs_root: str) -> str | None:
     return None
 
 
-def _lacking(uuid: str | None, size: int) -> str:
+def _why_incomplete(uuid: str | None, size: int) -> str:
     if size <= 0:
         return "its size is 0"
     if not uuid:
         return "it has no uuid"
-    return "it has no name; 'ndctl create-namespace --name' gives one to a new namespace"
+    return "it has no name; create it with 'ndctl create-namespace --name'"
 
 
 def read_node(path: str) -> int | None:
-    """The NUMA node in a ``numa_node`` or ``target_node`` file of sysfs; None when the file is not there or says -1."""
+    """Read a ``numa_node`` or ``target_node`` file of sysfs; None if it does not exist or contains -1."""
     try:
         with open(path, encoding="ascii") as file:
             node = int(file.read())

@@ -1,11 +1,11 @@
-"""Namespaces as the kernel shows them in sysfs: what ndctl tells, without ndctl and without root.
+"""Discovery in sysfs, with the same results as ndctl, but without ndctl and without root.
 
-A namespace of region N, ``bus/nd/devices/namespaceN.M``, is claimed by a holder beside it; that of a devdax one is
-``daxN.K`` (K and M differ when they were not made in one order). Below the holder is the device that guests are given,
-which ``bus/dax/devices`` links to, with the driver that makes it a character device or system RAM.
+A holder claims a namespace of region N, ``bus/nd/devices/namespaceN.M``, and is next to it. The holder of a devdax
+namespace is ``daxN.K`` (K and M differ if they were not created in the same order). Below the holder is the device for
+guests, which is linked in ``bus/dax/devices``, with the driver that makes it a character device or system RAM.
 
-Attributes are those of Linux 6.1: drivers/nvdimm/namespace_devs.c, pfn_devs.c and dax_devs.c, drivers/dax/bus.c. The
-bus ``dax`` came with Linux 5.1, its attribute align with 5.10.
+The attributes are those of Linux 6.1: drivers/nvdimm/namespace_devs.c, pfn_devs.c and dax_devs.c, drivers/dax/bus.c.
+The bus ``dax`` exists since Linux 5.1, its attribute align since 5.10.
 """
 
 import errno
@@ -15,15 +15,15 @@ import re
 from vpmem_driver import exception, model
 from vpmem_driver.discovery import interface
 
-#: The modes of a namespace and what ndctl calls them (ndctl 76.1: ndctl_namespace_get_mode() in ndctl/lib/libndctl.c).
+#: Modes of a namespace in sysfs and in ndctl (ndctl 76.1: ndctl_namespace_get_mode() in ndctl/lib/libndctl.c).
 _MODES = {"dax": "devdax", "memory": "fsdax", "safe": "sector", "raw": "raw"}
 
-#: What the kernel calls a device that claims a namespace: ``dax0.1``, ``pfn0.0``, ``btt1.2``.
+#: Name of a device that claims a namespace: ``dax0.1``, ``pfn0.0``, ``btt1.2``.
 _DEVICE = re.compile(r"[a-z]+[0-9]+\.[0-9]+", re.ASCII)
 
-_REMEDY = "Look at the kernel log, or set [vpmem] discovery = ndctl."
+_REMEDY = "Check the kernel log, or set [vpmem] discovery = ndctl"
 
-#: What reading an attribute fails with when a device has no value for it now, or is gone.
+#: Errors of reading an attribute if the device has no value for it now, or no longer exists.
 _NO_VALUE = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
 
 #: names of the dax devices below ``region0/dax0.0``
@@ -33,7 +33,7 @@ _Devices = dict[str, list[str]]
 class SysfsDiscovery(interface.Discovery):
     """Reads sysfs.
 
-    :param root: where it is mounted
+    :param root: its mount point
     """
 
     name = "sysfs"
@@ -44,15 +44,13 @@ class SysfsDiscovery(interface.Discovery):
         self._dax = f"{root}/bus/dax/devices/"
 
     def options(self) -> dict[str, str]:
-        """The root, where that is not ``/sys``."""
         return {} if self._root == "/sys" else {"root": self._root}
 
     def identity_of(self, fd: int) -> str | None:
-        """See :meth:`.interface.Discovery.identity_of`."""
         return interface.uuid_of_dax(fd, self._root)
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        """See :meth:`.interface.Discovery.namespaces`. Empty slots are left out."""
+        """See :meth:`.interface.Discovery.namespaces`. Empty slots are skipped."""
         slots = [dev for dev in self._listed() if dev.startswith("namespace")]
         devices = self._devices()
         nodes: dict[str, int | None] = {}
@@ -64,8 +62,8 @@ class SysfsDiscovery(interface.Discovery):
             return os.listdir(self._nd)
         except FileNotFoundError as exc:
             raise _failed(
-                f"there is no {self._nd}: the kernel found no NVDIMM and has no driver for one loaded",
-                "Look at the firmware's settings and the kernel log, or set [vpmem] discovery = directory.",
+                f"{self._nd} does not exist: the kernel found no NVDIMM or has not loaded its driver",
+                "Check the firmware settings and the kernel log, or set [vpmem] discovery = directory",
             ) from exc
         except OSError as exc:
             raise _unreadable(self._nd, exc) from exc
@@ -126,17 +124,17 @@ class SysfsDiscovery(interface.Discovery):
 
 
 def _node(path: str) -> int | None:
-    """Read once per region: the kernel gives a namespace the node of its region (drivers/nvdimm/bus.c)."""
+    """Read the node of a region, which is the node of its namespaces (drivers/nvdimm/bus.c)."""
     node = interface.read_node(path + "numa_node")
     return interface.read_node(path + "target_node") if node is None else node
 
 
 def _read(path: str) -> str:
-    """An attribute's text, empty where it has none."""
+    """Return the text of an attribute, empty if it has no value."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            # Not stripped: ndctl takes off one line feed only, and a name may end with a blank.
+            # Remove only one line feed, like ndctl: a name may end with a blank.
             return os.read(fd, 4096).decode("utf-8", "replace").removesuffix("\n")
         finally:
             os.close(fd)
@@ -147,15 +145,15 @@ def _read(path: str) -> str:
 
 
 def _holder(path: str) -> str:
-    """The device of the bus that claims a namespace, empty where none does."""
+    """Return the device that claims a namespace, empty if none does."""
     text = _read(path)
     if text and not _DEVICE.fullmatch(text):
-        raise _failed(f"{path} cannot be read (it holds no name of a device)", _REMEDY)
+        raise _failed(f"{path} does not contain the name of a device", _REMEDY)
     return text
 
 
 def _number(path: str) -> int:
-    """An attribute's number, 0 where it has none."""
+    """Return the number in an attribute, 0 if it has no value."""
     text = _read(path)
     try:
         return int(text, 0) if text else 0
@@ -164,7 +162,7 @@ def _number(path: str) -> int:
 
 
 def _link(path: str) -> str:
-    """Where a symbolic link leads, empty where there is none."""
+    """Return the target of a symbolic link, empty if the link does not exist."""
     try:
         return os.readlink(path)
     except OSError as exc:
@@ -174,7 +172,7 @@ def _link(path: str) -> str:
 
 
 def _unreadable(path: str, exc: OSError | ValueError) -> exception.DiscoveryFailed:
-    reason = exc.strerror if isinstance(exc, OSError) else "it holds no number"
+    reason = exc.strerror if isinstance(exc, OSError) else "it is not a number"
     return _failed(f"{path} cannot be read ({reason})", _REMEDY)
 
 

@@ -1,4 +1,4 @@
-"""Domain XML as a document: parsing, printing, and placing elements on lines of their own."""
+"""Parse and print domain XML, and insert and remove indented elements."""
 
 import re
 
@@ -7,7 +7,7 @@ from lxml import etree
 from vpmem_driver import exception
 from vpmem_driver.guestxml.values import DUMP, PARSER
 
-# Comments, processing instructions and white space are all that may stand before a root element or a doctype.
+# Only comments, processing instructions and white space may precede a root element or a doctype.
 _PROLOG = re.compile(r"(?:[\s\ufeff]|<\?.*?\?>|<!--.*?-->)*+", re.DOTALL)
 _DECLARATION = re.compile(r"\A\ufeff?<\?xml\s.*?\?>\s*", re.DOTALL)
 
@@ -18,13 +18,13 @@ def _prolog(domain_xml: str) -> str:
 
 
 def parse(domain_xml: str) -> etree._Element:
-    """The ``<domain>`` element.
+    """Parse the ``<domain>`` element.
 
-    :raises InvalidDomainXML: the text is no domain, or has a document type
+    :raises InvalidDomainXML: the text is not a domain, or has a document type
     """
     if domain_xml.startswith("<!DOCTYPE", len(_prolog(domain_xml))):
         raise exception.InvalidDomainXML(
-            reason="it has a document type, which can pull in other files", remedy="Take the <!DOCTYPE …> out."
+            reason="it has a document type, which can include other files", remedy="Remove <!DOCTYPE …>"
         )
     try:
         domain = etree.fromstring(domain_xml.encode(), PARSER)
@@ -36,7 +36,7 @@ def parse(domain_xml: str) -> etree._Element:
 
 
 def write(domain: etree._Element, original: str) -> str:
-    """The document as text, with what `original` has before and after the root element."""
+    """Return the document as text, with everything that `original` has before and after the root element."""
     head = _DECLARATION.sub("", _prolog(original), count=1)
     nodes = [domain, *domain.itersiblings()]
     end = original[len(original.rstrip()) :]
@@ -44,12 +44,12 @@ def write(domain: etree._Element, original: str) -> str:
 
 
 def insert(parent: etree._Element, index: int, element: etree._Element) -> None:
-    """Put it on a line of its own where the document has lines."""
+    """Insert an element on its own line if the document is indented."""
     first, before = parent.text, parent[index - 1].tail if index else parent.text
     parent.insert(index, element)
     if _is_blank(before):
         element.tail = before
-        if index and index == len(parent) - 1:  # what was before is the closing tag's indentation
+        if index and index == len(parent) - 1:  # `before` is the indentation of the closing tag
             parent[index - 1].tail = first
     if first and _is_blank(first) and "\n" in first:
         depth = sum(1 for _ in element.iterancestors())
@@ -58,7 +58,7 @@ def insert(parent: etree._Element, index: int, element: etree._Element) -> None:
 
 
 def remove(element: etree._Element) -> None:
-    """The inverse of :func:`insert`."""
+    """Remove an element and its indentation: the inverse of :func:`insert`."""
     previous, tail = element.getprevious(), element.tail
     if (parent := element.getparent()) is not None:
         parent.remove(element)

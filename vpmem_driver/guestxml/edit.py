@@ -1,4 +1,4 @@
-"""Edits of a domain: adding, removing, refreshing and re-pointing its memory devices."""
+"""Edit the XML of a domain: add, remove, update and replace its memory devices."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -23,20 +23,20 @@ from vpmem_driver.sizes import KIB, LABEL_SIZE
 
 
 def devices(domain_xml: str) -> tuple[MemoryDevice, ...]:
-    """All nvdimm devices of a domain, in document order.
+    """Return all nvdimm devices of a domain, in document order.
 
-    :raises InvalidDomainXML: the text is no domain, or a device cannot be read
+    :raises InvalidDomainXML: the text is not a domain, or a device cannot be parsed
     """
     return tuple(MemoryDevice.from_element(element) for element in _nvdimms(document.parse(domain_xml)))
 
 
 def guest_node(domain: etree._Element, host_node: int | None) -> int:
-    """The guest cell that ``<numatune>`` pins to a host node; 0 when none is, or when the node is not known.
+    """Return the guest cell that ``<numatune>`` pins to a host node; 0 if there is none or the node is unknown.
 
-    Of several, the cell that may use the fewest nodes, then the lowest.
+    If there are several, return the cell with the fewest nodes, then the lowest cell.
 
     :param domain: a ``<domain>`` element
-    :raises InvalidDomainXML: a ``<memnode>`` that cannot be read
+    :raises InvalidDomainXML: a ``<memnode>`` cannot be parsed
     """
     pinned = []
     for memnode in domain.iterfind("numatune/memnode"):
@@ -47,7 +47,7 @@ def guest_node(domain: etree._Element, host_node: int | None) -> int:
 
 
 def check(domain_xml: str) -> None:
-    """Whether :func:`add` can give this domain devices at all; to be asked before any are claimed for it.
+    """Verify that :func:`add` can add devices to this domain. Call it before claiming any for it.
 
     :raises InvalidDomainXML: see :func:`add`
     """
@@ -61,15 +61,15 @@ def check(domain_xml: str) -> None:
 
 
 def add(domain_xml: str, grants: Sequence[model.Grant], *, label_size: int = LABEL_SIZE) -> str:
-    """The domain with a device for each grant, in that order, behind the memory devices that it has.
+    """Add a device for each grant, in that order, after the existing memory devices.
 
-    ``<maxMemory>`` is made or raised to cover the domain's cells, its memory devices of whatever model and the new
-    ones, with a slot for each; what is larger stays. ``<memory>`` becomes the sum of cells and devices, as libvirt's
-    QEMU driver makes it (virDomainDefPostParseMemory), since other drivers believe it; ``<currentMemory>`` stays.
+    ``<maxMemory>`` is created or raised to cover the domain's cells, all its memory devices and the new ones, with a
+    slot for each; larger values are kept. ``<memory>`` becomes the sum of cells and devices, as in libvirt's QEMU
+    driver (virDomainDefPostParseMemory), because other drivers use it unchanged. ``<currentMemory>`` does not change.
 
-    :raises InvalidDomainXML: no domain, or one without guest NUMA cells, which libvirt refuses, or without ACPI, which
-        QEMU refuses at start. Neither is added unasked: both change the hardware that the guest knows
-    :raises DomainRefused: the domain has a device with that path already, which libvirt would not mind
+    :raises InvalidDomainXML: the text is not a domain, has no guest NUMA cells (libvirt refuses it), or has no ACPI
+        (QEMU refuses to start it). They are not added automatically, because both change the guest's hardware
+    :raises DomainRefused: the domain already has a device with that path, which libvirt would accept
     :raises NamespaceMissing, InvalidRequest: see :func:`device_for`
     """
     domain = document.parse(domain_xml)
@@ -89,13 +89,13 @@ def add(domain_xml: str, grants: Sequence[model.Grant], *, label_size: int = LAB
 
 
 def remove(domain_xml: str, paths: Collection[str]) -> str:
-    """The domain without the nvdimm devices that have these source paths.
+    """Remove the nvdimm devices with these source paths from a domain.
 
-    A ``<maxMemory>`` with room to spare, in bytes or in slots, is the operator's and stays. One that fits exactly has
-    no room to lose: it goes on fitting, and goes when the last memory device does. So what :func:`add` made is undone.
-    ``<memory>`` shrinks; ``<currentMemory>`` stays, as libvirt caps it itself.
+    A ``<maxMemory>`` with spare bytes or slots was set by the operator and is kept. One that fits exactly shrinks with
+    the devices and is removed with the last memory device, which undoes :func:`add`. ``<memory>`` shrinks.
+    ``<currentMemory>`` does not change, because libvirt limits it.
 
-    :raises InvalidDomainXML: no domain
+    :raises InvalidDomainXML: the text is not a domain
     :raises DomainRefused: it has no nvdimm device with one of the paths; then none is removed
     """
     domain = document.parse(domain_xml)
@@ -117,22 +117,22 @@ def remove(domain_xml: str, paths: Collection[str]) -> str:
 
 
 def rewrite(domain_xml: str, replacement: Mapping[str, MemoryDevice]) -> str:
-    """The domain as a migration's destination has it: nvdimm devices on other paths, and the same to the guest.
+    """Change the device paths of a domain for the destination of a migration.
 
-    Only paths change. Size, alignment and pmem must be equal: libvirt compares these and the label
-    (virDomainMemoryDefCheckABIStability) and refuses a migration where they differ, and the next cold start makes them
-    anew from the destination's namespace. Cell, label, alias and address stay, whatever the replacement says.
+    Only paths change; the guest sees the same hardware. Size, alignment and pmem must be equal: libvirt compares these
+    and the label (virDomainMemoryDefCheckABIStability) and refuses a migration if they differ, and the next cold start
+    derives them from the destination's namespace. Cell, label, alias and address of the replacement are ignored.
 
-    :param replacement: by the source path in the document, the device on the destination
-    :raises InvalidDomainXML: no domain, or a device that cannot be read
+    :param replacement: device on the destination, by source path in the document
+    :raises InvalidDomainXML: the text is not a domain, or a device cannot be parsed
     :raises InvalidRequest: size, alignment or pmem differ
-    :raises DomainRefused: there is no nvdimm device with a path, or two devices would share one
+    :raises DomainRefused: it has no nvdimm device with a path, or two devices would share a path
     """
     domain = document.parse(domain_xml)
     if not replacement:
         return domain_xml
     found = [(element, device) for path, device in replacement.items() for element in _nvdimms(domain, path)]
-    for element, device in found:  # all are found before the first is changed: one's new path may be another's old one
+    for element, device in found:  # find all before changing any: a new path may be the old path of another device
         _require_same(MemoryDevice.from_element(element), device)
         child(element, "source/path").text = checked_path(device.path)
     _refuse_shared(domain, replacement.values())
@@ -140,28 +140,29 @@ def rewrite(domain_xml: str, replacement: Mapping[str, MemoryDevice]) -> str:
 
 
 def uuid(domain_xml: str) -> str:
-    """The domain's uuid, in lower case.
+    """Return the domain's uuid, in lower case.
 
-    :raises InvalidDomainXML: the text is no domain, or has none
+    :raises InvalidDomainXML: the text is not a domain, or has no uuid
     """
     return str(read(child(document.parse(domain_xml), "uuid"), read_text)).lower()
 
 
 def identified(domain_xml: str) -> list[tuple[MemoryDevice, str | None]]:
-    """All nvdimm devices of a domain, each with the uuid of the namespace that it says it is, or None.
+    """Return all nvdimm devices of a domain, each with the namespace uuid in its alias, or None.
 
     :raises InvalidDomainXML: see :func:`devices`
     """
     return [
-        (MemoryDevice.from_element(element), identity.told(element)) for element in _nvdimms(document.parse(domain_xml))
+        (MemoryDevice.from_element(element), identity.uuid_of(element))
+        for element in _nvdimms(document.parse(domain_xml))
     ]
 
 
 def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
-    """The domain with the devices of `grants` on their current paths; the alias of each names its namespace.
+    """Update the devices of `grants` to their current paths, and write the namespace uuid into each alias.
 
-    :raises InvalidDomainXML: no domain, or a device that cannot be read
-    :raises DomainRefused: it has no device for a grant, or two devices share a path, or would
+    :raises InvalidDomainXML: the text is not a domain, or a device cannot be parsed
+    :raises DomainRefused: it has no device for a grant, or two devices share a path, now or after the change
     :raises NamespaceMissing: a grant has no path now
     """
     domain = document.parse(domain_xml)
@@ -170,16 +171,16 @@ def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
     for grant in grants:
         if grant.uuid not in paths:
             raise _refused(
-                domain, f"it has no device for {grant.name} ({grant.uuid})", "'vpmem domain xml' writes one."
+                domain, f"it has no device for {grant.name} ({grant.uuid})", "Use 'vpmem domain xml' to create one"
             )
         if grant.device is None:
             raise exception.NamespaceMissing(namespace=grant.name)
         elements = _nvdimms(domain, paths[grant.uuid])
         if len(elements) > 1:
-            reason = f"{len(elements)} of its memory devices are on {paths[grant.uuid]}"
-            raise _refused(domain, reason, "Nothing was changed; remove all but one first.")
+            reason = f"{len(elements)} of its memory devices use {paths[grant.uuid]}"
+            raise _refused(domain, reason, "Nothing was changed. Remove all but one first")
         found.append((elements[0], grant.uuid, grant.device))
-    for element, uuid, path in found:  # all are found before the first is changed
+    for element, uuid, path in found:  # find all before changing any
         child(element, "source/path").text = checked_path(path)
         identity.mark(element, uuid)
     changed = [MemoryDevice.from_element(element) for element, _, _ in found]
@@ -188,13 +189,13 @@ def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
 
 
 def _nvdimms(domain: etree._Element, path: str | None = None) -> list[etree._Element]:
-    """The nvdimm devices, or those with a source path, of which there must be one."""
+    """Return the nvdimm devices, or those with this source path, of which there must be at least one."""
     found = {element: _path(element) for element in domain.iterfind("devices/memory[@model='nvdimm']")}
     if path is None:
         return list(found)
     if path not in found.values():
         known = ", ".join(str(other) for other in found.values()) or "none"
-        raise _refused(domain, f"it has no nvdimm device on {path}", f"Nothing was changed; it has: {known}.")
+        raise _refused(domain, f"it has no nvdimm device at {path}", f"Nothing was changed. It has: {known}")
     return [element for element, other in found.items() if other == path]
 
 
@@ -211,16 +212,16 @@ def _refuse_shared(domain: etree._Element, changed: Iterable[MemoryDevice]) -> N
     paths = [_path(element) for element in domain.iterfind("devices/memory")]
     for device in changed:
         if paths.count(device.path) > 1:
-            reason = f"another of its memory devices is on {device.path} already"
-            raise _refused(domain, reason, "Nothing was changed; remove the other one first.")
+            reason = f"another of its memory devices already uses {device.path}"
+            raise _refused(domain, reason, "Nothing was changed. Remove the other device first")
 
 
 def _require_same(device: MemoryDevice, replacement: MemoryDevice) -> None:
     for name in ("size", "align", "pmem"):
         old, new = getattr(device, name), getattr(replacement, name)
         if old != new:
-            reason = f"its {name} is {new}, and that of {device.path}, which the guest has, is {old}"
-            raise invalid("device", replacement.path, reason, "A guest can only move to a namespace like its own.")
+            reason = f"its {name} is {new}, but that of the guest's device {device.path} is {old}"
+            raise invalid("device", replacement.path, reason, "Use a namespace with the same size, align and pmem")
 
 
 def _require_numa_and_acpi(domain: etree._Element) -> None:
@@ -230,12 +231,12 @@ def _require_numa_and_acpi(domain: etree._Element) -> None:
         size = "…" if memory is None else read(memory, parse_size) // KIB
         cell = f"<cell id='0' cpus='0-{last}' memory='{size}' unit='KiB'/>"
         raise exception.InvalidDomainXML(
-            reason="it has no guest NUMA cell, which memory devices need",
-            remedy=f"Add <cpu><numa>{cell}</numa></cpu>, or several cells.",
+            reason="it has no guest NUMA cell, which memory devices require",
+            remedy=f"Add <cpu><numa>{cell}</numa></cpu>, or several cells",
         )
     if domain.find("features/acpi") is None and not is_ppc64(domain):
         raise exception.InvalidDomainXML(
-            reason="it has no ACPI, by which a guest finds its nvdimm", remedy="Add <features><acpi/></features>."
+            reason="it has no ACPI, which a guest needs to find its nvdimm", remedy="Add <features><acpi/></features>"
         )
 
 

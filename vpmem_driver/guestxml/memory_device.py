@@ -1,4 +1,4 @@
-"""One ``<memory model='nvdimm'>``: its fields, its XML, and the one that a namespace needs."""
+"""A ``<memory model='nvdimm'>`` device: its fields, its XML, and the device for a namespace."""
 
 import dataclasses
 import math
@@ -25,17 +25,17 @@ from vpmem_driver.guestxml.values import (
 )
 from vpmem_driver.sizes import GRANULE, KIB, LABEL_SIZE, PAGE, least_size
 
-#: The least that libvirt (virDomainMemoryTargetDefParseXML) and QEMU (MIN_NAMESPACE_LABEL_SIZE) take for a label.
+#: Minimum label size of libvirt (virDomainMemoryTargetDefParseXML) and QEMU (MIN_NAMESPACE_LABEL_SIZE).
 MIN_LABEL_SIZE = 128 * KIB
 
 
 class _Place(typing.NamedTuple):
-    """Where a field stands in ``<memory>``, and how its value is read and written.
+    """The location of a field in ``<memory>``, and how to read and write its value.
 
-    :ivar path: of the child element, or ``@`` and the name of an attribute
-    :ivar read: takes text and unit; raises ValueError
+    :ivar path: path of the child element, or ``@`` and the name of an attribute
+    :ivar read: takes text and unit, and raises ValueError
     :ivar write: returns the text
-    :ivar unit: of the written number
+    :ivar unit: unit of the written number
     """
 
     path: str
@@ -52,17 +52,17 @@ def _xml(
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryDevice:
-    """One ``<memory model='nvdimm'>``. Each field says where it stands in the XML; they are in XML's order.
+    """One ``<memory model='nvdimm'>``. Each field declares its location in the XML; fields are in the order of the XML.
 
-    What libvirt adds to a device, ``<alias>`` and ``<address>``, is not in here; the functions below leave it alone.
+    The ``<alias>`` and ``<address>`` that libvirt adds are not fields; the functions below do not change them.
 
-    :ivar access: shared, without which stores do not reach the device, or private
+    :ivar access: shared (required for stores to reach the device) or private
     :ivar path: device node or file on the host
-    :ivar align: bytes, what QEMU aligns its mapping to; None: the page size
-    :ivar pmem: whether QEMU may count on stores to be durable without msync
-    :ivar size: bytes of the device that are mapped, label included
+    :ivar align: alignment of QEMU's mapping in bytes; None: the page size
+    :ivar pmem: whether QEMU may assume that stores are durable without msync
+    :ivar size: bytes of the device that are mapped, including the label
     :ivar node: guest NUMA cell
-    :ivar label_size: bytes at the end that hold the guest's namespace labels; None: no label area
+    :ivar label_size: bytes at the end for the guest's namespace labels; None: no label area
     """
 
     access: typing.Literal["shared", "private"] | None = field(default=None, metadata=_xml("@access", read_access))
@@ -76,23 +76,23 @@ class MemoryDevice:
 
     @property
     def guest_size(self) -> int:
-        """Bytes that the guest sees: what the label leaves, rounded down to the alignment.
+        """Bytes that the guest sees: the size without the label, rounded down to the alignment.
 
-        So says nvdimm_prepare_memory_region in QEMU's hw/mem/nvdimm.c: a device that is aligned to 1 GiB and has a
-        label of 2 MiB loses a whole GiB.
+        See nvdimm_prepare_memory_region in QEMU's hw/mem/nvdimm.c. A device with an alignment of 1 GiB and a label of
+        2 MiB loses a whole GiB.
         """
         align = max(self.align or 0, PAGE)
         return max(self.size - (self.label_size or 0), 0) // align * align
 
     def to_xml(self) -> str:
-        """The element as text, without white space, as virDomainAttachDevice takes it.
+        """Return the element as text without white space, for virDomainAttachDevice.
 
-        :raises InvalidRequest: a size that is no whole number of KiB, or a path that XML cannot hold
+        :raises InvalidRequest: a size is not a multiple of 1 KiB, or XML cannot represent the path
         """
         return etree.tostring(self.to_element(), encoding="unicode")
 
     def to_element(self) -> etree._Element:
-        """The same as an lxml element that belongs to no document.
+        """Return an lxml element without a document.
 
         :raises InvalidRequest: see :meth:`to_xml`
         """
@@ -104,7 +104,7 @@ class MemoryDevice:
             if place.path.startswith("@"):
                 memory.set(place.path[1:], str(place.write(value)))
                 continue
-            element = _made(memory, place.path)
+            element = _child(memory, place.path)
             element.text = str(place.write(value)) or None
             if place.unit is not None:
                 element.set("unit", place.unit)
@@ -114,7 +114,7 @@ class MemoryDevice:
     def from_element(cls, element: etree._Element) -> "MemoryDevice":
         """Read a ``<memory model='nvdimm'>``.
 
-        :raises InvalidDomainXML: another model, no path, no size, or a value that cannot be read
+        :raises InvalidDomainXML: the model is different, path or size is missing, or a value cannot be parsed
         """
         if element.get("model") != "nvdimm":
             raise unreadable(element, f"model '{element.get('model')}' is not 'nvdimm'")
@@ -133,8 +133,8 @@ class MemoryDevice:
 _PLACES: dict[str, _Place] = {field.name: field.metadata["place"] for field in dataclasses.fields(MemoryDevice)}
 
 
-def _made(element: etree._Element, path: str) -> etree._Element:
-    """The element at `path` below `element`, made where it is not there."""
+def _child(element: etree._Element, path: str) -> etree._Element:
+    """Return the element at `path` below `element`, and create it if necessary."""
     for tag in path.split("/"):
         found = element.find(tag)
         element = etree.SubElement(element, tag) if found is None else found
@@ -142,23 +142,23 @@ def _made(element: etree._Element, path: str) -> etree._Element:
 
 
 def device_for(grant: model.Grant, *, node: int, label_size: int = LABEL_SIZE) -> MemoryDevice:
-    """The device for a namespace, on a guest cell.
+    """Return the device for a namespace, on a guest cell.
 
-    Its size is rounded down to the namespace's alignment, which a device-dax mapping must be a multiple of (check_vma
-    in Linux, drivers/dax/device.c), and to :data:`GRANULE`. libvirt would round up, and QEMU then not start: "backing
-    store size 0x… does not match 'size' option 0x…".
+    Its size is rounded down to :data:`GRANULE` and to the alignment of the namespace: a device-dax mapping must be a
+    multiple of it (check_vma in Linux, drivers/dax/device.c). libvirt would round up, and QEMU would then fail to
+    start: "backing store size 0x… does not match 'size' option 0x…".
 
     :param label_size: bytes; 0 for no label area
-    :raises NamespaceMissing: it has no device now
-    :raises NamespaceBusy: it is not wiped yet
-    :raises InvalidRequest: the label is too small, or the namespace is, for label and one unit of alignment
+    :raises NamespaceMissing: the namespace has no device now
+    :raises NamespaceBusy: the namespace is not wiped yet
+    :raises InvalidRequest: the label is too small, or the namespace too small for label and one unit of alignment
     """
     if grant.device is None:
         raise exception.NamespaceMissing(namespace=grant.name)
     if not grant.ready:
         raise exception.NamespaceBusy(namespace=grant.name)
     if 0 < label_size < MIN_LABEL_SIZE:
-        raise invalid("label size", label_size, f"it is less than {MIN_LABEL_SIZE} bytes", "Make it larger, or 0.")
+        raise invalid("label size", label_size, f"the minimum is {MIN_LABEL_SIZE} bytes", "Make it larger, or 0")
     unit = math.lcm(grant.align or 1, GRANULE)
     device = MemoryDevice(
         access="shared",
@@ -170,7 +170,7 @@ def device_for(grant: model.Grant, *, node: int, label_size: int = LABEL_SIZE) -
         label_size=label_size or None,
     )
     if not device.guest_size:
-        reason = f"{grant.size} bytes are too few for a label of {label_size} and an alignment of {grant.align}"
-        remedy = f"Make it {least_size(grant.align, label_size)} bytes or more, or align it to less."
+        reason = f"its {grant.size} bytes are too few for a label of {label_size} and an alignment of {grant.align}"
+        remedy = f"Use {least_size(grant.align, label_size)} bytes or more, or a smaller alignment"
         raise invalid("namespace", grant.name, reason, remedy)
     return device

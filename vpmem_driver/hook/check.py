@@ -1,4 +1,4 @@
-"""Whether a domain that libvirt is about to start comes to no namespaces but its own."""
+"""Check that a domain, before it starts, has paths only to its own namespaces."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ _MEMORY = "memory"
 
 
 def refusal(domain: str, xml: str) -> str | None:
-    """Why a domain must not be started; None when it may be. In doubt it must not.
+    """Return why a domain must not start; None if it may. In doubt it must not.
 
-    Where namespaces cannot be listed there is a doubt only about domains with memory devices. All others are started,
-    or each trouble with persistent memory would stop every domain of the host.
+    If the namespaces cannot be listed, only domains with memory devices are in doubt. All others may start: a fault of
+    persistent memory must not stop every domain of the host.
     """
     try:
         sources = guestxml.sources(xml)
@@ -28,7 +28,7 @@ def refusal(domain: str, xml: str) -> str | None:
             if has_memory:
                 raise
             return None
-        if has_memory or _lead_to(found, sources):
+        if has_memory or _any_leads_to(found, sources):
             with contextlib.closing(Pool.from_conf(options, source=source, leave_out_absent=True)) as pool:
                 check(domain, xml, pool, found)
     except (exception.VPMEMError, cfg.Error) as error:
@@ -36,40 +36,40 @@ def refusal(domain: str, xml: str) -> str | None:
     return None
 
 
-def _lead_to(found: Sequence[model.Namespace], sources: Sequence[guestxml.Source]) -> bool:
+def _any_leads_to(found: Sequence[model.Namespace], sources: Sequence[guestxml.Source]) -> bool:
     wanted = hostpaths.Wanted(namespace.device for namespace in found if namespace.device is not None)
     return any(wanted.reached_from(source.path) for source in sources)
 
 
 def check(domain: str, xml: str, pool: Pool, found: Sequence[model.Namespace]) -> None:
-    """Whether each path of a domain that leads to a namespace leads to one that the domain holds.
+    """Verify that each path of a domain to a namespace leads to a namespace that the domain holds.
 
-    Files and devices that are no namespaces of this host do not count; nor does the namespace that a device names, if
-    it is another host's. A domain from the time before the ledger holds nothing, and may have unknown namespaces.
+    Files and devices that are not namespaces of this host are ignored, and so is an alias that names a namespace of
+    another host. A domain that is older than the ledger holds nothing, and may use unknown namespaces.
 
-    :param found: what discovery sees now
-    :raises DomainRefused, NamespaceBusy, NamespaceMissing: one does not
+    :param found: namespaces that discovery finds now
+    :raises DomainRefused, NamespaceBusy, NamespaceMissing: a path leads to another namespace
     """
     rows = {row.uuid: row for row in pool.rows()}
-    places = _Places(rows, found)
-    for device, named in guestxml.identified(xml):
-        meant = rows.get(named or "")
-        if meant is not None and meant not in places.at(device.path):
-            now = places.device_of(meant) or "no path"
-            reason = f"its {meant.name} ({meant.uuid}) is at {now} now, and not at {device.path}"
-            raise exception.DomainRefused(domain=domain, reason=reason, remedy=f"'vpmem domain refresh {domain}'.")
+    locations = _Locations(rows, found)
+    for device, alias_uuid in guestxml.identified(xml):
+        row = rows.get(alias_uuid or "")
+        if row is not None and row not in locations.at(device.path):
+            now = locations.device_of(row) or "no path"
+            reason = f"its namespace {row.name} ({row.uuid}) is now at {now}, not at {device.path}"
+            raise exception.DomainRefused(domain=domain, reason=reason, remedy=f"Run 'vpmem domain refresh {domain}'")
     owner = guestxml.uuid(xml)
     holds = any(row.owner == owner for row in rows.values())
     for source in guestxml.sources(xml):
-        for row in places.at(source.path):
+        for row in locations.at(source.path):
             if row.owner == owner:
-                places.require_usable(domain, source, row)
+                locations.require_usable(domain, source, row)
             else:
                 _refuse(domain, owner, holds, source, row)
 
 
-class _Places:
-    """Where the ledger's namespaces are: what discovery finds, usable or not; else where they were last."""
+class _Locations:
+    """The device paths of the ledger's namespaces: from discovery, or the last known path of missing ones."""
 
     def __init__(self, rows: Mapping[str, Row], found: Sequence[model.Namespace]) -> None:
         known = [(ns, rows[ns.uuid]) for ns in found if ns.uuid is not None and ns.uuid in rows]
@@ -80,41 +80,41 @@ class _Places:
         self._wanted, self._wanted_last = hostpaths.Wanted(self._here), hostpaths.Wanted(self._last)
 
     def at(self, path: str) -> list[Row]:
-        """The namespaces that `path` leads to. The last path of one that is missing may lead to another one by now."""
+        """Return the namespaces that `path` leads to: those on the host, otherwise missing ones by their last path."""
         here = [self._here[device] for device in self._wanted.reached_from(path)]
         return here or [self._last[device] for device in self._wanted_last.reached_from(path)]
 
     def device_of(self, row: Row) -> str | None:
-        """The device of a namespace that can be used now."""
+        """Return the device of a namespace; None if it is missing or unusable."""
         found = self._found.get(row.uuid)
         return None if found is None or found.unusable is not None else found.device
 
     def require_usable(self, domain: str, source: guestxml.Source, row: Row) -> None:
-        """Whether the domain's own namespace is there, and ready for it."""
+        """Verify that the domain's own namespace is present, usable and wiped."""
         found = self._found.get(row.uuid)
         if found is None:
             raise exception.NamespaceMissing(namespace=row.name or row.uuid)
         if found.unusable is not None:
-            reason = f"{source.path} is its {row.name} ({row.uuid}), which cannot be used now: {found.unusable}"
-            raise exception.DomainRefused(domain=domain, reason=reason, remedy="Change that, then start it again.")
+            reason = f"its namespace {row.name} ({row.uuid}) at {source.path} is unusable: {found.unusable}"
+            raise exception.DomainRefused(domain=domain, reason=reason, remedy="Fix that, then start the domain again")
         if row.state is not model.State.CLAIMED:
             raise exception.NamespaceBusy(namespace=row.name or row.uuid)
 
 
 def _refuse(domain: str, owner: str, holds: bool, source: guestxml.Source, row: Row) -> None:
-    """Refuse a namespace that it does not hold, unless it is unknown and may be what it has had all the time."""
+    """Refuse a namespace that the domain does not hold, unless it is unknown and may belong to the domain."""
     is_memory = source.kind == _MEMORY
     if row.owner is not None:
-        whose = f"belongs to {row.owner}"
+        status = f"belongs to {row.owner}"
     elif row.state is model.State.UNKNOWN and not (holds and is_memory):
         return
     else:
-        whose = f"is {row.state} and unowned"
+        status = f"is {row.state} and unowned"
     if is_memory and holds:
-        remedy = f"'vpmem domain refresh {domain}'."
+        remedy = f"Run 'vpmem domain refresh {domain}'"
     elif is_memory and row.owner is None:
-        remedy = f"'vpmem adopt {owner} {row.name}' gives it what is in it; 'vpmem domain attach' an empty one."
+        remedy = f"To keep its content, run 'vpmem adopt {owner} {row.name}'; for a wiped one, 'vpmem domain attach'"
     else:
-        remedy = f"Take that <{source.kind}> out of its definition ('virsh edit {domain}')."
-    reason = f"{source.path} leads to {row.name} ({row.uuid}), which {whose}"
+        remedy = f"Remove that <{source.kind}> from its definition ('virsh edit {domain}')"
+    reason = f"{source.path} leads to namespace {row.name} ({row.uuid}), which {status}"
     raise exception.DomainRefused(domain=domain, reason=reason, remedy=remedy)

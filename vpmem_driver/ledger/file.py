@@ -1,6 +1,6 @@
-"""The SQLite file of the ledger: how it is made, opened and checked, transactions, and SQLite's errors.
+"""The SQLite file of the ledger: create, open and check it, run transactions, and convert SQLite's errors.
 
-What it contains, and every query, is in :mod:`vpmem_driver.ledger`.
+The tables and all queries are in :mod:`vpmem_driver.ledger`.
 """
 
 import contextlib
@@ -16,38 +16,38 @@ from vpmem_driver.ledger import check, lock, state_directory
 
 FILE_NAME = "ledger.sqlite3"
 
-#: The file whose lock a process holds while it writes to the ledger. It is empty, and stays where it is.
+#: The file that a process locks while it writes to the ledger. It is empty and is never deleted.
 LOCK_NAME = "ledger.lock"
 
-#: "vpme" in ASCII; `file(1)` and we recognise a ledger among other databases by it (PRAGMA application_id).
+#: "vpme" in ASCII (PRAGMA application_id). It distinguishes a ledger from other databases, also for `file(1)`.
 APPLICATION_ID = 0x76706D65
 
 _CORRUPT_REMEDY = (
-    "Keep a copy, then move it away: every namespace is then unknown, and is wiped before it is handed out; "
-    "what guests have must be adopted first. Or restore a backup, if nothing was claimed or released after it."
+    "Make a copy, then move the ledger away: every namespace is then unknown, and is wiped before it is claimed. Adopt "
+    "the namespaces of existing guests first. Or restore a backup, if nothing was claimed or released since"
 )
-_MEDIUM_REMEDY = "Look for errors of its medium in the kernel log, and at the disk quota of its user; then try again."
-_PERMISSION_REMEDY = "Check that [vpmem] state_path is on a writable filesystem and belongs to this user."
+_MEDIUM_REMEDY = "Check the kernel log for media errors, and the disk quota of its user, then try again"
+_PERMISSION_REMEDY = "Check that [vpmem] state_path is on a writable filesystem and belongs to this user"
 _REMEDIES = {
-    sqlite3.SQLITE_FULL: "Make room on its filesystem, then try again.",
+    sqlite3.SQLITE_FULL: "Free space on its filesystem, then try again",
     sqlite3.SQLITE_IOERR: _MEDIUM_REMEDY,
-    sqlite3.SQLITE_CONSTRAINT: "This is a defect of the program: please report it.",
+    sqlite3.SQLITE_CONSTRAINT: "This is a bug in vpmem_driver; please report it",
 }
-#: SQLITE_ERROR, too: our statements are right, so the schema in the file is not ours.
+#: This includes SQLITE_ERROR: the statements are correct, so the schema in the file must be wrong.
 _CORRUPT = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 
 Result = TypeVar("Result")
 
 
 class LedgerFile:
-    """An open ledger without its queries. One connection, used under a lock."""
+    """An open ledger file: one connection, used under a lock."""
 
     def __init__(self, state_path: str | os.PathLike[str], migrations: Sequence[str]) -> None:
-        """Open the ledger below `state_path`, or make it, private to one user; see :mod:`.state_directory`.
+        """Open the ledger in `state_path`, or create it, private to one user (:mod:`.state_directory`).
 
-        :param migrations: SQL scripts; the ledger's version is how many of them were run
-        :raises LedgerError: it cannot be made, opened or read, or another user can change it
-        :raises LedgerCorrupt: it is no ledger, or damaged
+        :param migrations: SQL scripts; the version of the ledger is the number of scripts that were run
+        :raises LedgerError: it cannot be created, opened or read, or another user can change it
+        :raises LedgerCorrupt: it is not a ledger, or damaged
         :raises LedgerVersion: a newer version of this package wrote it
         """
         self.path = pathlib.Path(state_path) / FILE_NAME
@@ -56,7 +56,7 @@ class LedgerFile:
         with contextlib.ExitStack() as opened:
             directory, self._write_lock = self._open_lock()
             opened.callback(self._write_lock.close)
-            self._acquire()  # no process finds a ledger that is half made
+            self._acquire()  # no other process sees an incomplete ledger
             self._db = self._open_database(directory)
             opened.callback(self._db.close)
             self._prepare()
@@ -64,18 +64,18 @@ class LedgerFile:
             self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Close the connection; what was committed stays."""
+        """Close the connection. Commits are kept."""
         self._opened.close()
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
-        """All that is done inside is one commit, durable on leaving, or nothing if an exception passes.
+        """Run the body as one transaction: commit durably at its end, or roll back on an exception.
 
-        Only one transaction of all threads and processes runs at a time. An automatic checkpoint is a part of it.
+        Only one transaction of all threads and processes runs at a time. It includes an automatic checkpoint.
 
-        :param durable: False leaves it to the next durable commit to write this one to the disk. For what may be lost
-            at a power loss because nobody has been told of it, such as a reservation.
-        :raises LedgerError: it could not be begun or committed; nothing was changed
+        :param durable: False leaves it to the next durable commit to write this one to disk. Use it for changes that
+            may be lost in a power failure because no caller has seen them, such as a reservation.
+        :raises LedgerError: it could not be started or committed; nothing was changed
         """
         with self._lock:
             self._acquire()
@@ -115,7 +115,7 @@ class LedgerFile:
             raise
 
     def _open_lock(self) -> tuple[os.stat_result, lock.WriteLock]:
-        """Make the directory and the lock's file, if they are not there; the directory's status and the lock."""
+        """Create the directory and the lock file if necessary. Return the directory's status and the lock."""
         lock_file = self.path.with_name(LOCK_NAME)
         try:
             directory = state_directory.prepare(self.path)
@@ -126,24 +126,24 @@ class LedgerFile:
             raise state_directory.error_of(self.path, error) from error
 
     def _open_database(self, directory: os.stat_result) -> sqlite3.Connection:
-        """Open the database, or make it. SQLite gives its -wal and -shm the owner and the mode of the database."""
+        """Open or create the database. SQLite gives its -wal and -shm files the owner and mode of the database."""
         self._require_room()
         try:
             if not os.path.lexists(self.path):
-                self._make(directory)
+                self._create(directory)
             state_directory.check_file(self.path, self.path, directory)
         except OSError as error:
             raise state_directory.error_of(self.path, error) from error
         return self._connect(self.path)
 
-    def _make(self, directory: os.stat_result) -> None:
-        """Make a new ledger under another name first: one that is empty was not left so by us, but is damaged."""
+    def _create(self, directory: os.stat_result) -> None:
+        """Create a new ledger under a temporary name, so that an empty file always means damage."""
         log = self.path.with_name(FILE_NAME + "-wal")
         if log.is_file():
             raise exception.LedgerCorrupt(
                 path=self.path,
-                reason="it is not there, but its write-ahead log is",
-                remedy=f"Bring it back. Or move {log} away, too: every namespace is then unknown.",
+                reason="it is missing, but its write-ahead log exists",
+                remedy=f"Restore it. Or also move {log} away: every namespace is then unknown",
             )
         draft = self.path.with_name(FILE_NAME + ".new")
         draft.unlink(missing_ok=True)
@@ -174,8 +174,8 @@ class LedgerFile:
         if version > len(self._migrations):
             raise exception.LedgerVersion(
                 path=self.path,
-                reason=f"it has version {version}; this program knows versions up to {len(self._migrations)}",
-                remedy="Use the newer vpmem_driver that wrote it.",
+                reason=f"it has version {version}; this program supports versions up to {len(self._migrations)}",
+                remedy="Use the newer vpmem_driver that wrote it",
             )
         self._refuse(self._fetch(check.STRUCTURE))
         self._execute("PRAGMA journal_mode = WAL")
@@ -185,7 +185,7 @@ class LedgerFile:
         self._refuse(self._fetch(check.CONTENT))
 
     def _version(self) -> int:
-        """The number of migrations that were run. Refuses a database that is not a ledger, whatever its version."""
+        """Return the number of migrations that were run. Refuse a database that is not a ledger."""
         ((version, application, tables),) = self._fetch(
             "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_master) "
             "FROM pragma_user_version, pragma_application_id"
@@ -195,7 +195,7 @@ class LedgerFile:
         return int(version)
 
     def _migrate(self, version: int) -> None:
-        """Run the migrations after `version`, all in one commit."""
+        """Run the migrations after `version` in one transaction."""
         with self._atomic():
             for number, script in list(enumerate(self._migrations, start=1))[version:]:
                 for statement in script.split(";\n"):
@@ -204,7 +204,7 @@ class LedgerFile:
             self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
     def _refuse(self, faults: list[tuple[Any, ...]]) -> None:
-        """Refuse a ledger in which a check has found `faults`."""
+        """Refuse the ledger if a check returned `faults`."""
         if faults and faults != check.NO_FAULT:
             raise self._corrupt(str(faults[0][0]))
 
@@ -213,11 +213,11 @@ class LedgerFile:
         return self._retry(lambda: self._db.execute(statement, values))
 
     def _fetch(self, statement: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
-        """Run a query; all its rows. A damaged row shows only when it is fetched."""
+        """Run a query and return all its rows. Fetching a damaged row raises an error."""
         return self._retry(lambda: self._db.execute(statement, values).fetchall())
 
     def _retry(self, call: Callable[[], Result]) -> Result:
-        """Call SQLite again for as long as another process, such as the sqlite3 program, is in the way."""
+        """Retry a call to SQLite while another process, such as the sqlite3 program, holds SQLite's lock."""
         patience = None
         while True:
             try:
@@ -231,7 +231,7 @@ class LedgerFile:
                     raise self._busy_error(writer) from error
 
     def _error(self, error: sqlite3.Error | UnicodeDecodeError) -> exception.LedgerError:
-        """What SQLite reports, as an error with a remedy."""
+        """Convert an error of SQLite, and add a remedy."""
         code = _code(error)
         if code in _CORRUPT:
             return self._corrupt(str(error))
@@ -244,16 +244,16 @@ class LedgerFile:
         who = "another process" if process is None else f"process {process}"
         return exception.LedgerError(
             path=self.path,
-            reason=f"{who} has held its lock for more than {lock.TIMEOUT_SECONDS} s",
-            remedy="Let that process continue if it is stopped ('kill -CONT'), or end it; then try again.",
+            reason=f"{who} has held the lock for more than {lock.TIMEOUT_SECONDS} s",
+            remedy="If that process is stopped, continue it ('kill -CONT') or end it, then try again",
         )
 
 
 def _code(error: Exception) -> int:
-    """SQLite's primary result code, which is the low byte.
+    """Return SQLite's primary result code, which is the low byte.
 
-    Text that is not UTF-8 is reported by Python without a code: in a column as OperationalError, in one of SQLite's
-    messages, which repeats a name from the file, as UnicodeDecodeError.
+    Python reports text that is not UTF-8 without a code: as OperationalError in a column, as UnicodeDecodeError in a
+    message of SQLite that repeats a name from the file.
     """
     code: int | None = getattr(error, "sqlite_errorcode", None)
     if code is None and isinstance(error, sqlite3.OperationalError | UnicodeDecodeError):

@@ -1,8 +1,8 @@
-"""This host's durable record of namespaces, owners and states, in SQLite.
+"""The host's durable record of namespaces, owners and states, in SQLite.
 
-Everything that others rely on: a transaction is one commit, on disk when it returns (WAL, synchronous=FULL); a row
-moves only when nobody has moved it since the caller saw it; every move leaves a line in the history, whose id orders
-all moves of all processes. A ledger that cannot be read or written raises and changes nothing.
+Guarantees for callers: a transaction is one commit, on disk when it returns (WAL, synchronous=FULL). A row moves to
+another state only if it did not move since the caller read it. Every move adds a line to the history, and the line ids
+order the moves of all processes. If the ledger cannot be read or written, an error is raised and nothing changes.
 """
 
 import dataclasses
@@ -18,25 +18,25 @@ from vpmem_driver.ledger import file, migrations
 
 FILE_NAME = file.FILE_NAME
 
-#: How many lines of the history are read at a time.
+#: Number of history lines read at a time.
 _HISTORY_CHUNK = 1000
 
 
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One namespace as the ledger has it. Sizes are bytes.
+    """One namespace in the ledger. Sizes are bytes.
 
-    :ivar owner: who holds it (claimed), or has it reserved (dirty or clean)
-    :ivar position: its place among the owner's devices
-    :ivar label: under which it was claimed last
-    :ivar last_owner: whose bytes may be in it: the last to have held it, claimed
+    :ivar owner: the owner that holds it (claimed) or has reserved it (dirty or clean)
+    :ivar position: index among the owner's devices
+    :ivar label: label of the last claim
+    :ivar last_owner: last owner that held it claimed, whose data it may contain
     :ivar begun: whether a wipe has overwritten any of it since it became dirty
-    :ivar wiped: how many bytes from the start that wipe has durably zeroed
-    :ivar verified: how many bytes from the start that wipe has read back as zeros
-    :ivar run: fencing token of the wipe that may write and report now; a new wipe, and any move that ends or begins a
-        dirty spell, invalidates it
-    :ivar reservation: id of the claim that this namespace is reserved for; all of one claim are claimed together
+    :ivar wiped: number of bytes from the start that this wipe has durably zeroed
+    :ivar verified: number of bytes from the start that this wipe has read back as zeros
+    :ivar run: fencing token of the wipe that may write and report now. A new wipe invalidates it, and so does any move
+        to or from the state dirty
+    :ivar reservation: id of the claim that has reserved this namespace; all namespaces of a claim are claimed together
     :ivar reason: why it is quarantined, or not wiped yet
-    :ivar changed: id of the history line that last moved it
+    :ivar changed: id of the history line of its last move
     """
 
     uuid: str
@@ -63,7 +63,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Move:
-    """One line of the history: when, which, from and to which state, for whom, why. ``at`` is UTC, ISO 8601."""
+    """One line of the history: a change of state, with time (``at``: UTC, ISO 8601), owner and reason."""
 
     id: int
     at: str
@@ -76,7 +76,7 @@ class Move:
 
 
 _ROW_COLUMNS = ", ".join(Row.__struct_fields__)
-#: What a move changes of a row.
+#: The columns of a row that a move changes.
 _MOVED = (
     *("state", "owner", "position", "label", "device", "last_owner"),
     *("begun", "wiped", "verified", "run", "reservation", "reason", "changed"),
@@ -90,26 +90,26 @@ def _now() -> str:
 
 
 class Ledger(file.LedgerFile):
-    """An open ledger. Any number of threads, and of processes that have the same file open, may use it."""
+    """An open ledger. Any number of threads and processes may use the same file."""
 
     def __init__(self, state_path: str | os.PathLike[str]) -> None:
-        """Open the ledger below `state_path`, or make it; see :class:`~vpmem_driver.ledger.file.LedgerFile`."""
+        """Open the ledger in `state_path`, or create it; see :class:`~vpmem_driver.ledger.file.LedgerFile`."""
         super().__init__(state_path, migrations.SCRIPTS)
 
     def rows(self) -> list[Row]:
-        """Every namespace ever seen, by name and uuid."""
+        """Return every namespace ever recorded, sorted by name and uuid."""
         return self._select("ORDER BY name, uuid")
 
     def row(self, uuid: str) -> Row | None:
-        """The row of one namespace."""
+        """Return the row of one namespace."""
         return next(iter(self._select("WHERE uuid = ?", uuid)), None)
 
     def held(self, owner: str) -> list[Row]:
-        """What `owner` holds or has reserved, in the order of its devices."""
+        """Return the namespaces that `owner` holds or has reserved, in the order of its devices."""
         return self._select("WHERE owner = ? ORDER BY position", owner)
 
     def next_position(self, owner: str) -> int:
-        """The place of the next device of `owner`: after all that it holds or has reserved."""
+        """Return the position for the next device of `owner`, after all that it holds or has reserved."""
         with self._lock:
             ((position,),) = self._fetch(
                 "SELECT coalesce(max(position), -1) + 1 FROM namespace WHERE owner = ?", (owner,)
@@ -117,19 +117,19 @@ class Ledger(file.LedgerFile):
             return int(position)
 
     def changed_since(self, move_id: int) -> list[Row]:
-        """The rows that were moved after history line `move_id`."""
+        """Return the rows that moved after history line `move_id`."""
         return self._select("WHERE uuid IN (SELECT uuid FROM history WHERE id > ?)", move_id)
 
     def last_move(self) -> int:
-        """The id of the newest history line, 0 when there is none."""
+        """Return the id of the newest history line, 0 if there is none."""
         with self._lock:
             ((move_id,),) = self._fetch("SELECT coalesce(max(id), 0) FROM history")
             return int(move_id)
 
     def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> Iterator[Move]:
-        """The newest `limit` lines (all when None), oldest first, of one namespace or owner if given.
+        """Yield the newest `limit` lines (None: all), oldest first, of one namespace or owner if given.
 
-        They are read as they are consumed: in bounded memory, and with no transaction open in between.
+        Lines are read on demand, in bounded memory, and no transaction remains open in between.
         """
         chosen = "(? IS NULL OR uuid = ?) AND (? IS NULL OR owner = ?)"
         values = (uuid, uuid, owner, owner)
@@ -150,13 +150,13 @@ class Ledger(file.LedgerFile):
             before = lines[-1][0]
 
     def insert(self, namespace: model.Namespace) -> int:
-        """Record a namespace that was never seen, as unknown. Inside a transaction.
+        """Record a new namespace as unknown. Call it inside a transaction.
 
         :returns: the id of its history line
         """
-        assert namespace.uuid is not None  # noqa: S101  discovery gives every usable namespace one
+        assert namespace.uuid is not None  # noqa: S101  every usable namespace has one
         move_id = self._note(
-            namespace.uuid, namespace.name, before=None, after=model.State.UNKNOWN, owner=None, why="first seen"
+            namespace.uuid, namespace.name, before=None, after=model.State.UNKNOWN, owner=None, why="discovered"
         )
         self._execute(
             "INSERT INTO namespace (uuid, name, size, align, numa_node, mode, device, pmem, state, changed) "
@@ -177,10 +177,10 @@ class Ledger(file.LedgerFile):
         return move_id
 
     def describe(self, row: Row, namespace: model.Namespace) -> None:
-        """Take over what discovery says of a known namespace; state and owner stay. Inside a transaction.
+        """Update a known namespace from discovery; state and owner do not change. Call it inside a transaction.
 
-        The device of a held namespace stays as it was granted: what the guest's domain XML may still say. A wipe
-        begins anew where the size has changed.
+        A held namespace keeps the device path of its claim, which the guest's domain XML may still contain. If the size
+        has changed, a wipe starts again from the beginning.
         """
         self._execute(
             "UPDATE namespace SET name = ?, wiped = CASE WHEN size = ? THEN wiped ELSE 0 END, "
@@ -214,12 +214,12 @@ class Ledger(file.LedgerFile):
     ) -> Row:
         """Move one namespace to `state`, for `owner`, and record `why`.
 
-        Inside the transaction that `row` was read in. `label` and `device` are kept when not given.
+        Call it inside the transaction that read `row`. Without `label` or `device`, the current one is kept.
 
         :param reservation: id of the claim that a dirty or clean namespace is reserved for
-        :param keep_wipe: dirty before and after, with nothing written in between: its wipe keeps progress and token
+        :param keep_wipe: keep progress and token of the wipe: the namespace remains dirty and nothing was written to it
         :returns: the row after the move
-        :raises LedgerError: the namespace was moved since it was read
+        :raises LedgerError: the namespace moved since it was read
         """
         move_id = self._note(
             row.uuid, row.name, before=row.state, after=state, owner=owner if owner is not None else row.owner, why=why
@@ -233,7 +233,7 @@ class Ledger(file.LedgerFile):
             label=row.label if label is None else label,
             device=row.device if device is None else device,
             last_owner=None if state is model.State.UNKNOWN else last_owner,
-            # What is quarantined was overwritten in part: it is no owner's data, whatever becomes of the next wipe.
+            # A quarantined namespace was partly overwritten, so its content is no owner's data, even if no wipe begins.
             begun=(keep_wipe and row.begun) or (row.state is model.State.QUARANTINED and state is model.State.DIRTY),
             wiped=row.wiped if keep_wipe else 0,
             verified=row.verified if keep_wipe else 0,
@@ -246,17 +246,17 @@ class Ledger(file.LedgerFile):
         if done.rowcount != 1:
             raise exception.LedgerError(
                 path=self.path,
-                reason=f"namespace {row.name} ({row.uuid}) was moved since it was read, {row.state}",
-                remedy="Try again.",
+                reason=f"namespace {row.name} ({row.uuid}) has changed since it was read as {row.state}",
+                remedy="Try again",
             )
         return moved
 
     def begin_wipe(self, uuid: str, wiped: int, *, start: int | None = None) -> str | None:
-        """Record that a wipe overwrites a dirty namespace of which `wiped` bytes are zero. A transaction of its own.
+        """Record, in its own transaction, that a wipe starts on a dirty namespace of which `wiped` bytes are zero.
 
-        :param start: the byte that the wipe begins with, if it is not `wiped`
-        :returns: the fencing token that :meth:`progress`, :meth:`explain` and the outcome must present; None when the
-            namespace is not dirty or another wipe has changed its progress: then nothing may be overwritten
+        :param start: the first byte of the wipe, if it is not `wiped`
+        :returns: the fencing token for :meth:`progress`, :meth:`explain` and the outcome. None if the namespace is not
+            dirty or another wipe has changed its progress: then the caller must not overwrite anything
         """
         run = secrets.token_hex(8)
         with self.transaction():
@@ -268,9 +268,9 @@ class Ledger(file.LedgerFile):
         return run if done.rowcount == 1 else None
 
     def progress(self, uuid: str, run: str, *, wiped: int | None = None, verified: int | None = None) -> bool:
-        """Record how many bytes from the start a wipe has durably zeroed, or read back. A transaction of its own.
+        """Record, in its own transaction, how many bytes from the start a wipe has durably zeroed or read back.
 
-        :returns: False when `run` is no longer the namespace's wipe; nothing was recorded, and it must stop
+        :returns: False if `run` is no longer the current wipe; then nothing was recorded, and the wipe must stop
         """
         with self.transaction():
             done = self._execute(
@@ -281,10 +281,10 @@ class Ledger(file.LedgerFile):
         return done.rowcount == 1
 
     def explain(self, row: Row, run: str | None, reason: str) -> None:
-        """Record why a dirty namespace is not wiped yet. A transaction of its own.
+        """Record, in its own transaction, why a dirty namespace is not wiped yet.
 
-        Ignored when `run` is no longer the namespace's wipe or, before a wipe has begun (None), when the namespace was
-        moved since `row` was read.
+        Does nothing if `run` is no longer the current wipe or, before a wipe has begun (None), if the namespace moved
+        since `row` was read.
         """
         with self.transaction():
             self._execute(
@@ -294,12 +294,12 @@ class Ledger(file.LedgerFile):
             )
 
     def marked(self, name: str) -> bool:
-        """Whether :meth:`mark` has recorded `name`."""
+        """Return whether :meth:`mark` has recorded `name`."""
         with self._lock:
             return bool(self._fetch("SELECT 1 FROM mark WHERE name = ?", (name,)))
 
     def mark(self, name: str) -> None:
-        """Record durably that something is done which is done once for each ledger. A transaction of its own."""
+        """Record durably, in its own transaction, that a one-time step for this ledger is done."""
         with self.transaction():
             self._execute("INSERT INTO mark (name, at) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, _now()))
 
@@ -308,13 +308,13 @@ class Ledger(file.LedgerFile):
             "INSERT INTO history (at, uuid, name, from_state, to_state, owner, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (_now(), uuid, name, before, after, owner, why),
         )
-        assert done.lastrowid is not None  # noqa: S101  an INSERT into a rowid table has one
+        assert done.lastrowid is not None  # noqa: S101  always set after an INSERT into a rowid table
         return done.lastrowid
 
     def _select(self, rest: str, *values: object) -> list[Row]:
         with self._lock:
             found = self._fetch(f"SELECT {_ROW_COLUMNS} FROM namespace {rest}", values)  # noqa: S608
         try:
-            return msgspec.convert(found, list[Row], strict=False)  # SQLite's 0 and 1 are bool
+            return msgspec.convert(found, list[Row], strict=False)  # converts SQLite's 0 and 1 to bool
         except msgspec.ValidationError as error:
             raise self._corrupt(str(error)) from error

@@ -1,6 +1,6 @@
-"""The tables of the ledger, and how a ledger of an older version becomes one of this version."""
+"""The tables of the ledger, and the migrations from older versions."""
 
-#: One script per version; PRAGMA user_version counts those that were run. Append, never edit.
+#: One script per version; PRAGMA user_version counts the scripts that were run. Append, never edit.
 SCRIPTS = (
     """
     CREATE TABLE namespace (
@@ -40,7 +40,7 @@ SCRIPTS = (
     CREATE INDEX history_uuid ON history (uuid);
     CREATE INDEX history_owner ON history (owner) WHERE owner IS NOT NULL;
     """,
-    # Every index, and the counter of AUTOINCREMENT, is one more page that each move writes durably.
+    # Each index, and the counter of AUTOINCREMENT, adds a page that every move must write durably.
     """
     DROP INDEX namespace_changed;
     CREATE TABLE moves (
@@ -57,7 +57,7 @@ SCRIPTS = (
     DROP TABLE history;
     ALTER TABLE moves RENAME TO history;
     """,
-    # A claim reserves all its namespaces, clean ones too, until the last wipe is done; a wipe has a fencing token.
+    # A claim reserves all its namespaces, also clean ones, until the last wipe is done. A wipe has a fencing token.
     """
     CREATE TABLE renewed (
         uuid        TEXT PRIMARY KEY,
@@ -94,7 +94,7 @@ SCRIPTS = (
     ALTER TABLE renewed RENAME TO namespace;
     CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
     """,
-    # What is done once in the life of a ledger.
+    # One-time steps in the life of a ledger that are done.
     """
     CREATE TABLE mark (
         name TEXT PRIMARY KEY,

@@ -1,4 +1,4 @@
-"""Reading ``[libvirt] pmem_namespaces``: which namespaces, by name or uuid, guests may be given under which label."""
+"""Parse ``[libvirt] pmem_namespaces``: the namespaces, by name or uuid, of each label."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     :ivar label: index into :attr:`LabelConfig.labels`
     :ivar namespace: name or uuid
-    :ivar text: the whole entry as configured, for error messages
+    :ivar text: the whole configured entry, for error messages
     """
 
     label: int
@@ -23,14 +23,14 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LabelConfig:
-    """All labels in the order of the configuration, the resource class of each, and what is under them."""
+    """All labels in the order of the configuration, their resource classes, and their entries."""
 
     labels: tuple[str, ...]
     resource_classes: tuple[str, ...]
     entries: tuple[Entry, ...]
 
     def index(self, label: str) -> int | None:
-        """The index of a label, compared by resource class, not by spelling."""
+        """Return the index of a label, which is compared by resource class, not by spelling."""
         try:
             return self.resource_classes.index(model.resource_class(label))
         except ValueError:
@@ -38,11 +38,11 @@ class LabelConfig:
 
 
 def parse(pmem_namespaces: Sequence[str]) -> LabelConfig:
-    """Read the option's entries, each ``LABEL:NAMESPACE[|NAMESPACE…]``.
+    """Parse the option's entries, each ``LABEL:NAMESPACE[|NAMESPACE…]``.
 
-    A label may stand in several entries, spelled alike, as in Nova.
+    A label may appear in several entries with the same spelling, as in Nova.
 
-    :raises InvalidNamespaceConfig: names the entry and what to write instead
+    :raises InvalidNamespaceConfig: an entry is malformed, or two labels have the same resource class
     """
     labels: dict[str, str] = {}  # by resource class
     indices: dict[str, int] = {}  # likewise
@@ -51,11 +51,11 @@ def parse(pmem_namespaces: Sequence[str]) -> LabelConfig:
         label, names = _split(text)
         resource_class = model.resource_class(label)
         if labels.setdefault(resource_class, label) != label:
-            both = f"label '{exception.shorten(label)}' and label '{exception.shorten(labels[resource_class])}'"
+            both = f"labels '{exception.shorten(label)}' and '{exception.shorten(labels[resource_class])}'"
             raise exception.InvalidNamespaceConfig(
                 entry=text,
-                reason=f"{both} are both resource class {exception.shorten(resource_class)}",
-                remedy="Spell them alike if they are one label; else rename one.",
+                reason=f"{both} have the same resource class {exception.shorten(resource_class)}",
+                remedy="Use one spelling for the same label, or rename one label",
             )
         index = indices.setdefault(resource_class, len(indices))
         entries += [Entry(index, name, text) for name in names]
@@ -68,7 +68,7 @@ def _split(text: str) -> tuple[str, list[str]]:
     names = [name.strip() for name in rest.split("|")]
     if label and all(names):
         return label, names
-    reason = "there is no colon" if not colon else "the label is empty" if not label else "a namespace's name is empty"
+    reason = "it has no colon" if not colon else "the label is empty" if not label else "a namespace name is empty"
     raise exception.InvalidNamespaceConfig(
-        entry=text, reason=reason, remedy="Write LABEL:NAMESPACE|NAMESPACE, for example 4GB:ns0|ns1."
+        entry=text, reason=reason, remedy="Write LABEL:NAMESPACE|NAMESPACE, for example 4GB:ns0|ns1"
     )

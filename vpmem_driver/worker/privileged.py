@@ -34,7 +34,7 @@ def _make(_name: str, /, **_options: str) -> interface.Discovery:
     try:
         source = discovery.from_conf(conf.read_file_only(conf.CONFIG_FILE))
     except cfg.Error as error:
-        raise exception.InvalidConfigFile(reason=error) from error
+        raise exception.InvalidConfigFile(reason=str(error)) from error
     if directory := source.options().get("directory"):
         _check_directory(directory)
     return source

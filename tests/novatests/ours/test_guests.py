@@ -84,7 +84,7 @@ class HostGuestsTest(cases.Domains, test.NoDBTestCase):
             mock.patch.object(libvirt_domains, "LIMIT_SECONDS", 0.2),
         ):
             raised = self.assertRaises(exception.LibvirtError, self.guests.user_of, self.paths[0])
-            self.assertIn("there is no answer after 0.2 seconds", str(raised))
+            self.assertIn("no answer after 0.2 seconds", str(raised))
 
 
 class BootTest(base.VPMEMTestCase):

@@ -231,7 +231,7 @@ class PickTest(TrackerTestCase):
         self.assertFalse(self.claim(Operation(builds=True), all=1))
 
     def test_nothing_is_offered_while_the_ledger_cannot_be_read(self):
-        error = exception.LedgerError(path="ledger", reason="no disk", remedy="Try again.")
+        error = exception.LedgerError(path="ledger", reason="no disk", remedy="Try again")
         offers = resources.Offers(mock.Mock(side_effect=error), self.free)
         self.assertEqual((), offers.now(CLASSES[0]))
 

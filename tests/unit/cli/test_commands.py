@@ -27,7 +27,7 @@ def test_a_namespace_with_brackets_in_its_name_raises_markup_error(name):
 
 @pytest.mark.parametrize("text", ["", "x", "-1", "11", "1.5", "9" * 5000, "\udcff", "1e1"])
 def test_what_is_no_number_from_0_to_10(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number from 0 to 10"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number between 0 and 10"):
         commands.whole_number(0, 10)(text)
 
 

@@ -61,7 +61,7 @@ def checked(**values: object) -> model.Namespace:
 @pytest.mark.parametrize("size", [1 << 52, (1 << 63) - 1, 1 << 63, 1 << 400, 16**4090], ids=_short)
 def test_a_size_that_no_processor_addresses_makes_it_unusable(size: int) -> None:
     found = checked(size=size)
-    assert "its size, 0x" in found.unusable
+    assert "its size 0x" in found.unusable
     assert "4503599627370496" in found.unusable
     assert len(found.unusable) < 200
     assert found.size == 0
@@ -70,7 +70,7 @@ def test_a_size_that_no_processor_addresses_makes_it_unusable(size: int) -> None
 @pytest.mark.parametrize("align", [-4096, 0, 512, 4097, 3 << 20, 2 << 30, 1 << 70, 16**4090], ids=_short)
 def test_an_alignment_that_no_device_has_makes_it_unusable(align: int) -> None:
     found = checked(align=align)
-    assert "its alignment, " in found.unusable
+    assert "its alignment " in found.unusable
     assert len(found.unusable) < 200
     assert found.align == interface.DEFAULT_ALIGN
 
@@ -89,7 +89,7 @@ def test_the_largest_that_can_be() -> None:
 
 
 def test_sizes_that_add_up_to_more_than_a_processor_addresses() -> None:
-    with pytest.raises(exception.DiscoveryFailed, match="add up to 4503599627370496 bytes"):
+    with pytest.raises(exception.DiscoveryFailed, match="have 4503599627370496 bytes in total"):
         interface.check("ndctl", [namespace(size=1 << 51) for _ in range(2)])
 
 

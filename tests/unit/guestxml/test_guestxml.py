@@ -106,8 +106,8 @@ def test_every_unit_of_libvirt_is_read(unit, data):
         ("0x10", None, "'0x10' is not a whole number"),
         ("٣", None, "'٣' is not a whole number"),
         ("9" * 5000, None, f"'{'9' * 5000}' is not a whole number"),
-        ("8", "E", "8 E is more than libvirt takes"),
-        ("18446744073709551615", None, "18446744073709551615 KiB is more than libvirt takes"),
+        ("8", "E", "8 E is too large for libvirt"),
+        ("18446744073709551615", None, "18446744073709551615 KiB is too large for libvirt"),
     ],
 )
 def test_a_size_that_is_none(text, unit, message):
@@ -137,7 +137,7 @@ def test_a_nodeset_that_is_none(text):
 
 
 def test_a_nodeset_without_a_node():
-    with pytest.raises(ValueError, match=r"^'1,\^1' has no node$"):
+    with pytest.raises(ValueError, match=r"^'1,\^1' contains no node$"):
         guestxml.parse_nodeset("1,^1")
 
 
@@ -224,7 +224,7 @@ def test_a_device_is_read_in_any_unit_and_order(device, number, unit, seed):
 def test_a_size_that_is_no_whole_number_of_kib_is_not_written(size):
     with pytest.raises(exception.InvalidRequest) as error:
         MemoryDevice(path="/x", size=size).to_xml()
-    assert str(error.value) == f"size '{size}': it is not a whole number of KiB. libvirt keeps none smaller."
+    assert str(error.value) == f"size '{size}': it is not a multiple of 1 KiB. libvirt stores sizes in KiB."
 
 
 @pytest.mark.parametrize(
@@ -232,12 +232,12 @@ def test_a_size_that_is_no_whole_number_of_kib_is_not_written(size):
 )
 def test_a_path_that_cannot_be_written(path, shown):
     device = MemoryDevice(path=path, size=KIB)
-    message = f"device path '{shown}': it is not absolute, or XML cannot hold it. Give an absolute path."
+    message = f"device path '{shown}': it is not absolute, or XML cannot represent it. Use an absolute path."
     for write in (device.to_xml, device.to_element):
         with pytest.raises(exception.InvalidRequest) as error:
             write()
         assert str(error.value) == message
-    with pytest.raises(exception.InvalidRequest, match="Give an absolute path"):
+    with pytest.raises(exception.InvalidRequest, match="Use an absolute path"):
         guestxml.rewrite(domain(FULL.to_xml()), {FULL.path: dataclasses.replace(FULL, path=path)})
 
 
@@ -250,7 +250,7 @@ def test_a_path_that_cannot_be_written(path, shown):
         ('<size unit="KiB">1048576</size>', "", "line 1, <memory>: it has no <target/size>"),
         ("1048576", "1 GiB", "line 1, <size>: '1 GiB' is not a whole number"),
         ("<node>1</node>", "<node>one</node>", "line 1, <node>: 'one' is not a whole number"),
-        ("/dev/dax0.0", "/dev/dax<!-- -->0.0", "line 1, <path>: it holds more than text"),
+        ("/dev/dax0.0", "/dev/dax<!-- -->0.0", "line 1, <path>: it contains more than text"),
     ],
 )
 def test_a_device_that_cannot_be_read(old, new, reason):
@@ -259,7 +259,7 @@ def test_a_device_that_cannot_be_read(old, new, reason):
     with pytest.raises(exception.InvalidDomainXML) as error:
         MemoryDevice.from_element(etree.fromstring(text.replace(old, new)))
     assert str(error.value) == (
-        f"The domain XML cannot be used: {reason}. 'virsh dumpxml --inactive DOMAIN' prints what is wanted."
+        f"Cannot use the domain XML: {reason}. Use the output of 'virsh dumpxml --inactive DOMAIN'."
     )
 
 
@@ -320,8 +320,9 @@ def test_a_namespace_that_is_too_small(size, align, least):
     with pytest.raises(exception.InvalidRequest) as error:
         guestxml.device_for(namespace, node=0)
     assert str(error.value) == (
-        f"namespace '{namespace.name}': {size} bytes are too few for a label of 2097152 and an alignment of {align}. "
-        f"Make it {least} bytes or more, or align it to less."
+        f"namespace '{namespace.name}': its {size} bytes are too few for a label of 2097152 "
+        f"and an alignment of {align}. "
+        f"Use {least} bytes or more, or a smaller alignment."
     )
     assert guestxml.device_for(dataclasses.replace(namespace, size=least), node=0).guest_size
 
@@ -329,7 +330,7 @@ def test_a_namespace_that_is_too_small(size, align, least):
 def test_a_label_that_is_too_small():
     with pytest.raises(exception.InvalidRequest) as error:
         guestxml.device_for(grant(), node=0, label_size=64 * KIB)
-    assert str(error.value) == "label size '65536': it is less than 131072 bytes. Make it larger, or 0."
+    assert str(error.value) == "label size '65536': the minimum is 131072 bytes. Make it larger, or 0."
 
 
 def test_a_namespace_that_is_missing():
@@ -338,7 +339,7 @@ def test_a_namespace_that_is_missing():
 
 
 def test_a_namespace_that_is_not_wiped():
-    with pytest.raises(exception.NamespaceBusy, match="ns0 is reserved, but not wiped yet"):
+    with pytest.raises(exception.NamespaceBusy, match="ns0 is reserved but not wiped yet"):
         guestxml.add(domain(), [grant(name="ns0", ready=False)])
 
 
@@ -453,7 +454,7 @@ def test_a_domain_without_numa_cells(ask):
     with pytest.raises(exception.InvalidDomainXML) as error:
         ask(text)
     assert str(error.value) == (
-        "The domain XML cannot be used: it has no guest NUMA cell, which memory devices need. "
+        "Cannot use the domain XML: it has no guest NUMA cell, which memory devices require. "
         "Add <cpu><numa><cell id='0' cpus='0-3' memory='1048576' unit='KiB'/></numa></cpu>, or several cells."
     )
 
@@ -471,7 +472,7 @@ def test_a_domain_without_acpi(ask):
     with pytest.raises(exception.InvalidDomainXML) as error:
         ask(domain(features=""))
     assert str(error.value) == (
-        "The domain XML cannot be used: it has no ACPI, by which a guest finds its nvdimm. "
+        "Cannot use the domain XML: it has no ACPI, which a guest needs to find its nvdimm. "
         "Add <features><acpi/></features>."
     )
     ask(domain(features="", arch="ppc64le"))  # which has none
@@ -505,13 +506,13 @@ def test_a_device_that_the_domain_has_already(model_name):
     with pytest.raises(exception.DomainRefused) as error:
         guestxml.add(domain(there, name="web"), [grant("/dev/dax1.0"), grant("/dev/dax0.0")])
     assert str(error.value) == (
-        "Domain web: another of its memory devices is on /dev/dax0.0 already. "
-        "Nothing was changed; remove the other one first."
+        "Domain web: another of its memory devices already uses /dev/dax0.0. "
+        "Nothing was changed. Remove the other device first."
     )
 
 
 def test_a_device_that_is_asked_for_twice():
-    with pytest.raises(exception.DomainRefused, match=r"another of its memory devices is on /dev/dax0\.0 already"):
+    with pytest.raises(exception.DomainRefused, match=r"another of its memory devices already uses /dev/dax0\.0"):
         guestxml.add(domain(), [grant(), grant()])
 
 
@@ -568,8 +569,8 @@ def test_removing_what_is_not_there():
     with pytest.raises(exception.DomainRefused) as error:
         guestxml.remove(golden("live"), ["/dev/dax0.1", "/dev/dax7.0"])
     assert str(error.value) == (
-        "Domain instance-00000007: it has no nvdimm device on /dev/dax7.0. "
-        "Nothing was changed; it has: /dev/dax0.0, /dev/dax0.1."
+        "Domain instance-00000007: it has no nvdimm device at /dev/dax7.0. "
+        "Nothing was changed. It has: /dev/dax0.0, /dev/dax0.1."
     )
 
 
@@ -578,7 +579,7 @@ def test_removing_from_a_domain_that_has_none():
     with pytest.raises(exception.DomainRefused) as error:
         guestxml.remove(domain(other).replace("<name>x</name>", ""), ["/dev/dax0.0"])
     assert str(error.value) == (
-        "Domain (unnamed): it has no nvdimm device on /dev/dax0.0. Nothing was changed; it has: none."
+        "Domain (unnamed): it has no nvdimm device at /dev/dax0.0. Nothing was changed. It has: none."
     )
 
 
@@ -614,7 +615,7 @@ def test_rewriting_never_touches_another_element(data):
     left = {device.path for device in devices} - new.keys()
     text = etree.tostring(before, encoding="unicode")
     if left & set(paths):
-        with pytest.raises(exception.DomainRefused, match="another of its memory devices is on"):
+        with pytest.raises(exception.DomainRefused, match="another of its memory devices already uses"):
             guestxml.rewrite(text, replacement)
     else:
         assert guestxml.rewrite(text, replacement) == etree.tostring(expected, encoding="unicode")
@@ -635,13 +636,13 @@ def test_a_guest_does_not_move_to_a_namespace_that_is_unlike_its_own(field, valu
     with pytest.raises(exception.InvalidRequest) as error:
         guestxml.rewrite(domain(FULL.to_xml()), {"/dev/dax0.0": other})
     assert str(error.value) == (
-        f"device '/dev/dax9.0': its {field} is {new}, and that of /dev/dax0.0, which the guest has, is {old}. "
-        "A guest can only move to a namespace like its own."
+        f"device '/dev/dax9.0': its {field} is {new}, but that of the guest's device /dev/dax0.0 is {old}. "
+        "Use a namespace with the same size, align and pmem."
     )
 
 
 def test_rewriting_what_is_not_there():
-    with pytest.raises(exception.DomainRefused, match=r"it has no nvdimm device on /dev/dax3\.0"):
+    with pytest.raises(exception.DomainRefused, match=r"it has no nvdimm device at /dev/dax3\.0"):
         guestxml.rewrite(golden("live"), {"/dev/dax3.0": FULL})
 
 
@@ -683,13 +684,19 @@ def test_a_new_domain_gives_each_cell_its_part(memory, vcpus, nodes):
     [
         (
             {"memory": GIB + 1},
-            f"memory '{GIB + 1}': it is no whole number of MiB, or too little for 2 cells. Give each cell some MiB.",
+            (
+                f"memory '{GIB + 1}': it is not a multiple of 1 MiB, or too small for 2 cells. "
+                "Use at least 1 MiB for each cell."
+            ),
         ),
         (
             {"memory": MIB},
-            f"memory '{MIB}': it is no whole number of MiB, or too little for 2 cells. Give each cell some MiB.",
+            (
+                f"memory '{MIB}': it is not a multiple of 1 MiB, or too small for 2 cells. "
+                "Use at least 1 MiB for each cell."
+            ),
         ),
-        ({"vcpus": 1}, "vcpus '1': there are 2 guest cells. Give each cell one or more."),
+        ({"vcpus": 1}, "vcpus '1': there are 2 guest cells. Use at least one for each cell."),
     ],
 )
 def test_a_new_domain_that_cannot_be_split(changes, message):
@@ -724,8 +731,7 @@ def test_entities_are_neither_expanded_nor_read(use, prefix, tmp_path):
             with pytest.raises(exception.InvalidDomainXML) as error:
                 use(prefix + attack)
             assert str(error.value) == (
-                "The domain XML cannot be used: it has a document type, which can pull in other files. "
-                "Take the <!DOCTYPE …> out."
+                "Cannot use the domain XML: it has a document type, which can include other files. Remove <!DOCTYPE …>."
             )
         with pytest.raises(BlockingIOError):  # nobody called
             server.accept()
@@ -747,8 +753,8 @@ def test_entities_are_neither_expanded_nor_read(use, prefix, tmp_path):
 def test_what_is_no_domain(use, text, reason):
     with pytest.raises(exception.InvalidDomainXML) as error:
         use(text)
-    assert str(error.value).startswith(f"The domain XML cannot be used: {reason}")
-    assert str(error.value).endswith(". 'virsh dumpxml --inactive DOMAIN' prints what is wanted.")
+    assert str(error.value).startswith(f"Cannot use the domain XML: {reason}")
+    assert str(error.value).endswith(". Use the output of 'virsh dumpxml --inactive DOMAIN'.")
 
 
 @pytest.mark.parametrize("encoding", ["UTF-8", "utf-16", "ISO-8859-1", "nonsense"])
@@ -769,7 +775,7 @@ def test_what_stands_around_the_root_stays():
 def test_refresh_of_a_domain_with_two_devices_on_one_path_raised_valueerror():
     held = grant()
     device = guestxml.device_for(held, node=0).to_xml()
-    with pytest.raises(exception.DomainRefused, match=r"2 of its memory devices are on /dev/dax0\.0\. .*remove"):
+    with pytest.raises(exception.DomainRefused, match=r"2 of its memory devices use /dev/dax0\.0\. .*Remove"):
         guestxml.refresh(domain(device + device), [held])
 
 

@@ -50,7 +50,7 @@ def test_a_new_namespace_is_unknown_and_in_the_history(records):
     row = insert(records, name="ns0")
     assert (row.name, row.state, row.owner, row.size, row.wiped, row.begun) == ("ns0", "unknown", None, 8192, 0, False)
     (move,) = records.history()
-    assert (move.uuid, move.from_state, move.to_state, move.reason) == (row.uuid, None, "unknown", "first seen")
+    assert (move.uuid, move.from_state, move.to_state, move.reason) == (row.uuid, None, "unknown", "discovered")
 
 
 def test_a_claim_is_there_for_the_next_process(records, tmp_path):
@@ -103,7 +103,7 @@ def test_a_move_from_what_is_no_longer_so_is_refused(records):
     row = insert(records)
     with records.transaction():
         records.move(row, State.DIRTY, "x")
-    with pytest.raises(exception.LedgerError, match="was moved since"), records.transaction():
+    with pytest.raises(exception.LedgerError, match="has changed since"), records.transaction():
         records.move(row, State.CLEAN, "stale")
     assert records.row(row.uuid).state is State.DIRTY
 
@@ -114,7 +114,7 @@ def test_a_move_to_where_it_was_before_is_seen(records):
     with records.transaction():
         back = records.move(records.move(row, State.DIRTY, "x"), row.state, "and back")
     assert (back.state, back.owner) == (row.state, row.owner)
-    with pytest.raises(exception.LedgerError, match="was moved since"), records.transaction():
+    with pytest.raises(exception.LedgerError, match="has changed since"), records.transaction():
         records.move(row, State.CLEAN, "stale")
     assert records.row(row.uuid) == back
 
@@ -211,7 +211,7 @@ def test_history_by_namespace_owner_and_length(records):
         records.move(first, State.CLAIMED, "mine", owner="me", position=0)
     with records.transaction():
         records.move(records.row(first.uuid), State.DIRTY, "released")
-    assert [move.reason for move in records.history(uuid=first.uuid)] == ["first seen", "mine", "released"]
+    assert [move.reason for move in records.history(uuid=first.uuid)] == ["discovered", "mine", "released"]
     assert [move.reason for move in records.history(owner="me")] == ["mine", "released"]
     assert [move.uuid for move in records.history(limit=3)] == [second.uuid, first.uuid, first.uuid]
 
@@ -339,7 +339,7 @@ class TestUnusable:
 
     def test_not_a_database(self, tmp_path):
         (tmp_path / ledger.FILE_NAME).write_bytes(os.urandom(4096))
-        assert "move it away" in self.refused(tmp_path, exception.LedgerCorrupt)
+        assert "move the ledger away" in self.refused(tmp_path, exception.LedgerCorrupt)
 
     def test_another_database(self, tmp_path):
         with sqlite3.connect(tmp_path / ledger.FILE_NAME) as database:
@@ -365,7 +365,7 @@ class TestUnusable:
             log = (tmp_path / "ledger.sqlite3-wal").read_bytes()
         (tmp_path / ledger.FILE_NAME).unlink()
         (tmp_path / "ledger.sqlite3-wal").write_bytes(log)
-        assert "its write-ahead log is" in self.refused(tmp_path, exception.LedgerCorrupt)
+        assert "its write-ahead log exists" in self.refused(tmp_path, exception.LedgerCorrupt)
         (tmp_path / "ledger.sqlite3-wal").unlink()
         ledger.Ledger(tmp_path).close()
 
@@ -387,9 +387,9 @@ class TestUnusable:
             ("UPDATE namespace SET changed = changed + 1", "newest history line"),
             ("DELETE FROM history", "newest history line"),
             ("UPDATE history SET owner = NULL", "newest history line"),
-            ("UPDATE namespace SET uuid = upper(uuid)", "its uuid is none"),
-            ("UPDATE namespace SET owner = owner || '0'", "its owner is no uuid"),
-            ("UPDATE namespace SET last_owner = 'me'", "its last owner is no uuid"),
+            ("UPDATE namespace SET uuid = upper(uuid)", "its uuid is malformed"),
+            ("UPDATE namespace SET owner = owner || '0'", "its owner is not a uuid"),
+            ("UPDATE namespace SET last_owner = 'me'", "its last owner is not a uuid"),
             ("UPDATE namespace SET state = 'lost'", "CHECK constraint failed"),
             ("UPDATE namespace SET position = NULL", "CHECK constraint failed"),
             ("UPDATE namespace SET wiped = size + 1", "CHECK constraint failed"),
@@ -461,7 +461,7 @@ class TestUnusable:
         row = insert(records)
         pages = records._db.execute("PRAGMA page_count").fetchone()[0]
         records._db.execute(f"PRAGMA max_page_count = {pages}")
-        with pytest.raises(exception.LedgerError, match="full.*Make room"), records.transaction():
+        with pytest.raises(exception.LedgerError, match="full.*Free space"), records.transaction():
             for _ in range(1000):
                 records.insert(namespace())
         assert records.rows() == [row]

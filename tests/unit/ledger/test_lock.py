@@ -152,7 +152,7 @@ class TestInVain:
             assert process.stdout.readline() == "held\n"
             process.send_signal(signal.SIGSTOP)
             wait_until_stopped(process)
-            with pytest.raises(exception.LedgerError, match=f"process {process.pid} has held its lock.*kill -CONT"):
+            with pytest.raises(exception.LedgerError, match=f"process {process.pid} has held the lock.*kill -CONT"):
                 insert(records)
             assert not records._db.in_transaction
             assert records.rows() == [], "reading waits for nobody"
@@ -162,7 +162,7 @@ class TestInVain:
 
     def test_one_that_the_kernel_does_not_name(self, records, tmp_path, monkeypatch):
         monkeypatch.setattr(pathlib.Path, "read_text", lambda path: "1: FLOCK  ADVISORY  WRITE 0 0:0:0 0 EOF")
-        held_too_long = pytest.raises(exception.LedgerError, match="another process has held its lock")
+        held_too_long = pytest.raises(exception.LedgerError, match="another process has held the lock")
         with contextlib.closing(ledger.Ledger(tmp_path)) as other, other.transaction(), held_too_long:
             insert(records)
 
@@ -243,7 +243,7 @@ def test_nobody_writes_while_another_process_checkpoints(records, tmp_path, monk
         wait_until_stopped(process)
         assert len(records.rows()) == 1, "committed, and not yet copied to the database file"
         monkeypatch.setattr(lock, "TIMEOUT_SECONDS", 0.1)
-        with pytest.raises(exception.LedgerError, match=f"process {process.pid} has held its lock"):
+        with pytest.raises(exception.LedgerError, match=f"process {process.pid} has held the lock"):
             insert(records)
         process.send_signal(signal.SIGCONT)
         assert process.wait(60) == 0

@@ -153,7 +153,7 @@ class TestForeign:
         as_user(STRANGER, lambda: (state.mkdir(parents=True, mode=0o700), add_one(state)))
         assert owners(state)[ledger.FILE_NAME] == STRANGER
         said = refused(state)
-        assert f"{place / 'vpmem'} belongs to user 61002, and everybody may write to {place}" in said
+        assert f"{place / 'vpmem'} belongs to user 61002, and everyone may write to {place}" in said
 
     @needs_root
     def test_a_link_planted_in_a_directory_with_the_sticky_bit(self, place):
@@ -181,7 +181,7 @@ class TestForeign:
     def test_a_directory_in_one_that_others_may_write_to(self, tmp_path):
         (tmp_path / "open").mkdir()
         (tmp_path / "open").chmod(0o777)
-        assert "everybody may write to" in refused(tmp_path / "open" / "vpmem")
+        assert "everyone may write to" in refused(tmp_path / "open" / "vpmem")
 
     @pytest.mark.parametrize("mode", [0o620, 0o602])
     def test_a_file_that_others_may_write_to(self, tmp_path, mode):
@@ -192,7 +192,7 @@ class TestForeign:
     def test_a_lock_that_is_a_link(self, tmp_path):
         (tmp_path / "elsewhere").touch()
         (tmp_path / "ledger.lock").symlink_to(tmp_path / "elsewhere")
-        assert "no regular file" in refused(tmp_path)
+        assert "not a regular file" in refused(tmp_path)
 
     def test_a_directory_that_others_may_read_serves(self, tmp_path):
         tmp_path.chmod(0o755)
@@ -206,7 +206,7 @@ class TestRemedies:
     @pytest.mark.parametrize(
         ("code", "remedy"),
         [
-            (errno.ENOSPC, "Make room"),
+            (errno.ENOSPC, "Free space"),
             (errno.EDQUOT, "quota"),
             (errno.EROFS, "writable"),
             (errno.EACCES, "chown"),
@@ -238,7 +238,7 @@ class TestRemedies:
 
     def test_of_a_full_filesystem(self, tmp_path):
         with mounted(tmp_path, "-t", "tmpfs", "-o", "nr_inodes=1,mode=700", "none"):
-            assert "Make room" in refused(tmp_path / "state")
+            assert "Free space" in refused(tmp_path / "state")
 
     def test_of_one_that_is_mounted_read_only(self, tmp_path):
         with mounted(tmp_path, "-t", "tmpfs", "-o", "ro,mode=700", "none"):
@@ -311,7 +311,7 @@ def test_opening_on_a_full_filesystem_with_small_blocks_is_no_sigbus(small_block
     with start(small_blocks / "state") as process:
         said = process.communicate()[0]
     assert process.returncode == 0, "killed"
-    assert "Make room" in said
+    assert "Free space" in said
 
 
 def test_a_commit_on_a_full_filesystem_with_small_blocks_is_no_sigbus(small_blocks):
@@ -320,4 +320,4 @@ def test_a_commit_on_a_full_filesystem_with_small_blocks_is_no_sigbus(small_bloc
         fill(small_blocks, 0)
         said = process.communicate()[0]
     assert process.returncode == 0, "killed"
-    assert "Make room" in said
+    assert "Free space" in said

@@ -35,12 +35,12 @@ def test_an_unknown_label_has_no_index():
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("ns0", "there is no colon"),
-        ("", "there is no colon"),
+        ("ns0", "it has no colon"),
+        ("", "it has no colon"),
         (":ns0", "the label is empty"),
-        ("A:", "a namespace's name is empty"),
-        ("A:ns0||ns1", "a namespace's name is empty"),
-        ("A:|", "a namespace's name is empty"),
+        ("A:", "a namespace name is empty"),
+        ("A:ns0||ns1", "a namespace name is empty"),
+        ("A:|", "a namespace name is empty"),
     ],
 )
 def test_bad_syntax_names_the_entry_and_the_remedy(text, reason):
@@ -53,4 +53,4 @@ def test_bad_syntax_names_the_entry_and_the_remedy(text, reason):
 def test_two_spellings_of_one_resource_class_are_refused():
     with pytest.raises(exception.InvalidNamespaceConfig) as caught:
         labels.parse(["4-GB:ns0", "4_gb:ns1"])
-    assert "label '4_gb' and label '4-GB' are both resource class CUSTOM_PMEM_NAMESPACE_4_GB" in str(caught.value)
+    assert "labels '4_gb' and '4-GB' have the same resource class CUSTOM_PMEM_NAMESPACE_4_GB" in str(caught.value)

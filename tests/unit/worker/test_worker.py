@@ -222,9 +222,9 @@ def test_a_namespace_that_is_not_there_or_not_as_it_was_is_missing(host):
 
 def test_a_discovery_that_cannot_be_made_or_fails_is_the_hosts_fault(host, tmp_path):
     outcome, reason = failure_of(host.task(discovery="telepathy"))
-    assert (outcome, "there is no discovery 'telepathy'" in reason) == (Outcome.HOST, True)
+    assert (outcome, "'telepathy' does not exist" in reason) == (Outcome.HOST, True)
     outcome, reason = failure_of(host.task(options={"directory": str(tmp_path / "none")}))
-    assert (outcome, "is not there" in reason) == (Outcome.HOST, True)
+    assert (outcome, "does not exist" in reason) == (Outcome.HOST, True)
     assert is_untouched(host.path)
 
 
