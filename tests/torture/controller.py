@@ -22,10 +22,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 #: How likely the process that has just run is to run on.
 RUN_ON = 0.8
 #: A round with a trap ends when so many were caught.
-MOST_CAUGHT = 6
+MOST_CAUGHT, MOST_TRAP_STEPS = 4, 3000
 MOST_STEPS, MOST_PROCESSES = 6000, 12
 #: How likely a stopped process is continued when all others wait.
-CONTINUE = 0.05
+CONTINUE = 0.1
 #: A task that takes longer, in the controller's time, hangs.
 TASK_SECONDS = 1000.0
 
@@ -67,10 +67,12 @@ class Round:
         self._now = 1000.0
         self._last: Process | None = None
         self._calm = True
-        self._most = self._rng.choice([2, 3, 3, 4])
-        self._containers = container.possible() and self._rng.random() < 0.5
-        if self._fate.trap is not None and self._fate.trap.goal == "stray":
-            self._containers = False  # guests are not seen from there
+        self._most, self._most_steps = self._rng.choice([2, 3, 3, 4]), MOST_STEPS
+        contained = self._rng.random() < 0.5
+        if self._fate.trap is not None:
+            self._most, self._most_steps = 2, MOST_TRAP_STEPS
+            contained = contained if self._fate.trap.contained is None else self._fate.trap.contained
+        self._containers = contained and container.possible()
         spawn.real = self._rng.random() < 0.03
         spawn.program = ["-P", str(ROOT / "tests/torture/program.py"), str(ROOT), package, self._processes.address]
         if spawn.real:
@@ -100,7 +102,7 @@ class Round:
     # The course of a round
 
     def _goes_on(self) -> bool:
-        return self.report.kills < self._wanted and self.report.steps < MOST_STEPS and self._caught < MOST_CAUGHT
+        return self.report.kills < self._wanted and self.report.steps < self._most_steps and self._caught < MOST_CAUGHT
 
     def _introduce(self) -> None:
         """Have the ledger know new files before they have labels: small ones are accepted then."""
@@ -151,7 +153,7 @@ class Round:
             return
         self._last = process
         self._perform(process)
-        if not self._calm and not self._is_quiet() and self._rng.random() < fate.POWER_LOSS:
+        if not self._calm and not self._is_quiet() and self._rng.random() < self._fate.power_loss:
             self._lose_power()
 
     def _is_quiet(self) -> bool:
@@ -162,7 +164,8 @@ class Round:
 
     def _start_some(self) -> None:
         running = [process for process in self._processes if process.stalled is None and not process.waits]
-        if len(running) >= self._most or len(self._processes) >= MOST_PROCESSES:
+        most = MOST_PROCESSES if self._fate.trap is None else MOST_PROCESSES // 2
+        if len(running) >= self._most or len(self._processes) >= most:
             return
         if self._plan.goal == "stray" and not self._plan.has_stray():
             self._start_guest(self._plan.stray())

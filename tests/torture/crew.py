@@ -26,6 +26,7 @@ _ALONE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 class Sum:
     """What all rounds amount to.
 
+    :ivar cpu: processor time that it took, in seconds
     :ivar points: how often each point was reached, and how often processes were killed and stopped there
     :ivar violations: what the rounds that found something reported
     :ivar unsound: the same, of what is not to count
@@ -37,13 +38,14 @@ class Sum:
     steps: int = 0
     tasks: int = 0
     seconds: float = 0.0
+    cpu: float = 0.0
     points: dict[str, list[int]] = dataclasses.field(default_factory=lambda: collections.defaultdict(lambda: [0, 0, 0]))
     violations: list[dict[str, typing.Any]] = dataclasses.field(default_factory=list)
     unsound: list[dict[str, typing.Any]] = dataclasses.field(default_factory=list)
 
     def add(self, report: dict[str, typing.Any], is_finding: "IsFinding") -> None:
         self.rounds += 1
-        for name in ("kills", "stops", "steps", "tasks"):
+        for name in ("kills", "stops", "steps", "tasks", "cpu"):
             setattr(self, name, getattr(self, name) + report[name])
         for point, counts in report["points"].items():
             self.points[point] = [one + other for one, other in zip(self.points[point], counts, strict=True)]

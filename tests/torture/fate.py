@@ -24,8 +24,8 @@ LINES, INTERRUPT, POWER_LOSS, LOST_ZERO = 0.002, 0.0006, 0.001, 0.12
 MOST_LINES = 80
 #: In one round of so many some are killed by the clock, between two points: such a round is not repeated exactly.
 BY_CLOCK, MOST_CLOCK_SECONDS = 10, 0.002
-#: How likely a trap is set in a round, and how likely it catches who comes by.
-WITH_TRAP, CATCHES = 0.6, 0.5
+#: How likely a trap catches who comes by.
+CATCHES = 0.5
 #: So many tasks of others end, and so much time passes, before who was caught goes on in any case.
 TRAP_TASKS, TRAP_SECONDS = 10, 200.0
 
@@ -39,19 +39,21 @@ class Trap:
     :ivar points: where it is set, by how they begin
     :ivar child: they are those of a process that wipes, not of its parent
     :ivar kills: that process is killed, and its parent stands still: it has yet to hear what the dead one has said
+    :ivar contained: processes are in containers, where who has the device open cannot be seen; None: by chance
     """
 
     goal: str
     points: tuple[str, ...]
     child: bool = True
     kills: bool = False
+    contained: bool | None = None
 
     def fits(self, process: Process, checker: Checker) -> bool:
         """Whether this process may be caught, where it is now."""
         victim = process.parent if self.kills else process
         if (process.role == "child") != self.child or not process.at[1].startswith(self.points) or victim is None:
             return False
-        if victim.role == "guest" or victim.stalled is not None or victim.holds_lock or process.uuid is None:
+        if victim.role == "guest" or victim.stalls or victim.holds_lock or process.uuid is None:
             return False
         row, life = checker.rows.get(process.uuid), checker.lives.get(process.uuid)
         if row is None or life is None:
@@ -63,12 +65,12 @@ class Trap:
 
 
 TRAPS = (
-    Trap("round", ("after read go", "before mmap write", "after mmap write", "before fdatasync")),
+    Trap("round", ("after read go", "before mmap write", "after mmap write", "before fdatasync"), contained=True),
     Trap("round", ("after write wiped",), kills=True),
     Trap("round", ("after write progress",), kills=True),
     Trap("adopt", ("after fdatasync", "after write progress")),
     Trap("adopt", ("after read ready",), child=False),
-    Trap("stray", ("after read ready",), child=False),
+    Trap("stray", ("after read ready",), child=False, contained=False),  # guests are not seen from there
 )
 
 
@@ -80,7 +82,11 @@ class Fate:
         self._weights: dict[str, tuple[float, float]] = {}
         # Where nobody is killed for long, others get round; where many are, all sorts of remains meet.
         self._kills, self._stops = rng.choice([0.2, 0.5, 1.0, 1.5]), rng.choice([0.5, 1.0, 2.0])
-        self.trap = rng.choice(TRAPS) if rng.random() < WITH_TRAP else None
+        self._lines, self.power_loss = LINES, POWER_LOSS
+        self.trap = TRAPS[seed // 2 % len(TRAPS)] if seed % 2 else None
+        if self.trap is not None:
+            self._kills = self._stops = 0.1
+            self._lines = self.power_loss = 0.0
 
     def decide(self, process: Process, *, quiet: bool) -> tuple[str, int | None]:
         """What is done to a process that is at a point.
@@ -114,9 +120,9 @@ class Fate:
             stop = 0.0  # all that others could do is wait for it
         likely = [("kill", kill), ("stop", stop)]
         if process.role != "guest":
-            likely.append(("lines", LINES))
+            likely.append(("lines", self._lines))
         if self._seed % BY_CLOCK == 0 and name != "before start of a process":
-            likely.append(("clock", LINES))
+            likely.append(("clock", self._lines))
         if process.role in {"api", "cli"} and kind == "point":
             likely.append(("interrupt", INTERRUPT))
         return likely

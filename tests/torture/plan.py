@@ -7,7 +7,7 @@ from tests.torture.checker import Checker, Tenure
 from tests.torture.world import World, is_zero, pattern
 
 #: How often something is done to the hot namespace.
-HOT = 0.75
+HOT = 0.8
 
 
 @dataclasses.dataclass(eq=False)
@@ -135,7 +135,7 @@ class Plan:
 
     def choose(self) -> Task:
         """Something to do, now."""
-        if self.hot is not None and (self.goal is not None or self._rng.random() < HOT):
+        if self.hot is not None and self._rng.random() < (HOT if self.goal is None else 1.0):
             task = self._next(self.hot)
             if task is not None:
                 return task
