@@ -9,6 +9,10 @@ from oslo_config import cfg, types
 
 from vpmem_driver import exception
 
+#: The configuration that root's programs read: the worker that runs as root, and the libvirt hook. It belongs to root;
+#: no environment variable and nothing below a home directory changes what it says.
+CONFIG_FILE = "/etc/vpmem/vpmem.conf"
+
 
 class _Text(types.String):
     """Text that a path, a URI or a program's argument can be."""
@@ -37,6 +41,16 @@ class _Command(_Text):
         command = super().__call__(value)
         shlex.split(command)  # ValueError: a quote is left open
         return command
+
+
+class _Number(types.Integer):
+    """An integer. oslo.config's own type makes None of an empty value."""
+
+    def __call__(self, value: object) -> int:
+        number = super().__call__(value)
+        if number is None:
+            raise ValueError("a number is missing")
+        return int(number)
 
 
 #: As nova/conf/libvirt.py declares it (Nova 31-34), so that both may register it on one ConfigOpts.
@@ -99,14 +113,17 @@ What to start for each wipe when this user may not open the devices, for example
 it.
 """,
     ),
-    cfg.IntOpt("wipe_parallel", default=2, min=1, max=64, help="How many namespaces are wiped at a time."),
-    cfg.IntOpt(
-        "wipe_threads", default=0, min=0, max=256, help="Threads for each namespace that is wiped; 0: up to 4, by CPUs."
-    ),
-    cfg.IntOpt(
-        "wipe_rate",
+    cfg.Opt("wipe_parallel", type=_Number(min=1, max=64), default=2, help="How many namespaces are wiped at a time."),
+    cfg.Opt(
+        "wipe_threads",
+        type=_Number(min=0, max=256),
         default=0,
-        min=0,
+        help="Threads for each namespace that is wiped; 0: up to 4, by CPUs.",
+    ),
+    cfg.Opt(
+        "wipe_rate",
+        type=_Number(min=0, max=1 << 40),
+        default=0,
         help="Most MiB per second that the wipe of one namespace writes, and then reads; 0: no limit.",
     ),
 ]

@@ -3,7 +3,8 @@
 import functools
 import math
 
-MIB = 1024 * 1024
+KIB = 1024
+MIB = 1024 * KIB
 
 #: libvirt rounds the size of a memory device UP to this, on x86 and aarch64 alike
 #: (qemuDomainGetMemoryModuleSizeAlignment in qemu_domain.c). On ppc64 it rounds a nvdimm DOWN, to 256 MiB and the label

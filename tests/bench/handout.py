@@ -11,7 +11,7 @@ from bench.measure import Measure
 from bench.rows import Row, Target
 
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
-from vpmem_driver.domains import Domains
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.pool import Pool
 
 SIZES = (8, 64, 512, 4096)
@@ -63,7 +63,7 @@ def ours(measure: Measure) -> None:
     _measure(measure, made, lambda picked: [one.forget([picked.identifier]) for one in picks])
     for size in SIZES:
         host, pool = _host([f"ns{2 * number}" for number in range(size)])
-        pool.ledger.last_move = itertools.count().__next__
+        pool.last_move = itertools.count().__next__
         provided = host.resources(str(uuid.uuid4()))[novas.CLASSES[0]]
         measure.calls(f"{size}, ledger changed", max(1, 64 // size), lambda provided=provided: provided - set())
 

@@ -13,7 +13,7 @@ from lxml import etree
 
 from tests.contract.cases import MIB, Contract
 from vpmem_driver import exception, guestxml
-from vpmem_driver.domains import Domains
+from vpmem_driver.libvirt_domains import Domains
 
 DOMAINS = pathlib.Path(__file__).parents[1] / "data" / "domains"
 _HOSTILE = {"billion-laughs", "external-entity"}

@@ -9,7 +9,7 @@ import pytest
 from tests.functional.conftest import fill, is_zero, new_owner
 from tests.functional.test_cli import refused, snapshot, vpmem, vpmem_json  # noqa: F401  fixtures
 from vpmem_driver import exception, guestxml
-from vpmem_driver.domains import Domains
+from vpmem_driver.libvirt_domains import Domains
 
 URI = "test:///default"
 

@@ -12,8 +12,8 @@ import pytest
 from tests.functional.conftest import fill, new_owner
 from tests.functional.test_cli import refused, vpmem, vpmem_json  # noqa: F401  fixtures
 from tests.functional.test_cli_domains import DOMAIN, URI, connection, paths  # noqa: F401  fixtures
-from vpmem_driver import guestxml
-from vpmem_driver.cli import libvirt_hook
+from vpmem_driver import conf, guestxml
+from vpmem_driver.hook import main
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def hook(host, monkeypatch, capsys):
     """What libvirt is told when it asks whether a domain may start, and why."""
 
     def ask(domain, xml=None, operation="prepare"):
-        monkeypatch.setattr(libvirt_hook, "CONFIG_FILE", str(host.config_file()))
+        monkeypatch.setattr(conf, "CONFIG_FILE", str(host.config_file()))
         monkeypatch.setattr("sys.stdin", io.StringIO(xml or domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
-        code = libvirt_hook.main(["vpmem-libvirt-hook", domain.name(), operation, "begin", "-"])
+        code = main.main(["vpmem-libvirt-hook", domain.name(), operation, "begin", "-"])
         return code, capsys.readouterr().err
 
     return ask

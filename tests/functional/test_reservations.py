@@ -7,7 +7,9 @@ import pytest
 from tests.functional.conftest import fill, is_zero, new_owner
 from tests.functional.test_invariants import pool_with, wipe_all
 from tests.functional.test_pool import row
-from vpmem_driver import exception, wiping
+from vpmem_driver import exception
+from vpmem_driver.engine import Outcome, Result
+from vpmem_driver.pool import wipes
 
 
 def use_what_is_ready(host, owner):
@@ -17,19 +19,19 @@ def use_what_is_ready(host, owner):
 
 def test_a_claim_that_is_called_off_does_not_make_clean_what_its_owner_has_written(host):
     pool, owner, written = host.pool(), new_owner(), []
-    wiping.raise_for(pool.wipe([pool.find("small0")]))
+    wipes.raise_for(pool.wipe([pool.find("small0")]))
     host.pmem_namespaces = ["LARGE:large0", "SMALL:small0"]
     host.options["wipe_command"] = host.forgetful(host.path("large0"), 0)
     pool = host.pool()
     with pytest.raises(exception.WipeFailed, match="large0"):
         pool.claim(owner, ["SMALL", "LARGE"], on_progress=lambda event: written.extend(use_what_is_ready(host, owner)))
     assert row(pool, "small0").state != "clean" or is_zero(host.path("small0"))
-    assert {row.owner for row in pool.ledger.rows()} == {None}
+    assert {row.owner for row in pool._state.ledger.rows()} == {None}
 
 
 def test_none_is_ready_before_all_are(host):
     pool, owner, ready = host.pool(), new_owner(), []
-    wiping.raise_for(pool.wipe([pool.find("small0")]))
+    wipes.raise_for(pool.wipe([pool.find("small0")]))
     pool.claim(
         owner, ["SMALL", "LARGE"], on_progress=lambda event: ready.append({g.ready for g in host.pool().grants(owner)})
     )
@@ -59,7 +61,7 @@ def test_a_claim_that_another_process_completes_is_a_claim(host):
 
     def wipe(uuids, **_):
         completed.append(host.pool().wipe())
-        return [wiping.Result(uuid=uuid, name=uuid, outcome=wiping.Outcome.STOPPED) for uuid in uuids]
+        return [Result(uuid=uuid, name=uuid, outcome=Outcome.STOPPED) for uuid in uuids]
 
     pool._claims._wiper.wipe = wipe
     grants = pool.claim(owner, ["SMALL", "LARGE"])
@@ -69,10 +71,10 @@ def test_a_claim_that_another_process_completes_is_a_claim(host):
 
 def test_releasing_one_of_a_reservation_calls_off_the_claim(host):
     pool, owner = host.pool(), new_owner()
-    wiping.raise_for(pool.wipe([pool.find("small0")]))
+    wipes.raise_for(pool.wipe([pool.find("small0")]))
     reserved = pool._claims._reserve(owner, [1, 0], None, ())
     pool.release(owner, [reserved[0].uuid])
-    assert {row.owner for row in pool.ledger.rows()} == {None}
+    assert {row.owner for row in pool._state.ledger.rows()} == {None}
     assert row(pool, "small0").state == "clean", "nobody has had it"
 
 
@@ -124,7 +126,7 @@ class TestInUse:
         with pytest.raises(exception.LibvirtError, match="nosuch"):
             pool.claim(owner, ["SMALL"])
         assert pool.grants(owner) == ()
-        assert {row.state for row in pool.ledger.rows()} == {"clean"}
+        assert {row.state for row in pool._state.ledger.rows()} == {"clean"}
 
     def test_the_guest_of_a_retry_does_not_cost_its_owner_the_namespace(self, host):
         """The retry completes the claim and starts the guest between the reservation and the look for users."""
@@ -133,13 +135,15 @@ class TestInUse:
 
         def complete_and_start(device):
             if not patterns:
-                for grant in host.pool().claim_exact(owner, [row.uuid for row in host.pool().ledger.held(owner)]):
+                for grant in host.pool().claim_exact(
+                    owner, [row.uuid for row in host.pool()._state.ledger.held(owner)]
+                ):
                     patterns[grant.name] = fill(host.path(grant.name))
             return "the running domain db1"
 
         pool = pool_with(host, complete_and_start)
         grants = pool.claim(owner, ["SMALL", "LARGE"])
         assert {grant.name for grant in grants} == set(patterns)
-        assert {row.state for row in pool.ledger.held(owner)} == {"claimed"}
+        assert {row.state for row in pool._state.ledger.held(owner)} == {"claimed"}
         assert {name: host.path(name).read_bytes() for name in patterns} == patterns
         pool.close()

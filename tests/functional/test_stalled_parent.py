@@ -12,7 +12,8 @@ import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
 from tests.functional.test_pool import row, until
-from vpmem_driver import exception, wiping
+from vpmem_driver import exception
+from vpmem_driver.pool import wipes
 
 
 def wiping_children():
@@ -21,7 +22,7 @@ def wiping_children():
     return [
         int(pid)
         for pid in itertools.chain.from_iterable(children)
-        if b"vpmem_driver.wipe.child" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"vpmem_driver.worker" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
 
 
@@ -58,7 +59,7 @@ def test_a_stalled_parent_does_not_record_what_its_dead_child_said(host, phase):
             stalled.append(child)
             kill_when_it_has_said_all(child)
             other = host.pool()
-            wiping.raise_for(other.wipe([uuid]))
+            wipes.raise_for(other.wipe([uuid]))
             other.claim_exact(secret, [uuid])
             fill(host.path("large0"))
             other.release(secret)
@@ -81,7 +82,7 @@ def test_a_stalled_parent_does_not_mark_what_others_have_claimed(host):
             stalled.append(child)
             kill_when_it_has_said_all(child)
             other = host.pool()
-            wiping.raise_for(other.wipe([uuid]))
+            wipes.raise_for(other.wipe([uuid]))
             other.claim_exact(owner, [uuid])
 
     pool.wipe([uuid], on_progress=stall)

@@ -76,7 +76,7 @@ class Round:
         spawn.real = self._rng.random() < 0.03
         spawn.program = ["-P", str(ROOT / "tests/torture/program.py"), str(ROOT), package, self._processes.address]
         if spawn.real:
-            words = [sys.executable, *spawn.program, "child", "-m", "vpmem_driver.wipe.child"]
+            words = [sys.executable, *spawn.program, "child", "-m", "vpmem_driver.worker"]
             self._world.options["wipe_command"] = " ".join(words)
             self._wanted = min(kills, 6)  # they take long
 

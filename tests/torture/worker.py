@@ -66,7 +66,7 @@ def preload(package: str) -> None:
     import vpmem_driver.cli.main
     import vpmem_driver.discovery.directory
     import vpmem_driver.pool
-    import vpmem_driver.wipe.child
+    import vpmem_driver.worker.session
 
     for module in ("adopt", "claim", "release", "wipe", "namespace_list"):
         __import__(f"vpmem_driver.cli.{module}")

@@ -4,10 +4,10 @@ import argparse
 
 from cliff import lister
 
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 
-class Adopt(base.Ours, lister.Lister):
+class Adopt(commands.Command, lister.Lister):
     """Give an owner the namespaces that its guest has already, as they are: nothing is wiped.
 
     For guests that had persistent memory before this ledger was there. What another owner holds or has left its bytes
@@ -24,7 +24,7 @@ class Adopt(base.Ours, lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
         """Adopt."""
-        pool = base.app(self).pool()
+        pool = commands.app(self).pool()
         uuids = list(dict.fromkeys(pool.find(name) for name in parsed_args.namespaces))
         pool.adopt(parsed_args.owner, uuids, why="the operator said so")
-        return base.rows(record for record in pool.records() if record.uuid in uuids)
+        return commands.rows(record for record in pool.records() if record.uuid in uuids)

@@ -12,13 +12,14 @@ import typing
 import uuid
 
 from vpmem_driver import exception, guestxml, interpreter
-from vpmem_driver.cli import base
-from vpmem_driver.domains import Domains
+from vpmem_driver.cli import commands
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.sizes import MIB
 
 _TEST_URI = "test:///default"
 
 #: The simulated host: file, bytes, NUMA node.
-_NAMESPACES = (("large0", 64 * base.MIB, 0), ("small0", 16 * base.MIB, 0), ("small1", 16 * base.MIB, 1))
+_NAMESPACES = (("large0", 64 * MIB, 0), ("small0", 16 * MIB, 0), ("small1", 16 * MIB, 1))
 _LABELS = "LARGE:large0,SMALL:small0|small1"
 _FLAVOR = "LARGE,SMALL"
 
@@ -26,7 +27,7 @@ _FLAVOR = "LARGE,SMALL"
 _COLUMNS = tuple(f"-c{column}" for column in ("name", "label", "size", "numa_node", "state", "owner"))
 
 
-class Demo(base.Ours):
+class Demo(commands.Command):
     """Show the whole way of a namespace on this machine: into a guest and back, and on to the next.
 
     Needs no configuration, no root and no daemon: namespaces are files in a private temporary directory, the guest is a
@@ -122,9 +123,7 @@ class _Play:
                 domain.destroy()
                 domain.create()
                 for device in guestxml.devices(domain.XMLDesc()):
-                    fact = (
-                        f"the {device.guest_size // base.MIB} MiB that the guest wrote are there after stop and start"
-                    )
+                    fact = f"after stop and start it has the {device.guest_size // MIB} MiB that the guest wrote"
                     kept = _contents(device.path).startswith(written[device.path])
                     self._expect(kept, f"{pathlib.Path(device.path).name}: {fact}")
                 domain.destroy()

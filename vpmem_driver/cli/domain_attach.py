@@ -6,11 +6,11 @@ import typing
 from cliff import lister
 
 from vpmem_driver import exception, guestxml, model
-from vpmem_driver.cli import base
-from vpmem_driver.domains import Domains
+from vpmem_driver.cli import commands
+from vpmem_driver.libvirt_domains import Domains
 
 
-class DomainAttach(base.Ours, lister.Lister):
+class DomainAttach(commands.Command, lister.Lister):
     """Claim namespaces for a libvirt domain and add them to its definition.
 
     A running domain has them from its next start on. Its definition needs guest NUMA cells.
@@ -21,20 +21,20 @@ class DomainAttach(base.Ours, lister.Lister):
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem domain attach db1 4GB,SMALL --connect qemu:///system"
         parser.add_argument("domain", metavar="DOMAIN", help="name or uuid")
-        base.add_claim_arguments(parser)
-        base.add_connect_argument(parser)
+        commands.add_claim_arguments(parser)
+        commands.add_connect_argument(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
         """Attach."""
-        wanted = base.labels(parsed_args.labels)
-        pool = base.app(self).pool(parsed_args.connect)
-        domains = base.app(self).domains(parsed_args.connect)
+        wanted = commands.labels(parsed_args.labels)
+        pool = commands.app(self).pool(parsed_args.connect)
+        domains = commands.app(self).domains(parsed_args.connect)
         with domains.connection() as connection:
             domain = domains.find(connection, parsed_args.domain)
             owner = domain.UUIDString()
             guestxml.check(domains.definition(domain))  # before anything is claimed
-            with base.wipe_progress(self) as on_progress:
+            with commands.wipe_progress(self) as on_progress:
                 grants = pool.claim(owner, wanted, numa_node=parsed_args.numa_node, on_progress=on_progress)
             try:
                 domains.define(connection, guestxml.add(domains.definition(domain), grants))
@@ -45,7 +45,7 @@ class DomainAttach(base.Ours, lister.Lister):
             if domains.is_running(domain):
                 self.app.LOG.warning("%s is running: it has them from its next start on", domain.name())
         uuids = {grant.uuid for grant in grants}
-        return base.rows(record for record in pool.records() if record.uuid in uuids)
+        return commands.rows(record for record in pool.records() if record.uuid in uuids)
 
 
 def _has(domains: Domains, domain: typing.Any, grants: tuple[model.Grant, ...]) -> bool:

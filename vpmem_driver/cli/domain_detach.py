@@ -5,10 +5,10 @@ import argparse
 from cliff import lister
 
 from vpmem_driver import exception, guestxml
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 
-class DomainDetach(base.Ours, lister.Lister):
+class DomainDetach(commands.Command, lister.Lister):
     """Take all of a domain's namespaces out of its definition and release them. Its bytes in them are lost.
 
     The domain must be shut off: a guest cannot give up persistent memory while it runs.
@@ -19,14 +19,14 @@ class DomainDetach(base.Ours, lister.Lister):
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem domain detach db1 --dry-run"
         parser.add_argument("domain", metavar="DOMAIN", help="name or uuid")
-        base.add_connect_argument(parser)
-        base.add_release_arguments(parser)
+        commands.add_connect_argument(parser)
+        commands.add_release_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
         """Detach."""
-        pool = base.app(self).pool(parsed_args.connect)
-        domains = base.app(self).domains(parsed_args.connect)
+        pool = commands.app(self).pool(parsed_args.connect)
+        domains = commands.app(self).domains(parsed_args.connect)
         with domains.connection() as connection:
             domain = domains.find(connection, parsed_args.domain)
             grants = pool.grants(domain.UUIDString())
@@ -42,4 +42,4 @@ class DomainDetach(base.Ours, lister.Lister):
                 definition = domains.definition(domain)
                 paths = guestxml.find(guestxml.identified(definition), grants)
                 domains.define(connection, guestxml.remove(definition, paths.values()))
-        return base.release(self, parsed_args, pool, grants[0].owner, [grant.uuid for grant in grants])
+        return commands.release(self, parsed_args, pool, grants[0].owner, [grant.uuid for grant in grants])

@@ -5,12 +5,12 @@ import argparse
 from cliff import lister
 
 from vpmem_driver import exception, guestxml
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 COLUMNS = ("domain", "uuid", "name", "before", "now")
 
 
-class DomainRefresh(base.Ours, lister.Lister):
+class DomainRefresh(commands.Command, lister.Lister):
     """Update the device paths in the definitions of domains that hold namespaces.
 
     The kernel may number its device nodes anew at each boot. A domain that is defined from its XML, as libvirt does it
@@ -25,20 +25,20 @@ class DomainRefresh(base.Ours, lister.Lister):
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem domain refresh --dry-run"
         parser.add_argument("domains", metavar="DOMAIN", nargs="*", help="name or uuid (default: all)")
-        base.add_connect_argument(parser)
+        commands.add_connect_argument(parser)
         parser.add_argument("--dry-run", action="store_true", help="only list what would be changed")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
         """Refresh."""
-        pool = base.app(self).pool(parsed_args.connect)
-        domains = base.app(self).domains(parsed_args.connect)
+        pool = commands.app(self).pool(parsed_args.connect)
+        domains = commands.app(self).domains(parsed_args.connect)
         changes: list[tuple[object, ...]] = []
         failed: list[exception.VPMEMError] = []
         with domains.connection() as connection:
             named = [domains.find(connection, name) for name in parsed_args.domains]
             for domain in named or domains.all(connection):
-                if not pool.ledger.held(domain.UUIDString()):
+                if not pool.held(domain.UUIDString()):
                     continue  # nothing of it is looked at, nor the host for its sake
                 grants = pool.grants(domain.UUIDString())
                 try:

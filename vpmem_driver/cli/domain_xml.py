@@ -5,14 +5,15 @@ import pathlib
 import sys
 
 from vpmem_driver import exception, guestxml
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
+from vpmem_driver.sizes import MIB
 
 #: MiB that 52 bits address, and more vCPUs than any QEMU takes.
 _MOST_MEMORY = 1 << 32
 _MOST_VCPUS = 1 << 16
 
 
-class DomainXML(base.Ours):
+class DomainXML(commands.Command):
     """Print domain XML with the namespaces that an owner holds, at their current device paths.
 
     With --base, that domain with the devices added; without, a small domain to start from. Nothing is defined: hand it
@@ -29,14 +30,14 @@ class DomainXML(base.Ours):
             "--type", default="kvm", choices=("kvm", "qemu", "test"), help="of a new domain (%(default)s)"
         )
         parser.add_argument("--name", help="of a new domain (default: vpmem- and the owner's first eight digits)")
-        memory, vcpus = base.whole_number(1, _MOST_MEMORY), base.whole_number(1, _MOST_VCPUS)
+        memory, vcpus = commands.whole_number(1, _MOST_MEMORY), commands.whole_number(1, _MOST_VCPUS)
         parser.add_argument("--memory", type=memory, default=1024, metavar="MIB", help="of a new domain (%(default)s)")
         parser.add_argument("--vcpus", type=vcpus, default=2, metavar="N", help="of a new domain (%(default)s)")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         """Print."""
-        grants = base.app(self).pool().grants(parsed_args.owner)
+        grants = commands.app(self).pool().grants(parsed_args.owner)
         if not grants:
             raise exception.NotOwner(
                 owner=parsed_args.owner, namespace="any namespace", reason="the ledger has none for it"
@@ -48,7 +49,7 @@ class DomainXML(base.Ours):
                 name=parsed_args.name or f"vpmem-{parsed_args.owner[:8]}",
                 uuid=parsed_args.owner,
                 domain_type=parsed_args.type,
-                memory=parsed_args.memory * base.MIB,
+                memory=parsed_args.memory * MIB,
                 vcpus=parsed_args.vcpus,
                 host_nodes=sorted({grant.numa_node for grant in grants if grant.numa_node is not None}),
                 grants=grants,

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Sequence
 from cliff import columns, lister
 from cliff.formatters import json_format
 
-from vpmem_driver import ledger
-from vpmem_driver.cli import base
-from vpmem_driver.pool import requests
+from vpmem_driver.cli import commands
+from vpmem_driver.pool import Move
 
-_COLUMNS = tuple(field.name for field in dataclasses.fields(ledger.Move))
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Move))
 
 #: What is shown to people who do not say how much: cliff makes a table in memory, and a screen holds no more.
 _SCREENFUL = 50
@@ -21,7 +20,7 @@ _SCREENFUL = 50
 _MOST = (1 << 63) - 1
 
 
-class History(base.Ours, lister.Lister):
+class History(commands.Command, lister.Lister):
     """Show what has happened to this host's namespaces: when, which, from which state to which, for whom, and why.
 
     Oldest first. A table, or anything on a terminal, has the newest 50 lines unless --last or --all says otherwise;
@@ -36,23 +35,22 @@ class History(base.Ours, lister.Lister):
         parser.add_argument("--namespace", metavar="NAME|UUID", help="only of this one")
         parser.add_argument("--owner", metavar="OWNER", help="only of this instance or domain, by its uuid")
         count = parser.add_mutually_exclusive_group()
-        count.add_argument("--last", type=base.whole_number(0, _MOST), metavar="N", help="only the newest N lines")
+        count.add_argument("--last", type=commands.whole_number(0, _MOST), metavar="N", help="only the newest N lines")
         count.add_argument("--all", action="store_true", help="all lines")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], Iterable[tuple[object, ...]]]:
         """Show, oldest first."""
-        owner = None if parsed_args.owner is None else requests.owner(parsed_args.owner)
-        pool = base.app(self).pool()
+        pool = commands.app(self).pool()
         uuid = None if parsed_args.namespace is None else pool.find(parsed_args.namespace)
         everything = parsed_args.all or not (parsed_args.formatter == "table" or self.app.stdout.isatty())
         if parsed_args.last is not None or everything:
-            moves = pool.ledger.iterate_history(uuid=uuid, owner=owner, limit=parsed_args.last)
-            return _COLUMNS, map(base.row, moves)
-        newest = pool.ledger.history(uuid=uuid, owner=owner, limit=_SCREENFUL)
+            moves = pool.history(uuid=uuid, owner=parsed_args.owner, limit=parsed_args.last)
+            return _COLUMNS, map(commands.row, moves)
+        newest = list(pool.history(uuid=uuid, owner=parsed_args.owner, limit=_SCREENFUL))
         if len(newest) == _SCREENFUL:
             self.app.LOG.warning("these are the newest %d lines; --all shows all", _SCREENFUL)
-        return _COLUMNS, map(base.row, newest)
+        return _COLUMNS, map(commands.row, newest)
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Sequence[typing.Any]]

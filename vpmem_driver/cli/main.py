@@ -14,7 +14,7 @@ from cliff import help as cliff_help
 from oslo_config import cfg
 
 from vpmem_driver import __version__, conf, exception
-from vpmem_driver.domains import Domains
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.pool import Pool
 
 DESCRIPTION = """\

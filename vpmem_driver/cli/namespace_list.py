@@ -4,10 +4,10 @@ import argparse
 
 from cliff import lister
 
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 
-class NamespaceList(base.Ours, lister.Lister):
+class NamespaceList(commands.Command, lister.Lister):
     """List this host's namespaces: label, size, state and owner of each.
 
     Shows those that the configuration gives to guests and those that somebody holds. With --all also the others, each
@@ -22,11 +22,11 @@ class NamespaceList(base.Ours, lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
         """List."""
-        records = base.app(self).pool().records()
+        records = commands.app(self).pool().records()
         shown = [record for record in records if parsed_args.all or record.label is not None]
         if not shown and records:
             self.app.LOG.warning(
                 "none of this host's %d namespaces has a label; set [libvirt] pmem_namespaces, or see --all",
                 len(records),
             )
-        return base.rows(shown)
+        return commands.rows(shown)

@@ -4,10 +4,10 @@ import argparse
 
 from cliff import show
 
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 
-class NamespaceShow(base.Ours, show.ShowOne):
+class NamespaceShow(commands.Command, show.ShowOne):
     """Show one namespace."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -18,4 +18,4 @@ class NamespaceShow(base.Ours, show.ShowOne):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[object, ...]]:
         """Show."""
-        return base.COLUMNS, base.row(base.app(self).pool().record(parsed_args.namespace))
+        return commands.COLUMNS, commands.row(commands.app(self).pool().record(parsed_args.namespace))

@@ -4,10 +4,10 @@ import argparse
 
 from cliff import lister
 
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 
-class Release(base.Ours, lister.Lister):
+class Release(commands.Command, lister.Lister):
     """Take back what an owner holds. Its bytes are lost: the namespaces are wiped at once, in the background.
 
     Stop the guest first: what a guest still uses is not wiped, and so not given to anybody else, until it is stopped.
@@ -21,12 +21,12 @@ class Release(base.Ours, lister.Lister):
         parser.add_argument(
             "--namespace", action="append", metavar="NAME|UUID", help="only this one (may be repeated; default: all)"
         )
-        base.add_release_arguments(parser)
+        commands.add_release_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
         """Release."""
-        pool = base.app(self).pool()
+        pool = commands.app(self).pool()
         wanted = parsed_args.namespace
         uuids = None if wanted is None else [pool.find(name) for name in wanted]
-        return base.release(self, parsed_args, pool, parsed_args.owner, uuids)
+        return commands.release(self, parsed_args, pool, parsed_args.owner, uuids)

@@ -4,11 +4,11 @@ import argparse
 
 from cliff import lister
 
-from vpmem_driver import wiping
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
+from vpmem_driver.pool import wipes
 
 
-class Wipe(base.Ours, lister.Lister):
+class Wipe(commands.Command, lister.Lister):
     """Wipe unowned namespaces: overwrite every byte with zeros, verify that, and wait until it is done.
 
     Without --namespace, wipes all dirty ones. A named one may also be unknown (never seen by this ledger) or
@@ -27,13 +27,13 @@ class Wipe(base.Ours, lister.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
         """Wipe."""
-        pool = base.app(self).pool()
+        pool = commands.app(self).pool()
         wanted = parsed_args.namespace
         uuids = None if wanted is None else [pool.find(name) for name in wanted]
         if parsed_args.dry_run:
-            return base.rows(pool.wipeable(uuids))
-        with base.wipe_progress(self) as on_progress:
+            return commands.rows(pool.wipeable(uuids))
+        with commands.wipe_progress(self) as on_progress:
             results = pool.wipe(uuids, on_progress=on_progress)
-        wiping.raise_for(results)
+        wipes.raise_for(results)
         done = {result.uuid for result in results}
-        return base.rows(record for record in pool.records() if record.uuid in done)
+        return commands.rows(record for record in pool.records() if record.uuid in done)

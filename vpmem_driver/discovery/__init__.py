@@ -1,10 +1,10 @@
-"""Where namespaces come from: three sources behind one contract, :class:`vpmem_driver.discovery.base.Discovery`."""
+"""Where namespaces come from: three sources behind one contract, :class:`.interface.Discovery`."""
 
 import os
 import typing
 
 from vpmem_driver import exception
-from vpmem_driver.discovery import base, ndctl, sysfs
+from vpmem_driver.discovery import directory, interface, ndctl, sysfs
 
 if typing.TYPE_CHECKING:  # the child process that wipes has no use for it, and loads this module
     from oslo_config import cfg
@@ -14,7 +14,7 @@ __all__ = ["from_conf", "make"]
 _OPTIONS = {"ndctl": (), "sysfs": ("root",), "directory": ("directory",)}
 
 
-def make(name: str, /, **options: str) -> base.Discovery:
+def make(name: str, /, **options: str) -> interface.Discovery:
     """The discovery of that name; elsewhere one like it by ``make(discovery.name, **discovery.options())``.
 
     :param options: `root` for sysfs, where it is not ``/sys``; `directory` for directory, an absolute path
@@ -29,12 +29,10 @@ def make(name: str, /, **options: str) -> base.Discovery:
         return ndctl.NdctlDiscovery()
     if name == "sysfs":
         return sysfs.SysfsDiscovery(options.get("root", "/sys"))
-    from vpmem_driver.discovery import directory  # noqa: PLC0415  it loads ctypes, and the others do without
-
     return directory.DirectoryDiscovery(_absolute(options.get("directory")))
 
 
-def from_conf(conf: "cfg.ConfigOpts") -> base.Discovery:
+def from_conf(conf: "cfg.ConfigOpts") -> interface.Discovery:
     """The discovery that the options of group vpmem select.
 
     :raises InvalidOption: discovery = directory without a directory, or with a relative one

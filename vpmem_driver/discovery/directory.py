@@ -3,9 +3,7 @@
 No symbolic link is followed, but for the directory itself.
 """
 
-import ctypes
 import dataclasses
-import errno
 import functools
 import logging
 import mmap
@@ -13,12 +11,11 @@ import os
 import re
 import shlex
 import stat
-import struct
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from vpmem_driver import exception, model
-from vpmem_driver.discovery import base
+from vpmem_driver import _linux, exception, model
+from vpmem_driver.discovery import interface
 
 LOG = logging.getLogger(__name__)
 
@@ -35,15 +32,6 @@ _NOT_REGULAR = {
     stat.S_IFIFO: "it is a named pipe",
     stat.S_IFSOCK: "it is a socket",
 }
-
-# statx(2), because os.stat() of Python 3.11 to 3.13 tells neither birth time nor DAX. This is struct statx of
-# linux/stat.h (Linux 6.1), the same on every architecture; the function came with glibc 2.28 and musl 1.2.5.
-_STATX = struct.Struct("=I4xQI8xH2xQQQ8x16xqI4x32x8xII112x")
-_AT_SYMLINK_NOFOLLOW = 0x100
-_AT_EMPTY_PATH = 0x1000
-_STATX_BASIC_STATS = 0x7FF
-_STATX_BTIME = 0x800
-_STATX_ATTR_DAX = 0x200000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +54,7 @@ class Status:
     filesystem: tuple[int, int]
 
 
-class DirectoryDiscovery(base.Discovery):
+class DirectoryDiscovery(interface.Discovery):
     """Regular files in `directory`, and in its subdirectories ``node0``, ``node1``, … those of that NUMA node.
 
     Hidden files, ``lost+found`` and other subdirectories are not looked at. A file's identity is its inode and birth
@@ -88,7 +76,7 @@ class DirectoryDiscovery(base.Discovery):
         return {"directory": self._directory}
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        """See :meth:`base.Discovery.namespaces`."""
+        """See :meth:`.interface.Discovery.namespaces`."""
         node_of = functools.cache(self._node_of)
         found = []
         for path, told, status in _entries(os.path.realpath(self._directory)):
@@ -97,18 +85,18 @@ class DirectoryDiscovery(base.Discovery):
             found.append(describe(path, status, node))
             if found[-1].unusable is None:
                 self._warn(status)
-        return base.check(self.name, found)
+        return interface.check(self.name, found)
 
     def identity_of(self, fd: int) -> str | None:
-        """See :meth:`base.Discovery.identity_of`."""
+        """See :meth:`.interface.Discovery.identity_of`."""
         status = file_status("", dir_fd=fd)
         return _identity(status) if status is not None and stat.S_ISREG(status.mode) else None
 
     def _node_of(self, filesystem: tuple[int, int]) -> int | None:
         device = f"{self._sysfs_root}/dev/block/{filesystem[0]}:{filesystem[1]}"
-        node = base.read_node(f"{device}/device/numa_node")
+        node = interface.read_node(f"{device}/device/numa_node")
         # A partition has no "device" itself; the disk is the directory above the one that the link leads to.
-        return base.read_node(f"{device}/../device/numa_node") if node is None else node
+        return interface.read_node(f"{device}/../device/numa_node") if node is None else node
 
     def _warn(self, status: Status) -> None:
         if not status.dax:
@@ -203,38 +191,21 @@ def file_status(name: str, *, dir_fd: int) -> Status | None:
     An empty `name` is what `dir_fd` itself is open on, a file perhaps.
 
     :raises OSError: it failed otherwise
-    :raises DiscoveryFailed: the C library has no statx
     """
-    buffer = ctypes.create_string_buffer(_STATX.size)
-    wanted = _STATX_BASIC_STATS | _STATX_BTIME
-    flags = _AT_SYMLINK_NOFOLLOW if name else _AT_EMPTY_PATH
-    if _statx()(dir_fd, os.fsencode(name), flags, wanted, buffer) != 0:
-        number = ctypes.get_errno()
-        if number == errno.ENOENT:
-            return None
-        raise OSError(number, os.strerror(number), name)
-    told, attributes, links, mode, inode, size, blocks, seconds, nanoseconds, major, minor = _STATX.unpack(buffer)
+    try:
+        mode, links, inode, size, allocated, birth, dax, major, minor = _linux.statx(dir_fd, os.fsencode(name))
+    except FileNotFoundError:
+        return None
     return Status(
         mode=mode,
         links=links,
         inode=inode,
         size=size,
-        allocated=blocks * 512,
-        birth=seconds * 10**9 + nanoseconds if told & _STATX_BTIME else 0,
-        dax=bool(attributes & _STATX_ATTR_DAX),
+        allocated=allocated,
+        birth=birth,
+        dax=dax,
         filesystem=(major, minor),
     )
-
-
-@functools.cache
-def _statx() -> Callable[[int, bytes, int, int, object], int]:
-    try:
-        function = ctypes.CDLL(None, use_errno=True).statx
-    except AttributeError as exc:
-        raise _failed("the C library has no statx()", "It takes glibc 2.28 or musl 1.2.5.") from exc
-    function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
-    function.restype = ctypes.c_int
-    return function
 
 
 def _explained(directory: str, exc: OSError) -> exception.DiscoveryFailed:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from vpmem_driver import exception, model
-from vpmem_driver.discovery import base
+from vpmem_driver.discovery import interface
 
 LOG = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ _NO_DEVICE = _Device("")
 NodeOf = Callable[[str], int | None]
 
 
-class NdctlDiscovery(base.Discovery):
+class NdctlDiscovery(interface.Discovery):
     """Asks the ndctl program.
 
     :param run: gives the JSON text of an ``ndctl list`` that was run elsewhere, in place of running it here. Without
@@ -88,7 +88,7 @@ class NdctlDiscovery(base.Discovery):
         self._timeout = timeout
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        """See :meth:`base.Discovery.namespaces`."""
+        """See :meth:`.interface.Discovery.namespaces`."""
         return parse(_handed_in(self._run) if self._run else _ndctl(self._timeout), self._node_of())
 
     def options(self) -> dict[str, str]:
@@ -96,8 +96,8 @@ class NdctlDiscovery(base.Discovery):
         return {}
 
     def identity_of(self, fd: int) -> str | None:
-        """See :meth:`base.Discovery.identity_of`."""
-        return base.uuid_of_dax(fd, self._sysfs_root)
+        """See :meth:`.interface.Discovery.identity_of`."""
+        return interface.uuid_of_dax(fd, self._sysfs_root)
 
     def _node_of(self) -> NodeOf:
         """Reads once per region: the kernel gives a namespace the node of its region (drivers/nvdimm/bus.c)."""
@@ -106,7 +106,7 @@ class NdctlDiscovery(base.Discovery):
         def node_of(dev: str) -> int | None:
             region = dev.partition(".")[0]
             if region not in known:
-                known[region] = base.read_node(f"{self._sysfs_root}/bus/nd/devices/{dev}/numa_node")
+                known[region] = interface.read_node(f"{self._sysfs_root}/bus/nd/devices/{dev}/numa_node")
             return known[region]
 
         return node_of
@@ -121,14 +121,14 @@ def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ..
 
     :param node_of: called with ``namespace0.0`` when the text does not tell its NUMA node; when that does not know
         either it is the target node
-    :returns: see :func:`base.check`
+    :returns: see :func:`.interface.check`
     :raises DiscoveryFailed: it is not JSON, not all of it, or not what ndctl prints
     """
     if not text or text.isspace():
         return ()
     found: list[model.Namespace] = []
     _add(found, _decode(text), -1, node_of)
-    return base.check(NdctlDiscovery.name, found)
+    return interface.check(NdctlDiscovery.name, found)
 
 
 def _handed_in(run: Callable[[], str]) -> str:
@@ -215,7 +215,7 @@ def _namespace(item: _Item, region_node: int, node_of: NodeOf | None) -> model.N
         devices = tuple(device for device in devices if device.size)  # the others are slots that daxctl may fill
     device = devices[0] if len(devices) == 1 else _NO_DEVICE
     mode = item.mode if device.mode != "system-ram" else device.mode
-    uuid = base.canonical_uuid(item.uuid)
+    uuid = interface.canonical_uuid(item.uuid)
     size = device.size or item.size
     node = item.numa_node
     # Most are as they should be: to ask for the reason costs as much as all else here.
@@ -224,14 +224,14 @@ def _namespace(item: _Item, region_node: int, node_of: NodeOf | None) -> model.N
         uuid=uuid,
         name=item.name,
         size=size,
-        align=device.align or (region.align if region is not None else 0) or item.align or base.DEFAULT_ALIGN,
+        align=device.align or (region.align if region is not None else 0) or item.align or interface.DEFAULT_ALIGN,
         numa_node=node if node >= 0 else _node(item, device, region_node, node_of),
         mode=mode,
         device="/dev/" + device.chardev if device.chardev else None,
         pmem=True,
         unusable=None
         if plain and size > 0 and uuid and item.name
-        else base.why_unusable(
+        else interface.why_unusable(
             item.dev,
             enabled=item.state != "disabled",
             mode=mode,

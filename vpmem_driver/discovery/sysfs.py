@@ -13,7 +13,7 @@ import os
 import re
 
 from vpmem_driver import exception, model
-from vpmem_driver.discovery import base
+from vpmem_driver.discovery import interface
 
 #: The modes of a namespace and what ndctl calls them (ndctl 76.1: ndctl_namespace_get_mode() in ndctl/lib/libndctl.c).
 _MODES = {"dax": "devdax", "memory": "fsdax", "safe": "sector", "raw": "raw"}
@@ -30,7 +30,7 @@ _NO_VALUE = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
 _Devices = dict[str, list[str]]
 
 
-class SysfsDiscovery(base.Discovery):
+class SysfsDiscovery(interface.Discovery):
     """Reads sysfs.
 
     :param root: where it is mounted
@@ -48,16 +48,16 @@ class SysfsDiscovery(base.Discovery):
         return {} if self._root == "/sys" else {"root": self._root}
 
     def identity_of(self, fd: int) -> str | None:
-        """See :meth:`base.Discovery.identity_of`."""
-        return base.uuid_of_dax(fd, self._root)
+        """See :meth:`.interface.Discovery.identity_of`."""
+        return interface.uuid_of_dax(fd, self._root)
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        """See :meth:`base.Discovery.namespaces`. Empty slots are left out."""
+        """See :meth:`.interface.Discovery.namespaces`. Empty slots are left out."""
         slots = [dev for dev in self._listed() if dev.startswith("namespace")]
         devices = self._devices()
         nodes: dict[str, int | None] = {}
         found = [self._namespace(dev, devices, nodes) for dev in slots]
-        return base.check(self.name, [namespace for namespace in found if namespace is not None])
+        return interface.check(self.name, [namespace for namespace in found if namespace is not None])
 
     def _listed(self) -> list[str]:
         try:
@@ -97,7 +97,7 @@ class SysfsDiscovery(base.Discovery):
         mode = "devdax" if holder.startswith("dax") else _MODES.get(_read(path + "mode"), "unknown")
         if driver == "kmem":
             mode = "system-ram"
-        uuid = base.canonical_uuid(_read(claim + "uuid"))
+        uuid = interface.canonical_uuid(_read(claim + "uuid"))
         name = _read(path + "alt_name") or None
         size = _number(source + "size")
         if region not in nodes:
@@ -106,12 +106,12 @@ class SysfsDiscovery(base.Discovery):
             uuid=uuid,
             name=name,
             size=size,
-            align=_number(source + "align") or _number(claim + "align") or base.DEFAULT_ALIGN,
+            align=_number(source + "align") or _number(claim + "align") or interface.DEFAULT_ALIGN,
             numa_node=nodes[region],
             mode=mode,
             device=f"/dev/{device}" if device else None,
             pmem=True,
-            unusable=base.why_unusable(
+            unusable=interface.why_unusable(
                 dev,
                 enabled=bool(below or driver),  # a holder without a driver has no devices
                 mode=mode,
@@ -127,8 +127,8 @@ class SysfsDiscovery(base.Discovery):
 
 def _node(path: str) -> int | None:
     """Read once per region: the kernel gives a namespace the node of its region (drivers/nvdimm/bus.c)."""
-    node = base.read_node(path + "numa_node")
-    return base.read_node(path + "target_node") if node is None else node
+    node = interface.read_node(path + "numa_node")
+    return interface.read_node(path + "target_node") if node is None else node
 
 
 def _read(path: str) -> str:

@@ -9,8 +9,7 @@ XML declaration (a str has no encoding to declare). What is said of libvirt and 
 9.0.0 and QEMU 7.2.
 """
 
-from vpmem_driver.guestxml.device import MIN_LABEL_SIZE, MemoryDevice, device_for
-from vpmem_driver.guestxml.domain import (
+from vpmem_driver.guestxml.edit import (
     add,
     check,
     devices,
@@ -22,10 +21,11 @@ from vpmem_driver.guestxml.domain import (
     uuid,
 )
 from vpmem_driver.guestxml.identity import find
+from vpmem_driver.guestxml.memory_device import MIN_LABEL_SIZE, MemoryDevice, device_for
 from vpmem_driver.guestxml.new import new_domain
 from vpmem_driver.guestxml.sources import Source, sources
-from vpmem_driver.guestxml.values import KIB, MIB, parse_integer, parse_nodeset, parse_size
-from vpmem_driver.sizes import GRANULE, LABEL_SIZE, least_size
+from vpmem_driver.guestxml.values import parse_integer, parse_nodeset, parse_size
+from vpmem_driver.sizes import GRANULE, KIB, LABEL_SIZE, MIB, least_size
 
 __all__ = [
     "GRANULE",

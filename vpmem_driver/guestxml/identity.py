@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from lxml import etree
 
 from vpmem_driver import model
-from vpmem_driver.guestxml.device import MemoryDevice
+from vpmem_driver.guestxml.memory_device import MemoryDevice
 
 #: libvirt keeps an alias that begins with ``ua-`` (formatdomain.html, since 3.9.0), and QEMU's device has it as its id.
 _PREFIX = "ua-vpmem-"

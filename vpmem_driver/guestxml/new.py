@@ -4,9 +4,9 @@ import html
 from collections.abc import Iterator, Sequence
 
 from vpmem_driver import model
-from vpmem_driver.guestxml.domain import add
-from vpmem_driver.guestxml.values import KIB, MIB, invalid
-from vpmem_driver.sizes import LABEL_SIZE
+from vpmem_driver.guestxml.edit import add
+from vpmem_driver.guestxml.values import invalid
+from vpmem_driver.sizes import KIB, LABEL_SIZE, MIB
 
 
 def new_domain(

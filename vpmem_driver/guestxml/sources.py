@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lxml import etree
 
-from vpmem_driver.guestxml.domain import parse
+from vpmem_driver.guestxml.document import parse
 
 #: Children of ``<domain>`` in which nothing is a path of the host: names, notes, and a cgroup.
 _NOT_OF_THE_HOST = frozenset({"name", "title", "description", "metadata", "uuid", "resource"})

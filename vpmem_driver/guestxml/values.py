@@ -1,6 +1,5 @@
 """Values of domain XML as text, and back: sizes with libvirt's units, nodesets, paths; and elements that hold them."""
 
-import html
 import re
 import typing
 from collections.abc import Callable
@@ -8,10 +7,7 @@ from collections.abc import Callable
 from lxml import etree
 
 from vpmem_driver import exception
-
-KIB = 1024
-MIB = 1024 * KIB
-
+from vpmem_driver.sizes import KIB
 
 _CPUMASK_LEN = 16384  # VIR_DOMAIN_CPUMASK_LEN in conf/domain_conf.h: the end of a nodeset
 DUMP = "'virsh dumpxml --inactive DOMAIN' prints what is wanted."
@@ -89,6 +85,16 @@ def read_text(text: str, _unit: str | None) -> str:
     return text
 
 
+def read_flag(_text: str, _unit: str | None) -> bool:
+    """Take an element that is there, whatever is in it, for true."""
+    return True
+
+
+def write_flag(_value: bool) -> str:
+    """An element without text."""
+    return ""
+
+
 def read_access(text: str, _unit: str | None) -> str:
     """Take shared or private.
 
@@ -118,14 +124,6 @@ def checked_path(path: str) -> str:
         shown = path.encode("unicode_escape").decode()
         raise invalid("device path", shown, "it is not absolute, or XML cannot hold it", "Give an absolute path.")
     return path
-
-
-def write_path(path: str) -> str:
-    """A path as XML text.
-
-    :raises InvalidRequest: see :func:`checked_path`
-    """
-    return html.escape(checked_path(path), quote=False)
 
 
 def invalid(what: str, value: object, reason: str, remedy: str) -> exception.InvalidRequest:

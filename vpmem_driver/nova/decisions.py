@@ -23,7 +23,7 @@ class Action(enum.Enum):
     RENEW = "renew"
 
 
-_REBUILD = frozenset({task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING, task_states.REBUILD_SPAWNING})
+REBUILDING = frozenset({task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING, task_states.REBUILD_SPAWNING})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def on_cleanup(cleanup: Cleanup) -> Action:
         # revert: this is the destination, which may be the source too
         (cleanup.task_state == task_states.RESIZE_REVERTING, Action.RELEASE_NAMED),
         # rebuild
-        (cleanup.task_state in _REBUILD, Action.RENEW),
+        (cleanup.task_state in REBUILDING, Action.RENEW),
         # delete, reclaim, shelve-offload, a build that failed, running-deleted
         (cleanup.destroy_disks, Action.RELEASE),
     )

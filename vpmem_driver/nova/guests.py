@@ -10,11 +10,11 @@ from nova import exception as nova_exception
 from nova import objects
 from nova.virt.libvirt import host as libvirt_host
 
-from vpmem_driver.domains import Domains, Dump
+from vpmem_driver.libvirt_domains import Domains, Dump
 
 
 class HostGuests(Domains):
-    """As :class:`vpmem_driver.domains.Domains`, without a second connection."""
+    """As :class:`vpmem_driver.libvirt_domains.Domains`, without a second connection."""
 
     def __init__(self, host: typing.Any) -> None:
         """`host` is the driver's ``nova.virt.libvirt.host.Host``."""

@@ -9,8 +9,6 @@ import collections
 import contextlib
 import functools
 import logging
-import os
-import pathlib
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -19,16 +17,16 @@ from nova import objects
 from nova.privsep import libvirt as privsep_libvirt
 from oslo_config import cfg
 
-from vpmem_driver import conf, discovery, exception, hostpaths, ledger, model, wiping
+from vpmem_driver import conf, discovery, exception, hostpaths, model
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
-from vpmem_driver.domains import Domains
-from vpmem_driver.nova import waiting
-from vpmem_driver.nova.background import BackgroundWipe
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.nova import eventlet_poll
+from vpmem_driver.nova.background_wipe import BackgroundWipe
 from vpmem_driver.nova.decisions import Action
 from vpmem_driver.nova.instances import HostInstances
 from vpmem_driver.nova.resources import HandOut, Offers, Picks
 from vpmem_driver.nova.starts import Starts
-from vpmem_driver.pool import Pool
+from vpmem_driver.pool import Pool, Row, wipes
 
 LOG = logging.getLogger(__name__)
 
@@ -75,15 +73,14 @@ class HostPool:
         """
         conf.register_opts(options)
         try:
-            known = os.path.lexists(pathlib.Path(options.vpmem.state_path, ledger.FILE_NAME))
-            if not options.libvirt.pmem_namespaces and not known:
+            if not Pool.is_used(options):
                 return None
             source = discovery.from_conf(options)
             if options.vpmem.discovery == "ndctl":
                 # Nova's own privileged call: every compute host allows it already.
                 source = NdctlDiscovery(run=privsep_libvirt.get_pmem_namespaces)
             pool = Pool.from_conf(
-                options, source=source, domains=domains, leave_out_absent=True, wait=waiting.wait_here()
+                options, source=source, domains=domains, leave_out_absent=True, wait=eventlet_poll.wait_here()
             )
             return cls(pool, options.vpmem.wipe_parallel)
         except (exception.ConfigurationError, cfg.Error) as error:
@@ -160,14 +157,14 @@ class HostPool:
     def resources(self, provider_uuid: str) -> dict[str, HandOut]:
         """What the resource tracker may pick from, and what it must find again, by resource class."""
         make = functools.cache(functools.partial(_resource, provider_uuid))
-        held = {row.uuid: row for row in self._pool.ledger.rows() if row.owner is not None}
+        held = {row.uuid: row for row in self._pool.rows() if row.owner is not None}
         found: dict[str, list[objects.Resource]] = collections.defaultdict(list)
         for identifier, record in self._identified():
             # The path of a held one is as Nova has it on record.
             path = held[record.uuid].device if record.uuid in held else record.device
             made = make(identifier, record.label, path, size=record.size, align=record.align)
             found[made.resource_class].append(made)
-        offers = Offers(self._pool.ledger.last_move, functools.partial(self._offered, make))
+        offers = Offers(self._pool.last_move, functools.partial(self._offered, make))
         return {
             resource_class: HandOut(
                 resource_class,
@@ -209,7 +206,7 @@ class HostPool:
             return
         try:
             instances = read()
-            if any(not self._pool.ledger.held(uuid) for uuid in instances.starting()):
+            if any(not self._pool.held(uuid) for uuid in instances.starting()):
                 return  # it may be the one that a pick is for
             self._picks.forget(forgotten - instances.arriving())
         except Exception:
@@ -244,7 +241,7 @@ class HostPool:
                 uuids = [grant.uuid for grant in held]
             else:
                 uuids = [uuid or self._pool.find(name) for name, uuid in zip(names, of_record, strict=True)]
-            grants = self._pool.claim_exact(owner, uuids, on_progress=wiping.ProgressLog())
+            grants = self._pool.claim_exact(owner, uuids, on_progress=wipes.ProgressLog())
         except (exception.NamespaceUnavailable, exception.UnknownNamespace, exception.NamespaceMissing) as error:
             raise nova_exception.ComputeResourcesUnavailable(reason=str(error)) from error
         except exception.VPMEMError as error:
@@ -254,7 +251,7 @@ class HostPool:
 
     def held(self, instance: objects.Instance) -> frozenset[str]:
         """The uuids of what the ledger has for the instance here."""
-        return frozenset(row.uuid for row in self._pool.ledger.held(instance.uuid))
+        return frozenset(row.uuid for row in self._pool.held(instance.uuid))
 
     def paths(self, instance: objects.Instance, name: str) -> frozenset[str]:
         """What the instance's guest may call its namespace `name`: the path it was granted under, and that of now."""
@@ -271,7 +268,7 @@ class HostPool:
         if action is not Action.KEEP:
             self.starts.leaves(instance.uuid)
         with failures_logged(instance.uuid, "its persistent memory stays as it is"):
-            held = self._pool.ledger.held(instance.uuid)
+            held = self._pool.held(instance.uuid)
             if action is Action.KEEP or not held:
                 return
             named = _which(names, held)
@@ -293,7 +290,7 @@ class HostPool:
     def release_others(self, instance: objects.Instance, names: Sequence[str]) -> None:
         """Give back what the ledger has for the instance here, but for `names`: a resize is confirmed. Never raises."""
         with failures_logged(instance.uuid, "its old persistent memory stays as it is"):
-            held = self._pool.ledger.held(instance.uuid)
+            held = self._pool.held(instance.uuid)
             kept = _which(names, held)
             if None in kept:
                 LOG.error("Instance %s keeps all that it has here: its record names %s", instance.uuid, names)
@@ -304,16 +301,16 @@ class HostPool:
         self, instance: objects.Instance, resources: Sequence[objects.Resource]
     ) -> list[objects.Resource]:
         """Those of the instance's record that the ledger does not have for it."""
-        told = _which([resource.identifier for resource in resources], self._pool.ledger.held(instance.uuid))
+        told = _which([resource.identifier for resource in resources], self._pool.held(instance.uuid))
         return [resource for resource, uuid in zip(resources, told, strict=True) if uuid is None]
 
     def owners(self) -> frozenset[str]:
         """The instances for which the ledger has anything."""
-        return frozenset(row.owner for row in self._pool.ledger.rows() if row.owner is not None)
+        return self._pool.owners()
 
     def names(self, owner: str) -> list[str]:
         """The names of what the ledger has for an owner, whether Nova knows it or not."""
-        return [row.name or row.uuid for row in self._pool.ledger.held(owner)]
+        return [row.name or row.uuid for row in self._pool.held(owner)]
 
     def not_held(self, instance: objects.Instance, paths: Iterable[str]) -> list[str]:
         """Those of `paths` that lead to no device which the instance holds and which is wiped if it had to be."""
@@ -350,7 +347,7 @@ def _order(identified: tuple[str, model.Record]) -> tuple[typing.Any, ...]:
     return (_OFFERED[model.State(record.state)], node, record.size, identifier)
 
 
-def _which(names: Iterable[str], held: Iterable[model.Grant | model.Record | ledger.Row]) -> list[str | None]:
+def _which(names: Iterable[str], held: Iterable[model.Grant | model.Record | Row]) -> list[str | None]:
     """The uuid of what an instance holds that its record calls by each of `names`; None for what it does not hold."""
     by_name = {grant.uuid: grant.name for grant in held}
     told: list[str | None] = [name if name in by_name else None for name in names]

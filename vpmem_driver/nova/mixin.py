@@ -20,16 +20,14 @@ from nova.virt.libvirt import config as vconfig
 
 from vpmem_driver import exception, guestxml, model
 from vpmem_driver.nova import installation, takeover
-from vpmem_driver.nova.decisions import Action, Cleanup, on_cleanup
+from vpmem_driver.nova.decisions import REBUILDING, Action, Cleanup, on_cleanup
 from vpmem_driver.nova.guests import HostGuests
 from vpmem_driver.nova.host import HostPool, failures_logged
 from vpmem_driver.nova.instances import HostInstances
 from vpmem_driver.nova.leftovers import Leftovers
-from vpmem_driver.nova.starts import StartsMixin
+from vpmem_driver.nova.starts_mixin import StartsMixin
 
 LOG = logging.getLogger(__name__)
-
-_REBUILDING = (task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING, task_states.REBUILD_SPAWNING)
 
 
 class VPMEMDriverMixin(StartsMixin):
@@ -119,7 +117,7 @@ class VPMEMDriverMixin(StartsMixin):
         return self._vpmem.claim(
             instance,
             [resource.identifier for resource in resources],
-            rebuilding=instance.task_state in _REBUILDING and instance.host == self._vpmem_host,
+            rebuilding=instance.task_state in REBUILDING and instance.host == self._vpmem_host,
         )
 
     def _get_vpmems(self, instance: objects.Instance, prefix: str | None = None) -> list:

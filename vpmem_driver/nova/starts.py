@@ -9,20 +9,7 @@ import collections
 import contextlib
 import logging
 import threading
-import typing
 from collections.abc import Callable, Collection, Iterator
-
-from nova import exception as nova_exception
-from nova import objects
-
-from vpmem_driver.nova import guests
-
-if typing.TYPE_CHECKING:
-    from nova.virt.libvirt.driver import LibvirtDriver as _Driver
-
-    from vpmem_driver.nova.host import HostPool
-else:
-    _Driver = object  # whatever comes next in the class's bases
 
 LOG = logging.getLogger(__name__)
 
@@ -87,92 +74,3 @@ class Starts:
         """Whether a release waits for the end of the start."""
         with self._lock:
             return owner in self._postponed
-
-
-class StartsMixin(_Driver):
-    """The methods of LibvirtDriver that start a guest. All of them do it with ``_create_guest``."""
-
-    _vpmem: "HostPool | None"
-
-    def spawn(self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any) -> None:
-        with self._starting(instance):
-            super().spawn(context, instance, *args, **kwargs)
-
-    def resume(self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any) -> None:
-        with self._starting(instance):
-            super().resume(context, instance, *args, **kwargs)
-
-    def rescue(self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any) -> None:
-        with self._starting(instance):
-            super().rescue(context, instance, *args, **kwargs)
-
-    def unrescue(self, context: typing.Any, instance: objects.Instance) -> None:
-        with self._starting(instance):
-            super().unrescue(context, instance)
-
-    def finish_migration(
-        self,
-        context: typing.Any,
-        migration: typing.Any,
-        instance: objects.Instance,
-        *args: typing.Any,
-        **kwargs: typing.Any,
-    ) -> None:
-        with self._starting(instance):
-            super().finish_migration(context, migration, instance, *args, **kwargs)
-
-    def finish_revert_migration(
-        self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any
-    ) -> None:
-        with self._starting(instance):
-            super().finish_revert_migration(context, instance, *args, **kwargs)
-
-    def _hard_reboot(
-        self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any
-    ) -> typing.Any:
-        with self._starting(instance):
-            return super()._hard_reboot(context, instance, *args, **kwargs)
-
-    def _create_guest(
-        self, context: typing.Any, xml: str, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any
-    ) -> typing.Any:
-        """Define and start the guest, if the instance holds all of its namespaces before and after."""
-        paths = [] if self._vpmem is None else guests.memory_paths(xml)
-        self._require_claims(instance, paths)
-        guest = super()._create_guest(context, xml, instance, *args, **kwargs)
-        try:
-            self._require_claims(instance, paths)
-        except nova_exception.InstancePowerOnFailure:
-            self._destroy(instance)
-            raise
-        return guest
-
-    @contextlib.contextmanager
-    def _starting(self, instance: objects.Instance) -> Iterator[None]:
-        if self._vpmem is None:
-            yield
-            return
-        with self._vpmem.starts.start(instance.uuid):
-            try:
-                yield
-            finally:
-                if self._vpmem.starts.is_postponed(instance.uuid):
-                    # The thread that deletes the instance may have looked for its guest before there was one.
-                    self._destroy(instance)
-
-    def _require_claims(self, instance: objects.Instance, paths: list[str]) -> None:
-        """Refuse to start a guest on a device that the instance does not hold.
-
-        :raises InstancePowerOnFailure: it does not
-        """
-        if self._vpmem is None or not paths:
-            return
-        if self._vpmem.starts.is_postponed(instance.uuid):
-            raise nova_exception.InstancePowerOnFailure(reason=f"instance {instance.uuid} is being deleted")
-        lost = self._vpmem.not_held(instance, paths)
-        if lost:
-            reason = (
-                f"instance {instance.uuid} does not hold {', '.join(lost)}, which its guest would use; "
-                "a hard reboot claims its namespaces again"
-            )
-            raise nova_exception.InstancePowerOnFailure(reason=reason)

@@ -16,11 +16,10 @@ from nova import objects
 from nova.compute import vm_states
 
 from vpmem_driver import exception, hostpaths
-from vpmem_driver.ledger import Row
 from vpmem_driver.model import State
 from vpmem_driver.nova.guests import HostGuests
 from vpmem_driver.nova.host import HostPool
-from vpmem_driver.pool import Pool
+from vpmem_driver.pool import Pool, Row
 
 LOG = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ def _adopt(
             raise
         LOG.error("Instance %s has %s on record here: %s Its guest cannot start without it.", owner, name, error)
         return
-    (row,) = (row for row in pool.ledger.rows() if row.uuid == uuid)
+    (row,) = (row for row in pool.rows() if row.uuid == uuid)
     device = hostpaths.Wanted([row.device or ""])
     has_it = any(device.reached_from(path) for path in guests.memory_paths(instance))
     if not (has_it or trusted or row.owner is not None or row.state is State.QUARANTINED):
@@ -102,7 +101,7 @@ def _adopt(
     except (exception.NotOwner, exception.NamespaceUnavailable) as error:
         is_known = row.state in {State.QUARANTINED, State.CLEAN} or row.begun
         if has_it and not is_known and row.owner not in instances:
-            raise exception.LedgerError(path=pool.ledger.path, reason=str(error), remedy=_INTERLUDE_REMEDY) from error
+            raise exception.LedgerError(path=pool.ledger_path, reason=str(error), remedy=_INTERLUDE_REMEDY) from error
         LOG.error("Instance %s has %s on record here. %s %s", owner, name, error, _remedy(row))
 
 

@@ -5,12 +5,12 @@ import secrets
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
-from vpmem_driver import exception, model, reservations, wiping
+from vpmem_driver import exception, model
+from vpmem_driver.engine import Outcome, Result
 from vpmem_driver.ledger import Row
 from vpmem_driver.model import State
-from vpmem_driver.pool import requests
-from vpmem_driver.pool.books import Books, names
-from vpmem_driver.wipe import Outcome
+from vpmem_driver.pool import requests, reservations, wipes
+from vpmem_driver.pool.state import PoolState, names
 
 LOG = logging.getLogger(__name__)
 
@@ -18,8 +18,8 @@ LOG = logging.getLogger(__name__)
 class Claims:
     """How a pool gives namespaces to owners: all that one claim asks for, or nothing."""
 
-    def __init__(self, books: Books, wiper: wiping.Wiper) -> None:
-        self._books = books
+    def __init__(self, state: PoolState, wiper: wipes.Wiper) -> None:
+        self._state = state
         self._wiper = wiper
 
     def claim(
@@ -28,7 +28,7 @@ class Claims:
         wanted: Sequence[str],
         *,
         numa_node: int | None = None,
-        on_progress: wiping.OnProgress | None = None,
+        on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> tuple[model.Grant, ...]:
         """Claim one namespace for each label of `wanted`, all or nothing, wiping first what is not clean.
@@ -40,19 +40,19 @@ class Claims:
         """
         owner = requests.owner(owner)
         requests.numa_node(numa_node)
-        label_ids = requests.label_ids(self._books.config, wanted)
-        failures: dict[str, wiping.Result] = {}
+        label_ids = requests.label_ids(self._state.config, wanted)
+        failures: dict[str, Result] = {}
         while True:
             try:
                 reserved = self._reserve(owner, label_ids, numa_node, failures)
             except exception.InsufficientNamespaces:
-                wiping.raise_for(failures.values())  # without these there would have been enough
+                wipes.raise_for(failures.values())  # without these there would have been enough
                 raise
             failed = self._finish(owner, reserved, on_progress, stop)
             if not failed:
                 return self._granted(owner, reserved)
             if stop is not None and stop.is_set():
-                wiping.raise_for(failed.values())
+                wipes.raise_for(failed.values())
             failures |= failed
 
     def claim_exact(
@@ -60,7 +60,7 @@ class Claims:
         owner: str,
         uuids: Sequence[str],
         *,
-        on_progress: wiping.OnProgress | None = None,
+        on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> tuple[model.Grant, ...]:
         """Claim exactly these, in this order, all or nothing, wiping first what is not clean.
@@ -76,7 +76,7 @@ class Claims:
         owner = requests.owner(owner)
         rows = self._reserve_exact(owner, uuids)
         failed = self._finish(owner, rows, on_progress, stop)
-        wiping.raise_for(failed.values())
+        wipes.raise_for(failed.values())
         return self._granted(owner, rows)
 
     def _reserve(self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]) -> list[Row]:
@@ -86,16 +86,16 @@ class Claims:
         :raises InsufficientNamespaces: nothing was changed
         """
         # Nobody is told of a reservation: if a power loss takes it away, the namespaces are as they were.
-        with self._books.change(durable=False) as table:
-            chosen = table.claim(owner, label_ids, numa_node, [self._books.row(uuid) for uuid in failures])
+        with self._state.change(durable=False) as table:
+            chosen = table.claim(owner, label_ids, numa_node, [self._state.row(uuid) for uuid in failures])
             shortage = table.shortage(label_ids) if chosen is None else {}
-            reserved = self._take(owner, [self._books.row(uuid) for uuid in chosen or ()], new_reservation())
+            reserved = self._take(owner, [self._state.row(uuid) for uuid in chosen or ()], new_reservation())
             table.follow(reserved)
         if chosen is None:
             raise exception.InsufficientNamespaces(
-                request=",".join(self._books.config.labels[index] for index in label_ids),
+                request=",".join(self._state.config.labels[index] for index in label_ids),
                 shortage=", ".join(
-                    f"{self._books.config.labels[index]}: {wanted} wanted, {free} free"
+                    f"{self._state.config.labels[index]}: {wanted} wanted, {free} free"
                     for index, (wanted, free) in shortage.items()
                 ),
             )
@@ -106,10 +106,10 @@ class Claims:
 
         What another claim of the same owner has reserved and this one adds are then claimed together.
         """
-        with self._books.change(durable=False) as table:
-            rows = [self._books.row(uuid) for uuid in dict.fromkeys(uuids)]
+        with self._state.change(durable=False) as table:
+            rows = [self._state.row(uuid) for uuid in dict.fromkeys(uuids)]
             for row in rows:
-                requests.exact(owner, row, usable=row.uuid in self._books.view.usable)
+                requests.exact(owner, row, usable=row.uuid in self._state.view.usable)
             reservation = next((row.reservation for row in rows if row.reservation), None) or new_reservation()
             new = self._take(owner, [row for row in rows if row.owner is None], reservation)
             table.follow(new)
@@ -122,7 +122,7 @@ class Claims:
         :returns: the rows after that
         """
         return [
-            self._books.move(
+            self._state.move(
                 row,
                 row.state if row.state is State.CLEAN else State.DIRTY,
                 "reserved",
@@ -131,16 +131,16 @@ class Claims:
                 reservation=reservation,
                 keep_wipe=row.state is State.DIRTY,
             )
-            for position, row in enumerate(rows, start=self._books.ledger.next_position(owner))
+            for position, row in enumerate(rows, start=self._state.ledger.next_position(owner))
         ]
 
     def _finish(
         self,
         owner: str,
         rows: Sequence[Row],
-        on_progress: wiping.OnProgress | None,
+        on_progress: wipes.OnProgress | None,
         stop: threading.Event | None,
-    ) -> dict[str, wiping.Result]:
+    ) -> dict[str, Result]:
         """Claim the reserved `rows`: look for users of what is clean, wipe what is dirty. If one fails, cancel all.
 
         :returns: those that failed; none when all are claimed
@@ -156,7 +156,7 @@ class Claims:
             return failed
         return {}
 
-    def _in_use(self, rows: Sequence[Row]) -> dict[str, wiping.Result]:
+    def _in_use(self, rows: Sequence[Row]) -> dict[str, Result]:
         """Those of the reserved clean `rows` that a guest or a process uses: they are dirty and unowned from now on.
 
         A namespace is clean since its wipe, and nobody looked at it after that.
@@ -165,16 +165,16 @@ class Claims:
         """
         clean = {row.uuid: row for row in rows if row.state is State.CLEAN}
         devices = {
-            self._books.view.usable[uuid].device or "": row
+            self._state.view.usable[uuid].device or "": row
             for uuid, row in clean.items()
-            if uuid in self._books.view.usable
+            if uuid in self._state.view.usable
         }
         if not devices:
             return {}
         found = {devices[device].uuid: user for device, user in self._wiper.users_of(devices).items()}
         withdrawn = self._withdraw(rows, found) if found else ()
         return {
-            uuid: wiping.Result(uuid=uuid, name=clean[uuid].name or uuid, outcome=Outcome.IN_USE, reason=found[uuid])
+            uuid: Result(uuid=uuid, name=clean[uuid].name or uuid, outcome=Outcome.IN_USE, reason=found[uuid])
             for uuid in withdrawn
         }
 
@@ -187,12 +187,12 @@ class Claims:
         :returns: the uuids of what was withdrawn
         """
         withdrawn = []
-        with self._books.change():
+        with self._state.change():
             for before in rows:
-                row = self._books.row(before.uuid)
+                row = self._state.row(before.uuid)
                 if row.uuid in users and row.reservation == before.reservation and row.reservation is not None:
                     reason = f"in use by {users[row.uuid]}"
-                    self._books.move(row, State.DIRTY, f"{reason}, though unowned", reason=reason)
+                    self._state.move(row, State.DIRTY, f"{reason}, though unowned", reason=reason)
                     withdrawn.append(row.uuid)
         return withdrawn
 
@@ -200,9 +200,9 @@ class Claims:
         self,
         owner: str,
         rows: Sequence[Row],
-        on_progress: wiping.OnProgress | None,
+        on_progress: wipes.OnProgress | None,
         stop: threading.Event | None,
-    ) -> dict[str, wiping.Result]:
+    ) -> dict[str, Result]:
         """Wipe all that is dirty of the reservations that `rows` are in: they are claimed when the last is wiped.
 
         :returns: those that failed
@@ -210,7 +210,7 @@ class Claims:
         awaited = {row.reservation for row in rows} - {None}
         dirty = [
             row.uuid
-            for row in self._books.ledger.held(owner)
+            for row in self._state.ledger.held(owner)
             if row.reservation in awaited and row.state is State.DIRTY
         ]
         results = self._wiper.wipe(dirty, on_progress=on_progress, stop=stop) if dirty else []
@@ -220,14 +220,14 @@ class Claims:
         """Claim the reservations of `rows` in which all is clean: no wipe does it for them."""
         if all(row.state is State.DIRTY or row.reservation is None for row in rows):
             return
-        with self._books.change() as table:
+        with self._state.change() as table:
             awaited = {row.reservation for row in rows} - {None}
-            reserved = [row for row in self._books.ledger.held(owner) if row.reservation in awaited]
+            reserved = [row for row in self._state.ledger.held(owner) if row.reservation in awaited]
             if all(row.state is State.CLEAN for row in reserved):
-                table.follow([reservations.claim(self._books.ledger, row) for row in reserved])
+                table.follow([reservations.claim(self._state.ledger, row) for row in reserved])
 
     def _granted(self, owner: str, rows: Sequence[Row]) -> tuple[model.Grant, ...]:
-        held = {row.uuid: row for row in self._books.ledger.held(owner) if row.state is State.CLAIMED}
+        held = {row.uuid: row for row in self._state.ledger.held(owner) if row.state is State.CLAIMED}
         for row in rows:
             if row.uuid not in held:
                 self._cancel(owner, rows, "claim called off")
@@ -235,7 +235,7 @@ class Claims:
                     owner=owner, namespace=row.name, reason="it was released while it was being wiped"
                 )
         LOG.info("%s is given %s", owner, names(rows))
-        return tuple(self._books.view.grant(held[row.uuid]) for row in rows)
+        return tuple(self._state.view.grant(held[row.uuid]) for row in rows)
 
     def _cancel(self, owner: str, rows: Sequence[Row], why: str) -> bool:
         """Give up what of `rows` is still reserved, unless the claim has been completed by another process meanwhile.
@@ -244,13 +244,13 @@ class Claims:
 
         :returns: False when all of `rows` are claimed for `owner`
         """
-        with self._books.change() as table:
-            now = [self._books.row(row.uuid) for row in rows]
+        with self._state.change() as table:
+            now = [self._state.row(row.uuid) for row in rows]
             if all(row.owner == owner and row.state is State.CLAIMED for row in now):
                 return False
             mine = {row.reservation for row in rows} - {None}
-            reserved = [row for row in self._books.ledger.held(owner) if row.reservation in mine]
-            table.follow(reservations.cancel(self._books.ledger, reserved, why))
+            reserved = [row for row in self._state.ledger.held(owner) if row.reservation in mine]
+            table.follow(reservations.cancel(self._state.ledger, reserved, why))
         return True
 
 

@@ -4,7 +4,8 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from vpmem_driver import _fastalloc, exception, labels, ledger, model, sizes
+from vpmem_driver import _fastalloc, exception, ledger, model, sizes
+from vpmem_driver.pool import labels
 
 LOG = logging.getLogger(__name__)
 

@@ -4,21 +4,24 @@ The invariants of the package hold here. Each change is one ledger transaction, 
 """
 
 import logging
+import os
+import pathlib
 import shlex
 import threading
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from oslo_config import cfg
 
-from vpmem_driver import discovery, exception, labels, model, reservations, wiping
-from vpmem_driver.discovery import base
-from vpmem_driver.domains import Domains
-from vpmem_driver.ledger import Ledger, Row
+from vpmem_driver import discovery, exception, model
+from vpmem_driver.discovery import interface
+from vpmem_driver.engine import Engine, Result, poll
+from vpmem_driver.ledger import FILE_NAME, Ledger, Move, Row
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.pool import claims, requests
-from vpmem_driver.pool.books import Books, names
-from vpmem_driver.wipe import Engine, waiting
+from vpmem_driver.pool import claims, labels, requests, reservations, wipes
+from vpmem_driver.pool.state import PoolState, names
+from vpmem_driver.sizes import MIB
 
 LOG = logging.getLogger(__name__)
 
@@ -29,9 +32,9 @@ class Pool:
     def __init__(
         self,
         label_config: labels.LabelConfig,
-        source: base.Discovery,
-        records: Ledger,
-        wiper: wiping.Wiper,
+        source: interface.Discovery,
+        ledger: Ledger,
+        wiper: wipes.Wiper,
         *,
         leave_out_absent: bool = False,
     ) -> None:
@@ -39,9 +42,9 @@ class Pool:
 
         :param leave_out_absent: warn of what is configured and absent or not usable, and go on without it
         """
-        self._books = Books(label_config, source, records, leave_out_absent=leave_out_absent)
+        self._state = PoolState(label_config, source, ledger, leave_out_absent=leave_out_absent)
         self._wiper = wiper
-        self._claims = claims.Claims(self._books, wiper)
+        self._claims = claims.Claims(self._state, wiper)
         self.reconcile()
 
     @classmethod
@@ -49,17 +52,17 @@ class Pool:
         cls,
         conf: cfg.ConfigOpts,
         *,
-        source: base.Discovery | None = None,
+        source: interface.Discovery | None = None,
         domains: Domains | None = None,
         leave_out_absent: bool = False,
-        wait: waiting.Wait = waiting.wait,
+        wait: poll.Wait = poll.wait,
     ) -> "Pool":
         """The pool that the options of `conf` describe (:func:`vpmem_driver.conf.register_opts`).
 
         :param source: where namespaces come from, instead of ``[vpmem] discovery``
         :param domains: the guests to ask before a wipe, instead of ``[vpmem] connection_uri``
         :param leave_out_absent: as for the class
-        :param wait: as for :class:`vpmem_driver.wipe.Engine`
+        :param wait: as for :class:`vpmem_driver.engine.Engine`
         :raises ConfigurationError: the options are wrong
         :raises HostError: discovery or ledger fail
         """
@@ -69,49 +72,80 @@ class Pool:
             source,
             parallel=conf.vpmem.wipe_parallel,
             threads=conf.vpmem.wipe_threads,
-            rate=conf.vpmem.wipe_rate * 1024 * 1024,
+            rate=conf.vpmem.wipe_rate * MIB,
             command=shlex.split(conf.vpmem.wipe_command or ""),
             wait=wait,
         )
         domains = domains or Domains(conf.vpmem.connection_uri)
-        records = Ledger(conf.vpmem.state_path)
+        ledger = Ledger(conf.vpmem.state_path)
         try:
-            wiper = wiping.Wiper(records, engine, source.find, domains)
-            return cls(label_config, source, records, wiper, leave_out_absent=leave_out_absent)
+            wiper = wipes.Wiper(ledger, engine, source.find, domains)
+            return cls(label_config, source, ledger, wiper, leave_out_absent=leave_out_absent)
         except BaseException:
-            records.close()
+            ledger.close()
             raise
+
+    @staticmethod
+    def is_used(conf: cfg.ConfigOpts) -> bool:
+        """Whether namespaces are configured, or a ledger is there from when they were."""
+        return bool(conf.libvirt.pmem_namespaces) or os.path.lexists(pathlib.Path(conf.vpmem.state_path, FILE_NAME))
 
     def close(self) -> None:
         """Close the ledger."""
-        self._books.ledger.close()
+        self._state.ledger.close()
 
     def reconcile(self) -> None:
-        """See :meth:`.books.Books.reconcile`."""
-        self._books.reconcile()
-
-    @property
-    def ledger(self) -> Ledger:
-        """The record itself, for reading its history."""
-        return self._books.ledger
+        """See :meth:`.state.PoolState.reconcile`."""
+        self._state.reconcile()
 
     def marked(self, name: str) -> bool:
         """Whether :meth:`mark` has recorded `name` in the ledger."""
-        return self._books.ledger.marked(name)
+        return self._state.ledger.marked(name)
 
     def mark(self, name: str) -> None:
         """Record durably that something is done which is done once for each ledger."""
-        self._books.ledger.mark(name)
+        self._state.ledger.mark(name)
 
-    # What there is
+    # What the ledger has
+
+    @property
+    def ledger_path(self) -> pathlib.Path:
+        """The file of the ledger, for messages."""
+        return self._state.ledger.path
+
+    def rows(self) -> list[Row]:
+        """The ledger's row of every namespace ever seen, by name and uuid."""
+        return self._state.ledger.rows()
+
+    def held(self, owner: str) -> list[Row]:
+        """The rows of what `owner` holds or has reserved, in the order of its devices."""
+        return self._state.ledger.held(owner)
+
+    def owners(self) -> frozenset[str]:
+        """All that hold or have reserved something."""
+        return frozenset(row.owner for row in self.rows() if row.owner is not None)
+
+    def last_move(self) -> int:
+        """A number that grows whenever any process moves a namespace."""
+        return self._state.ledger.last_move()
+
+    def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> Iterator[Move]:
+        """The newest `limit` moves (all when None), oldest first, of one namespace or owner if given.
+
+        :raises InvalidRequest: `owner` is no uuid
+        """
+        owner = None if owner is None else requests.owner(owner)
+        return self._state.ledger.history(uuid=uuid, owner=owner, limit=limit)
+
+    # What the host has
 
     def records(self) -> tuple[model.Record, ...]:
         """Every namespace of host, configuration and ledger, by name and uuid."""
-        return self._books.view.records(self._books.ledger.rows())
+        return self._state.view.records(self._state.ledger.rows())
 
     def inventory(self) -> tuple[model.Inventory, ...]:
         """How many of each label there are, in the order of the configuration."""
-        with self._books.change() as table:
+        with self._state.change() as table:
             return table.inventory()
 
     def grants(self, owner: str) -> tuple[model.Grant, ...]:
@@ -121,7 +155,7 @@ class Pool:
         """
         owner = requests.owner(owner)
         self.reconcile()
-        return tuple(self._books.view.grant(row) for row in self._books.ledger.held(owner))
+        return tuple(self._state.view.grant(row) for row in self._state.ledger.held(owner))
 
     def find(self, namespace: str) -> str:
         """The uuid of the namespace that an operator calls by its name or uuid.
@@ -160,7 +194,7 @@ class Pool:
         wanted: Sequence[str],
         *,
         numa_node: int | None = None,
-        on_progress: wiping.OnProgress | None = None,
+        on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> tuple[model.Grant, ...]:
         """See :meth:`.claims.Claims.claim`."""
@@ -171,7 +205,7 @@ class Pool:
         owner: str,
         uuids: Sequence[str],
         *,
-        on_progress: wiping.OnProgress | None = None,
+        on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> tuple[model.Grant, ...]:
         """See :meth:`.claims.Claims.claim_exact`."""
@@ -199,19 +233,19 @@ class Pool:
         :raises NamespaceUnavailable: it is clean; nothing was changed
         """
         owner = requests.owner(owner)
-        with self._books.change():
-            rows = [self._books.row(uuid) for uuid in uuids]
+        with self._state.change():
+            rows = [self._state.row(uuid) for uuid in uuids]
             for row in rows:
                 requests.adoption(owner, row, in_domain=in_domain)
-            position = self._books.ledger.next_position(owner)
+            position = self._state.ledger.next_position(owner)
             for row in rows:
                 if row.owner is None:
                     label = label_of.get(row.uuid)
-                    self._books.move(row, State.CLAIMED, f"adopted: {why}", owner=owner, position=position, label=label)
+                    self._state.move(row, State.CLAIMED, f"adopted: {why}", owner=owner, position=position, label=label)
                     position += 1
-            self._books.label_held(self._books.ledger.rows())
+            self._state.label_held(self._state.ledger.rows())
         LOG.info("%s keeps %s as it is: %s", owner, names(rows), why)
-        return tuple(self._books.view.grant(row) for row in self._books.ledger.held(owner) if row.uuid in uuids)
+        return tuple(self._state.view.grant(row) for row in self._state.ledger.held(owner) if row.uuid in uuids)
 
     # Releasing
 
@@ -226,14 +260,14 @@ class Pool:
         :raises NotOwner: it does not hold them; nothing was changed
         """
         owner = requests.owner(owner)
-        with self._books.change() as table:
+        with self._state.change() as table:
             released = self._held(owner, uuids)
             now = {row.uuid: row for row in [*self._release_claimed(released), *self._release_reserved(released)]}
             table.follow(now.values())
-            if any(self._books.configured.get(uuid) != self._books.view.label_of.get(uuid) for uuid in now):
-                self._books.label_held(self._books.ledger.rows())
+            if any(self._state.configured.get(uuid) != self._state.view.label_of.get(uuid) for uuid in now):
+                self._state.label_held(self._state.ledger.rows())
         LOG.info("%s released %s", owner, names(released))
-        return tuple(self._books.view.record(now[row.uuid]) for row in released)
+        return tuple(self._state.view.record(now[row.uuid]) for row in released)
 
     def renew(self, owner: str, uuids: Collection[str] | None = None) -> None:
         """Have all that `owner` holds wiped, or exactly `uuids` of it, and keep it for that owner, who starts anew.
@@ -244,12 +278,12 @@ class Pool:
         :raises NotOwner: it does not hold them; nothing was changed
         """
         owner = requests.owner(owner)
-        with self._books.change():
+        with self._state.change():
             renewed = self._held(owner, uuids)
             for row in renewed:
                 if row.state is State.CLAIMED:
                     # A reservation for each: one that cannot be wiped does not cost the owner the others.
-                    self._books.move(
+                    self._state.move(
                         row,
                         State.DIRTY,
                         "renewed",
@@ -261,21 +295,21 @@ class Pool:
 
     def releasable(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
         """What :meth:`release` would release. Nothing is changed; raises as that does."""
-        return tuple(self._books.view.record(row) for row in self._held(requests.owner(owner), uuids))
+        return tuple(self._state.view.record(row) for row in self._held(requests.owner(owner), uuids))
 
     # Wiping
 
     def wipeable(self, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
         """What :meth:`wipe` would wipe. Nothing is changed; raises as that does."""
-        return tuple(self._books.view.record(row) for row in self._to_wipe(uuids))
+        return tuple(self._state.view.record(row) for row in self._to_wipe(uuids))
 
     def wipe(
         self,
         uuids: Collection[str] | None = None,
         *,
-        on_progress: wiping.OnProgress | None = None,
+        on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
-    ) -> list[wiping.Result]:
+    ) -> list[Result]:
         """Wipe exactly `uuids`, or all that are dirty, and wait for it. An interrupted wipe resumes.
 
         Named ones may also be unknown or quarantined: the operator asks for it. Clean ones are done already.
@@ -284,11 +318,11 @@ class Pool:
         :raises NamespaceClaimed: one is claimed; nothing was changed
         :raises NamespaceMissing: one is not on the host; nothing was changed
         """
-        with self._books.change():
+        with self._state.change():
             before = self._to_wipe(uuids)
             for row in before:
                 if row.state is not State.DIRTY:
-                    self._books.move(row, State.DIRTY, "the operator asked for a wipe")
+                    self._state.move(row, State.DIRTY, "the operator asked for a wipe")
         try:
             return self._wiper.wipe([row.uuid for row in before], on_progress=on_progress, stop=stop)
         finally:
@@ -302,16 +336,16 @@ class Pool:
         self,
         uuids: Collection[str],
         *,
-        on_progress: wiping.OnProgress | None = None,
+        on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
-    ) -> list[wiping.Result]:
+    ) -> list[Result]:
         """Wipe those of `uuids` that are still dirty, and wait for it. What is not dirty is left alone."""
         return self._wiper.wipe(uuids, on_progress=on_progress, stop=stop)
 
     # Inside
 
     def _release_claimed(self, rows: Iterable[Row]) -> list[Row]:
-        return [self._books.move(row, State.DIRTY, "released") for row in rows if row.state is State.CLAIMED]
+        return [self._state.move(row, State.DIRTY, "released") for row in rows if row.state is State.CLAIMED]
 
     def _release_reserved(self, rows: Iterable[Row]) -> list[Row]:
         """Give up the reservations that `rows` are in."""
@@ -320,18 +354,18 @@ class Pool:
             released
             for row in given_up.values()
             for released in reservations.cancel(
-                self._books.ledger, reservations.members(self._books.ledger, row), "released"
+                self._state.ledger, reservations.members(self._state.ledger, row), "released"
             )
         ]
 
     def _held(self, owner: str, uuids: Collection[str] | None) -> list[Row]:
         """The rows to release. Nothing is done for a name that the ledger does not have for this owner."""
-        held = {row.uuid: row for row in self._books.ledger.held(owner)}
+        held = {row.uuid: row for row in self._state.ledger.held(owner)}
         if not held:
             raise exception.NotOwner(owner=owner, namespace="any namespace", reason="the ledger has none for it")
         for uuid in uuids or ():
             if uuid not in held:
-                row = self._books.row(uuid)
+                row = self._state.row(uuid)
                 raise exception.NotOwner(
                     owner=owner,
                     namespace=row.name or uuid,
@@ -343,22 +377,22 @@ class Pool:
         if uuids is None:
             return [
                 row
-                for row in self._books.ledger.rows()
-                if row.state is State.DIRTY and row.uuid in self._books.view.usable
+                for row in self._state.ledger.rows()
+                if row.state is State.DIRTY and row.uuid in self._state.view.usable
             ]
-        rows = [self._books.row(uuid) for uuid in dict.fromkeys(uuids)]
+        rows = [self._state.row(uuid) for uuid in dict.fromkeys(uuids)]
         for row in rows:
             if row.state is State.CLAIMED:
                 raise exception.NamespaceClaimed(namespace=row.name or row.uuid, owner=row.owner)
-            if row.uuid not in self._books.view.usable:
+            if row.uuid not in self._state.view.usable:
                 raise exception.NamespaceMissing(namespace=row.name or row.uuid)
         return [row for row in rows if row.state is not State.CLEAN]
 
     def _restore_unknown(self, before: list[Row]) -> None:
         """An unknown namespace of which nothing was overwritten is unknown still: a guest may be found to hold it."""
-        with self._books.change():
+        with self._state.change():
             for old in before:
-                row = self._books.row(old.uuid)
+                row = self._state.row(old.uuid)
                 untouched = row.state is State.DIRTY and row.owner is None and row.last_owner is None and not row.begun
                 if old.state is State.UNKNOWN and untouched:  # else it may have the bytes of an owner in between
-                    self._books.move(row, State.UNKNOWN, "not wiped")
+                    self._state.move(row, State.UNKNOWN, "not wiped")

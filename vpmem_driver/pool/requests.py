@@ -3,9 +3,10 @@
 import re
 from collections.abc import Sequence
 
-from vpmem_driver import exception, labels, ledger
-from vpmem_driver.discovery import base
+from vpmem_driver import exception, ledger
+from vpmem_driver.discovery import interface
 from vpmem_driver.model import State
+from vpmem_driver.pool import labels
 
 #: QEMU's ACPI_MAX_RAM_SLOTS (include/hw/acpi/acpi_dev_interface.h, hw/i386/pc.c; QEMU 6.2 to 10): one device, one slot.
 MAX_DEVICES = 256
@@ -105,10 +106,10 @@ def numa_node(node: int | None) -> None:
 
     :raises InvalidRequest: it is one
     """
-    if node is not None and not 0 <= node < base.MAX_NODES:
+    if node is not None and not 0 <= node < interface.MAX_NODES:
         raise exception.InvalidRequest(
             what="NUMA node",
             value=node,
             reason="no host has it",
-            remedy=f"Give the number of a node of this host, at most {base.MAX_NODES - 1} ('numactl --hardware').",
+            remedy=f"Give the number of a node of this host, at most {interface.MAX_NODES - 1} ('numactl --hardware').",
         )

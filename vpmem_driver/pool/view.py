@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from vpmem_driver import labels, ledger, model
+from vpmem_driver import ledger, model
+from vpmem_driver.pool import labels
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ MUTANTS = {
     "spawn failure keeps": _replaces(f"{_MIXIN}.VPMEMDriverMixin._giving_back_what_fails", _keeps_what_fails),
     "confirm keeps": _replaces(f"{_POOL}.release_others", lambda *_args: None),
     "local delete keeps": _replaces(f"{_POOL}.release_deleted", lambda *_args: None),
-    "wipes do nothing": _replaces("vpmem_driver.wipe.Engine.run", switch._no_wipes),
+    "wipes do nothing": _replaces("vpmem_driver.engine.Engine.run", switch._no_wipes),
 }
 
 

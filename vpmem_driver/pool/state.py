@@ -1,0 +1,187 @@
+"""The state that a pool works on: one host's ledger, its view of discovery, and the compiled table, kept in step.
+
+The ledger is authoritative. The table only chooses: each transaction first brings it up to date with the ledger, and a
+failed transaction discards it.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import operator
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+
+from vpmem_driver import exception, model
+from vpmem_driver.discovery import interface
+from vpmem_driver.ledger import Ledger, Row
+from vpmem_driver.model import State
+from vpmem_driver.pool import labels, matching, reservations
+from vpmem_driver.pool.table import Table
+from vpmem_driver.pool.view import View
+
+LOG = logging.getLogger(__name__)
+
+#: What the ledger has of a namespace, and discovery too.
+_description = operator.attrgetter("name", "size", "align", "numa_node", "mode", "device", "pmem")
+
+
+class PoolState:
+    """Ledger, view and table of one host. Call :meth:`reconcile` first."""
+
+    view: View
+    #: label index by uuid as configured, whatever what is held still has
+    configured: dict[str, int]
+    #: what is wrong with the configuration on this host now
+    _warnings: list[str]
+
+    def __init__(
+        self,
+        label_config: labels.LabelConfig,
+        source: interface.Discovery,
+        ledger: Ledger,
+        *,
+        leave_out_absent: bool = False,
+    ) -> None:
+        self.config = label_config
+        self._leave_out_absent = leave_out_absent
+        self._discovery = source
+        self.ledger = ledger
+        self._lock = threading.RLock()
+        self._table: Table | None = None
+        self._warned: list[str] = []
+
+    def reconcile(self) -> None:
+        """Look at the host again: record namespaces never seen as unknown, keep those that are gone as missing.
+
+        :raises DiscoveryFailed: the host could not be read, or has nothing of all that the ledger knows
+        :raises InvalidNamespaceConfig: ``pmem_namespaces`` does not fit the host
+        :raises LedgerError: the ledger could not be read or written
+        """
+        found = self._discovery.namespaces()
+        usable = {ns.uuid: ns for ns in found if ns.uuid is not None and ns.unusable is None}
+        with self._lock, self.ledger.transaction():
+            rows = {row.uuid: row for row in self.ledger.rows()}
+            if rows and not usable:
+                held = [f"{row.owner} holds {row.name}" for row in rows.values() if row.owner is not None]
+                raise exception.DiscoveryFailed(
+                    source=self._discovery.name,
+                    reason="; ".join([f"it sees no usable namespace, but the ledger has {len(rows)}", *held]),
+                    remedy="Bring the devices or the directory back. If they are gone for good, move the ledger "
+                    f"{self.ledger.path} away.",
+                )
+            warnings: list[str] = []
+            configured = matching.match(
+                self.config, found, rows, leave_out_absent=self._leave_out_absent, warn=warnings.append
+            )
+            for uuid, namespace in usable.items():
+                row = rows.get(uuid)
+                if row is None:
+                    self.ledger.insert(namespace)
+                elif _description(row) != _description(namespace):
+                    self._describe(row, namespace)
+            self.configured, self._warnings = configured, warnings
+            self.view = View(self.config, found, usable, configured)
+            self.label_held(rows.values())
+
+    def label_held(self, rows: Iterable[Row]) -> None:
+        """Have what is held under the label of its owner, all else under the configured one."""
+        warnings = list(self._warnings)
+        config, label_of = matching.keep_held(self.config, self.configured, rows, warnings.append)
+        self._warn(warnings)
+        self.view = dataclasses.replace(self.view, config=config, label_of=label_of)
+        self._table = None
+
+    def _warn(self, warnings: list[str]) -> None:
+        """Log those that there were not the last time: each look at the host finds them again."""
+        known = frozenset(self._warned)
+        for warning in warnings:
+            if warning not in known:
+                LOG.warning(warning)
+        self._warned = warnings
+
+    @contextlib.contextmanager
+    def change(self, *, durable: bool = True) -> Iterator[Table]:
+        """One ledger transaction, with a table that knows all that was moved before it."""
+        with self._lock:
+            try:
+                with self.ledger.transaction(durable=durable):
+                    yield self._current_table()
+            except BaseException:
+                self._table = None  # it may have what the ledger has not
+                raise
+
+    def _current_table(self) -> Table:
+        if self._table is None:
+            self._table = Table(self.view, self.ledger.rows(), self.ledger.last_move())
+        last_move = self.ledger.last_move()
+        if last_move != self._table.seen:
+            for row in self.ledger.changed_since(self._table.seen):
+                self._table.put(row)
+            self._table.seen = last_move
+        return self._table
+
+    def row(self, uuid: str) -> Row:
+        """The ledger's row of a namespace.
+
+        :raises UnknownNamespace: there is none
+        """
+        row = self.ledger.row(uuid)
+        if row is None:
+            raise exception.UnknownNamespace(namespace=uuid)
+        return row
+
+    def move(
+        self,
+        row: Row,
+        state: State,
+        why: str,
+        *,
+        owner: str | None = None,
+        position: int | None = None,
+        reservation: str | None = None,
+        label: str | None = None,
+        keep_wipe: bool = False,
+        reason: str | None = None,
+    ) -> Row:
+        """Move a row in the ledger.
+
+        :param label: the label that it has from now on, if not the one of now
+        :returns: the row as it is now
+        """
+        namespace = self.view.usable.get(row.uuid)
+        index = self.view.label_of.get(row.uuid)
+        if label is None and index is not None:
+            label = self.view.config.labels[index]
+        return self.ledger.move(
+            row,
+            state,
+            why,
+            owner=owner,
+            position=position,
+            reservation=reservation,
+            label=label,
+            device=None if namespace is None or owner is None else namespace.device,
+            keep_wipe=keep_wipe,
+            reason=reason,
+        )
+
+    def _describe(self, row: Row, namespace: model.Namespace) -> None:
+        """Take what discovery says of a known namespace into the ledger."""
+        if row.size != namespace.size and row.state is State.CLEAN:
+            LOG.warning("%s was %d bytes and is %d now: unknown again", row.name, row.size, namespace.size)
+            if row.reservation is not None:
+                reservations.cancel(
+                    self.ledger, reservations.members(self.ledger, row), f"claim called off: {row.name} has changed"
+                )
+            self.ledger.move(self.row(row.uuid), State.UNKNOWN, "its size has changed")
+        elif row.size != namespace.size and row.owner is not None:
+            LOG.warning(
+                "%s was %d bytes and is %d now; %s holds it, and nothing is done to it",
+                *(row.name, row.size, namespace.size, row.owner),
+            )
+        self.ledger.describe(row, namespace)
+
+
+def names(rows: Sequence[Row]) -> str:
+    """Name and uuid of each row, for a message."""
+    return ", ".join(f"{row.name} ({row.uuid})" for row in rows)
