@@ -119,6 +119,28 @@ class TestInUse:
         assert pool.grants(owner) == ()
         pool.close()
 
+    def test_it_is_no_longer_what_its_last_owner_left(self, host):
+        pool, owner = host.pool(), new_owner()
+        (grant,) = pool.claim(owner, ["SMALL"])
+        pool.release(owner)
+        wipe_all(pool)
+        pool = pool_with(host, lambda device: "the running domain db1")
+        with pytest.raises(exception.NamespaceInUse):
+            pool.claim_exact(new_owner(), [grant.uuid])
+        with pytest.raises(exception.NotOwner, match="its wipe has begun"):
+            pool.adopt(owner, [grant.uuid])
+        pool.close()
+
+    def test_it_does_not_become_unknown(self, host):
+        """It was never held, but it was wiped: what is in it now is the user's."""
+        wipe_all(host.pool())
+        pool, owner = pool_with(host, lambda device: "the running domain db1"), new_owner()
+        for _ in range(2):
+            with pytest.raises(exception.NamespaceInUse):
+                pool.claim_exact(owner, [pool.find("small0")])
+        assert row(pool, "small0").state == "dirty"
+        pool.close()
+
     def test_a_libvirt_that_does_not_answer_hands_out_nothing(self, host):
         wipe_all(host.pool())
         host.options["connection_uri"] = "nosuch:///system"
