@@ -58,7 +58,7 @@ class TrackerTestCase(test.NoDBTestCase):
         self.made = [self.resource(name, number) for name in CLASSES for number in range(EACH)]
         self.operations = []
         self.moves = 0
-        self.host = host.HostPool(mock.Mock(ledger=mock.Mock(held=self.held)), 1)
+        self.host = host.HostPool(mock.Mock(held=self.held), 1)
         self.readings = 0
         offers = resources.Offers(lambda: self.moves, self.free)
         tree = provider_tree.ProviderTree()
