@@ -14,7 +14,11 @@ import zipfile
 
 def main(directory: str) -> None:
     wheel = max(pathlib.Path(directory).glob("vpmem_driver-*.whl"), key=lambda path: path.stat().st_mtime)
-    stray = [name for name in zipfile.ZipFile(wheel).namelist() if "tests" in name or name.endswith((".pyx", ".c"))]
+    stray = [
+        name
+        for name in zipfile.ZipFile(wheel).namelist()
+        if "tests" in name or name.endswith((".pyx", ".pxi", ".h", ".c"))
+    ]
     if stray:
         sys.exit(f"{wheel.name} has what no compute host needs: {stray}")
     with tempfile.TemporaryDirectory() as scratch:

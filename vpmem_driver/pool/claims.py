@@ -3,7 +3,8 @@
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from vpmem_driver import exception, model, reservations, wiping
 from vpmem_driver.ledger import Row
@@ -44,7 +45,7 @@ class Claims:
         failures: dict[str, wiping.Result] = {}
         while True:
             try:
-                reserved = self._reserve(owner, label_ids, numa_node, failures)
+                reserved = self._reserve(owner, label_ids, numa_node, failures.keys())
             except exception.InsufficientNamespaces:
                 wiping.raise_for(failures.values())  # without these there would have been enough
                 raise
@@ -79,7 +80,9 @@ class Claims:
         wiping.raise_for(failed.values())
         return self._granted(owner, rows)
 
-    def _reserve(self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]) -> list[Row]:
+    def _reserve(
+        self, owner: str, label_ids: list[int], numa_node: int | None, failures: AbstractSet[str]
+    ) -> list[Row]:
         """Reserve a namespace for each label, leaving out `failures`.
 
         :returns: the rows after that
@@ -87,7 +90,7 @@ class Claims:
         """
         # Nobody is told of a reservation: if a power loss takes it away, the namespaces are as they were.
         with self._books.change(durable=False) as table:
-            chosen = table.claim(owner, label_ids, numa_node, [self._books.row(uuid) for uuid in failures])
+            chosen = table.choose(label_ids, numa_node, failures)
             shortage = table.shortage(label_ids) if chosen is None else {}
             reserved = self._take(owner, [self._books.row(uuid) for uuid in chosen or ()], new_reservation())
             table.follow(reserved)
