@@ -307,12 +307,16 @@ def _unreadable_after_the_count():
 class ChoiceTest(test.NoDBTestCase):
     """The tracker picks what the pool would give to a claim."""
 
-    SIZES = {"small0": (0, 8), "small1": (1, 4), "small2": (1, 8), "big0": (1, 16), "big1": (0, 16), "big2": (0, 12)}
+    #: name, NUMA node, and MiB
+    NAMESPACES = (
+        *(("small0", 0, 8), ("small1", 1, 4), ("small2", 1, 8)),
+        *(("big0", 1, 16), ("big1", 0, 16), ("big2", 0, 12)),
+    )
 
     def setUp(self):
         super().setUp()
         root = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        for name, (node, size) in self.SIZES.items():
+        for name, node, size in self.NAMESPACES:
             path = root / "pmem" / f"node{node}" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:
