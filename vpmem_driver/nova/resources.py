@@ -111,7 +111,7 @@ class Offers:
 
     def uuids(self, identifiers: Iterable[str]) -> set[str]:
         """The uuids of those that Nova calls so."""
-        return {self._uuids[identifier] for identifier in identifiers if identifier in self._uuids}
+        return {uuid for uuid in map(self._uuids.get, identifiers) if uuid is not None}
 
     def count(self, resource_class: str, taken: AbstractSet[str]) -> int:
         """How many there are, without the uuids `taken`."""

@@ -17,7 +17,7 @@ from oslo_config import cfg
 
 from vpmem_driver import conf, exception, model
 from vpmem_driver.domains import Domains
-from vpmem_driver.nova import host, resources
+from vpmem_driver.nova import host, resources, waiting
 from vpmem_driver.pool import Pool
 
 CLASSES = ("CUSTOM_PMEM_NAMESPACE_BIG", "CUSTOM_PMEM_NAMESPACE_ALL")
@@ -328,7 +328,7 @@ class ChoiceTest(test.NoDBTestCase):
         for name, value in {"discovery": "directory", "directory": str(root / "pmem")}.items():
             options.set_override(name, value, group="vpmem")
         options.set_override("state_path", str(root / "state"), group="vpmem")
-        self.pool = Pool.from_conf(options, domains=Domains(None))
+        self.pool = Pool.from_conf(options, domains=Domains(None), wait=waiting.wait_here())
         self.addCleanup(self.pool.close)
         self.node = str(uuid.uuid4())
         tree = provider_tree.ProviderTree()
