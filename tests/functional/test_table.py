@@ -144,14 +144,19 @@ class History(RuleBasedStateMachine):
     def wipes_end_so(self, outcome):
         self.engine.outcome = outcome
 
-    @rule(pool=pools, owner=owners, moves=st.integers(0, 2))
-    def a_claim_whose_transaction_fails(self, pool, owner, moves):
-        records = self.pools[pool].ledger
-        error = exception.LedgerError(path=records.path, reason="no disk", remedy="Try again.")
-        effects = [*[mock.DEFAULT] * moves, *[error] * 9]
-        failing = mock.patch.object(records, "move", wraps=records.move, side_effect=effects)
-        with failing, contextlib.suppress(exception.VPMEMError):
-            self.pools[pool].claim(owner, ["A", "A", "B"])
+    @rule(pool=pools, owner=owners, act=st.sampled_from(["claim", "release", "adopt"]), before=st.integers(0, 2))
+    def a_commit_fails(self, pool, owner, act, before):
+        records, left = self.pools[pool].ledger, iter(range(before))
+        execute = records._execute
+
+        def failing(statement, values=()):
+            if statement == "COMMIT" and next(left, None) is None:
+                raise exception.LedgerError(path=records.path, reason="no disk", remedy="Try again.")
+            return execute(statement, values)
+
+        arguments = {"claim": (["A", "B"],), "release": (), "adopt": (UUIDS[:2],)}
+        with mock.patch.object(records, "_execute", failing), contextlib.suppress(exception.VPMEMError):
+            getattr(self.pools[pool], act)(owner, *arguments[act])
 
     @rule(
         identity=st.sampled_from(UUIDS),
@@ -193,5 +198,5 @@ class History(RuleBasedStateMachine):
                 assert content(table) == content(Table(pool._books.view, pool.ledger.rows(), pool.ledger.last_move()))
 
 
-History.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=30)
+History.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=30)
 test_the_table_is_always_as_if_made_anew = History.TestCase
