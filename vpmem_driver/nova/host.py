@@ -164,13 +164,15 @@ class HostPool:
         identifiers = _identifiers(records)
         held = {row.uuid: row for row in self._pool.ledger.rows() if row.owner is not None}
         found: dict[str, list[objects.Resource]] = collections.defaultdict(list)
+        called: dict[str, tuple[str, str]] = {}
         for record in records:
-            if record.uuid in identifiers:
+            if record.uuid in identifiers and record.label is not None:
+                called[record.uuid] = identifiers[record.uuid], record.label
                 # The path of a held one is as Nova has it on record.
                 path = held[record.uuid].device if record.uuid in held else record.device
-                made = make(identifiers[record.uuid], record.label, path, size=record.size, align=record.align)
+                made = make(*called[record.uuid], path, size=record.size, align=record.align)
                 found[made.resource_class].append(made)
-        offers = Offers(self._pool, identifiers, make)
+        offers = Offers(self._pool, called, make)
         request = Request()
         return {
             resource_class: HandOut(resource_class, found.get(resource_class, ()), offers, self._picks, request)

@@ -98,15 +98,17 @@ class Request:
 class Offers:
     """What may be handed out: what is free in the pool, in its order of choice, as the tracker's objects."""
 
-    def __init__(self, pool: Pool, identifiers: Mapping[str, str], make: Callable[..., objects.Resource]) -> None:
-        """Offer the namespaces of `identifiers`.
+    def __init__(
+        self, pool: Pool, called: Mapping[str, tuple[str, str]], make: Callable[..., objects.Resource]
+    ) -> None:
+        """Offer the namespaces of `called`.
 
-        :param identifiers: by uuid, what Nova calls each namespace
-        :param make: returns Nova's object for identifier, label, path, size and alignment
+        :param called: by uuid, what Nova calls each namespace, and its label
+        :param make: returns Nova's object for what Nova calls it, label, path, size and alignment
         """
         self._pool = pool
-        self._identifiers = identifiers
-        self._uuids = {identifier: uuid for uuid, identifier in identifiers.items()}
+        self._called = called
+        self._uuids = {identifier: uuid for uuid, (identifier, _) in called.items()}
         self._make = make
 
     def uuids(self, identifiers: Iterable[str]) -> set[str]:
@@ -119,13 +121,12 @@ class Offers:
 
     def first(self, resource_class: str, taken: set[str], request: Request) -> objects.Resource | None:
         """The one to hand out next; None when there is none. It is added to `taken`, and noted in `request`."""
-        while (record := self._pool.next_free(resource_class, taken, request.numa_node)) is not None:
-            uuid = record.uuid or ""
+        while (found := self._pool.next_free(resource_class, taken, request.numa_node)) is not None:
+            uuid = found.uuid or ""
             taken.add(uuid)
-            if uuid in self._identifiers:  # else it was found after the tracker's last update, which has to come first
-                request.numa_node = record.numa_node
-                identifier = self._identifiers[uuid]
-                return self._make(identifier, record.label, record.device, size=record.size, align=record.align)
+            if uuid in self._called:  # else it was found after the tracker's last update, which has to come first
+                request.numa_node = found.numa_node
+                return self._make(*self._called[uuid], found.device, size=found.size, align=found.align)
         return None
 
 

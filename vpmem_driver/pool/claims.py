@@ -91,7 +91,7 @@ class Claims:
         # Nobody is told of a reservation: if a power loss takes it away, the namespaces are as they were.
         with self._books.change(durable=False) as table:
             chosen = table.choose(label_ids, numa_node, failures)
-            shortage = table.shortage(label_ids) if chosen is None else {}
+            shortage = table.shortage(label_ids, failures) if chosen is None else {}
             reserved = self._take(owner, [self._books.row(uuid) for uuid in chosen or ()], new_reservation())
             table.follow(reserved)
         if chosen is None:

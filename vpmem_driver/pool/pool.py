@@ -123,7 +123,7 @@ class Pool:
 
     def next_free(
         self, resource_class: str, without: AbstractSet[str], numa_node: int | None = None
-    ) -> model.Record | None:
+    ) -> model.Namespace | None:
         """The namespace that a claim of one of this resource class is given now. It stays free.
 
         :param without: the uuids of namespaces that are not to be chosen
@@ -134,7 +134,7 @@ class Pool:
             if resource_class not in classes:
                 return None
             chosen = table.choose([classes.index(resource_class)], numa_node, without)
-            return self._books.view.record(self._books.row(chosen[0])) if chosen else None
+            return self._books.view.usable[chosen[0]] if chosen else None
 
     def grants(self, owner: str) -> tuple[model.Grant, ...]:
         """What `owner` holds, in the order of its devices, with the current device paths.

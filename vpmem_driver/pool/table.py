@@ -95,9 +95,9 @@ class Table:
         barred = [uuid for uuid in self._free & without if self._labels[self._index[uuid]] == label_id]
         return clean + dirty + unknown - len(barred)
 
-    def shortage(self, label_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """How many are wanted and how many are free, for each label of which there are too few."""
-        wanted = {label: (label_ids.count(label), self.free(label)) for label in dict.fromkeys(label_ids)}
+    def shortage(self, label_ids: Sequence[int], without: AbstractSet[str] = _NOTHING) -> dict[int, tuple[int, int]]:
+        """How many are wanted and how many are free, without those, for each label of which there are too few."""
+        wanted = {label: (label_ids.count(label), self.free(label, without)) for label in dict.fromkeys(label_ids)}
         return {label: (count, free) for label, (count, free) in wanted.items() if free < count}
 
     def inventory(self) -> tuple[model.Inventory, ...]:

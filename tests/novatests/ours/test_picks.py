@@ -74,27 +74,24 @@ class FakePool:
 
     def _left(self, resource_class, without):
         free = self._free_of().get(resource_class, ())
-        return [record(one) for one in free if uuid_of(one.identifier) not in without]
+        return [namespace(one) for one in free if uuid_of(one.identifier) not in without]
 
 
 def uuid_of(identifier):
     return str(uuid.uuid5(uuid.NAMESPACE_OID, identifier))
 
 
-def record(resource):
+def namespace(resource):
     device = resource.metadata
-    return model.Record(
+    return model.Namespace(
         uuid=uuid_of(resource.identifier),
         name=device.name,
-        label=device.label,
-        resource_class=resource.resource_class,
         size=device.size,
         align=device.align,
         numa_node=None,
+        mode="devdax",
         device=device.devpath,
-        state="clean",
-        owner=None,
-        reason=None,
+        pmem=True,
     )
 
 
@@ -106,8 +103,8 @@ class TrackerTestCase(test.NoDBTestCase):
         self.operations = []
         self.host = host.HostPool(mock.Mock(ledger=mock.Mock(held=self.held)), 1)
         self.readings = 0
-        identifiers = {uuid_of(resource.identifier): resource.identifier for resource in self.made}
-        self.offers = resources.Offers(FakePool(self.free), identifiers, self.made_for)
+        called = {uuid_of(one.identifier): (one.identifier, one.metadata.label) for one in self.made}
+        self.offers = resources.Offers(FakePool(self.free), called, self.made_for)
         request = resources.Request()
         tree = provider_tree.ProviderTree()
         tree.new_root("host", self.node)
@@ -293,7 +290,7 @@ class PickTest(TrackerTestCase):
             self.assert_all_on_offer()
 
     def test_what_was_found_after_the_last_update_is_not_picked(self):
-        del self.offers._identifiers[uuid_of("all0")]
+        del self.offers._called[uuid_of("all0")]
         operation = Operation(builds=True)
         self.assertTrue(self.claim(operation, all=EACH - 1))
         self.assertNotIn("all0", operation.names)
@@ -344,11 +341,13 @@ class ChoiceTest(test.NoDBTestCase):
         return [resource.identifier for resource in picked]
 
     def test_one_is_what_a_claim_of_the_pool_gets(self):
-        self.pool.wipe([self.pool.find("small2")])
-        for _ in range(3):
+        with self.pool.ledger.transaction():
+            for row in self.pool.ledger.rows():
+                self.pool.ledger.move(row, model.State.CLEAN, "made so")
+        for name in ("small1", "small0", "small2"):
             (picked,) = self.pick(ALL=1)
             (grant,) = self.pool.claim(str(uuid.uuid4()), ["ALL"])
-            self.assertEqual(grant.name, picked)
+            self.assertEqual((name, name), (grant.name, picked))
 
     def test_all_of_one_claim_are_on_one_node_where_they_can_be(self):
         self.assertEqual(["small1", "big0"], self.pick(ALL=1, BIG=1))
