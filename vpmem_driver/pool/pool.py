@@ -10,6 +10,7 @@ import shlex
 import threading
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from oslo_config import cfg
 
@@ -147,6 +148,27 @@ class Pool:
         """How many of each label there are, in the order of the configuration."""
         with self._state.change() as table:
             return table.inventory()
+
+    def free(self, resource_class: str, without: AbstractSet[str]) -> int:
+        """How many namespaces of a resource class are free, without those of these uuids."""
+        with self._state.read() as table:
+            classes = self._state.view.config.resource_classes
+            return table.free(classes.index(resource_class), without) if resource_class in classes else 0
+
+    def next_free(
+        self, resource_class: str, without: AbstractSet[str], numa_node: int | None = None
+    ) -> model.Namespace | None:
+        """The namespace that a claim of one of this resource class is given now. It stays free.
+
+        :param without: the uuids of namespaces that are not to be chosen
+        :returns: None when none is free
+        """
+        with self._state.read() as table:
+            classes = self._state.view.config.resource_classes
+            if resource_class not in classes:
+                return None
+            chosen = table.choose([classes.index(resource_class)], numa_node, without)
+            return self._state.view.usable[chosen[0]] if chosen else None
 
     def grants(self, owner: str) -> tuple[model.Grant, ...]:
         """What `owner` holds, in the order of its devices, with the current device paths.
