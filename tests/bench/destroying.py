@@ -13,7 +13,8 @@ from bench import hosts
 from bench.measure import Measure
 from bench.rows import Row, Target
 
-MIB = 1 << 20
+from vpmem_driver.sizes import MIB
+
 #: A guest's device takes 4 MiB at least: 2 for the label area, 2 for the guest.
 SMALL = 4 * MIB
 LARGE = 8192 * MIB

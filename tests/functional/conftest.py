@@ -11,8 +11,7 @@ from oslo_config import cfg
 
 from vpmem_driver import conf
 from vpmem_driver.pool import Pool
-
-MIB = 1024 * 1024
+from vpmem_driver.sizes import MIB
 
 
 def fill(path: pathlib.Path) -> bytes:

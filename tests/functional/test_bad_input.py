@@ -15,8 +15,7 @@ from vpmem_driver import ledger
 from vpmem_driver.cli.main import VPMEMApp
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.pool import Pool
-
-MIB = 1 << 20
+from vpmem_driver.sizes import MIB
 
 #: All that --help documents, without the one for a defect of the program.
 DOCUMENTED = {0, 2, 3, 4, 5, 6}

@@ -6,24 +6,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from tests.functional.conftest import MIB, fill, is_zero, new_owner
+from tests.waiting import wait_until
 from vpmem_driver import exception, interpreter
 from vpmem_driver.engine import Outcome
 from vpmem_driver.model import State
 from vpmem_driver.pool import wipes
-
-
-def until(condition, seconds=20.0):
-    """Wait for a condition, with a deadline."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.01)
-    return value
 
 
 def row(pool, name):
@@ -155,7 +146,7 @@ class TestInterrupted:
         pool.adopt(owner, [pool.find("huge")])
         pool.release(owner)
         wipe = vpmem(host, "wipe")
-        until(lambda: row(pool, "huge").wiped > 4 * MIB)
+        wait_until(lambda: row(pool, "huge").wiped > 4 * MIB)
         kill(wipe)
         done = row(pool, "huge").wiped
         assert 0 < done < 64 * MIB
@@ -177,7 +168,7 @@ class TestInterrupted:
         pool.adopt(owner, [pool.find("huge")])
         pool.release(owner)
         wipe = vpmem(host, "wipe")
-        until(lambda: row(pool, "huge").wiped > 8 * MIB)
+        wait_until(lambda: row(pool, "huge").wiped > 8 * MIB)
         kill(wipe)
         host.options["wipe_command"] = shlex.join(interpreter.command("vpmem_driver.worker", site=False))
         events = []
@@ -188,7 +179,7 @@ class TestInterrupted:
         host.options["wipe_rate"] = 4
         pool, owner = host.pool(), new_owner()
         claim = vpmem(host, "claim", owner, "LARGE")
-        until(lambda: row(pool, "large0").wiped > 0)
+        wait_until(lambda: row(pool, "large0").wiped > 0)
         kill(claim)
         reserved = row(pool, "large0")
         assert (reserved.state, reserved.owner) == (State.DIRTY, owner)
@@ -203,7 +194,7 @@ class TestInterrupted:
         host.options["wipe_rate"] = 4
         pool, owner = host.pool(), new_owner()
         claim = vpmem(host, "claim", owner, "LARGE")
-        until(lambda: row(pool, "large0").wiped > 0)
+        wait_until(lambda: row(pool, "large0").wiped > 0)
         kill(claim)
         host.options["wipe_rate"] = 0
         host.pool().wipe()
@@ -229,7 +220,7 @@ class TestInterrupted:
         uuid = pool.find("large0")
         first = threading.Thread(target=lambda: results.extend(host.pool().wipe([uuid])))
         first.start()
-        until(lambda: row(pool, "large0").wiped > 0)
+        wait_until(lambda: row(pool, "large0").wiped > 0)
         results += pool.wipe([uuid])
         first.join()
         assert [result.outcome for result in results] == [Outcome.WIPED, Outcome.WIPED]

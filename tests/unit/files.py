@@ -4,21 +4,11 @@ import contextlib
 import fcntl
 import subprocess
 import sys
-import time
 
 from vpmem_driver import discovery
 
 DEADLINE = 60.0
 PATTERN = 0xA5
-
-
-def eventually(condition, what="it"):
-    """Wait for a condition, with a deadline."""
-    end = time.monotonic() + DEADLINE
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{what} did not come about in {DEADLINE} s"
-        time.sleep(0.005)
-    return value
 
 
 def fill(path, size, byte=PATTERN):

@@ -9,11 +9,10 @@ from collections.abc import Iterable, Sequence
 from cliff import columns, lister
 from cliff.formatters import json_format
 
-from vpmem_driver import ledger
 from vpmem_driver.cli import commands
-from vpmem_driver.pool import requests
+from vpmem_driver.pool import Move
 
-_COLUMNS = tuple(field.name for field in dataclasses.fields(ledger.Move))
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Move))
 
 #: Default number of lines in a table, which cliff builds in memory.
 _DEFAULT_LINES = 50
@@ -42,14 +41,13 @@ class History(commands.Command, lister.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], Iterable[tuple[object, ...]]]:
-        owner = None if parsed_args.owner is None else requests.owner(parsed_args.owner)
         pool = commands.app(self).pool()
         uuid = None if parsed_args.namespace is None else pool.find(parsed_args.namespace)
         everything = parsed_args.all or not (parsed_args.formatter == "table" or self.app.stdout.isatty())
         if parsed_args.last is not None or everything:
-            moves = pool.history(uuid=uuid, owner=owner, limit=parsed_args.last)
+            moves = pool.history(uuid=uuid, owner=parsed_args.owner, limit=parsed_args.last)
             return _COLUMNS, map(commands.row, moves)
-        newest = list(pool.history(uuid=uuid, owner=owner, limit=_DEFAULT_LINES))
+        newest = list(pool.history(uuid=uuid, owner=parsed_args.owner, limit=_DEFAULT_LINES))
         if len(newest) == _DEFAULT_LINES:
             self.app.LOG.warning("Only the newest %d lines are shown. Use --all to show all.", _DEFAULT_LINES)
         return _COLUMNS, map(commands.row, newest)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -71,13 +71,34 @@ class Discovery(abc.ABC):
     def find(self, uuid: str) -> model.Namespace:
         """Return the current state of one namespace. Call it each time a device path is needed.
 
+        Where the source has a cheap way, only the place is read at which the last listing saw it; all are listed when
+        it is not there, or not usable. So one that has got the same uuid since then shows with the next listing.
+
         :raises DiscoveryFailed: see :meth:`namespaces`
         :raises NamespaceMissing: it does not exist or is unusable
         """
-        for namespace in self.namespaces():
-            if namespace.uuid == uuid and namespace.unusable is None:
-                return namespace
+        for look in (self._read_again, lambda _: self.namespaces()):
+            for namespace in look(uuid):
+                if namespace.uuid == uuid and namespace.unusable is None:
+                    return namespace
         raise exception.NamespaceMissing(namespace=uuid)
+
+    def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:  # noqa: ARG002
+        """What is now at the place where the last listing saw `uuid`; nothing where that is not known.
+
+        :raises DiscoveryFailed: see :meth:`namespaces`
+        """
+        return ()
+
+
+def places(found: Mapping[str, model.Namespace], checked: Iterable[model.Namespace]) -> dict[str, str]:
+    """Where each namespace was seen, by uuid.
+
+    :param found: by place
+    :param checked: what :func:`check` made of it; only the place of what is usable is kept
+    """
+    usable = {namespace.uuid for namespace in checked if namespace.unusable is None}
+    return {ns.uuid: place for place, ns in found.items() if ns.uuid is not None and ns.uuid in usable}
 
 
 def check(source: str, found: Iterable[model.Namespace]) -> tuple[model.Namespace, ...]:

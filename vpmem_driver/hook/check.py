@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from oslo_config import cfg
 
-from vpmem_driver import conf, discovery, exception, guestxml, hostpaths, ledger, model
-from vpmem_driver.pool import Pool
+from vpmem_driver import conf, discovery, exception, guestxml, hostpaths, model
+from vpmem_driver.pool import Pool, Row
 
 _MEMORY = "memory"
 
@@ -71,7 +71,7 @@ def check(domain: str, xml: str, pool: Pool, found: Sequence[model.Namespace]) -
 class _Locations:
     """The device paths of the ledger's namespaces: from discovery, or the last known path of missing ones."""
 
-    def __init__(self, rows: Mapping[str, ledger.Row], found: Sequence[model.Namespace]) -> None:
+    def __init__(self, rows: Mapping[str, Row], found: Sequence[model.Namespace]) -> None:
         known = [(ns, rows[ns.uuid]) for ns in found if ns.uuid is not None and ns.uuid in rows]
         self._found = {row.uuid: ns for ns, row in known}
         self._here = {ns.device: row for ns, row in known if ns.device is not None}
@@ -79,17 +79,17 @@ class _Locations:
         self._last = {row.device: row for row in missing if row.device is not None}
         self._wanted, self._wanted_last = hostpaths.Wanted(self._here), hostpaths.Wanted(self._last)
 
-    def at(self, path: str) -> list[ledger.Row]:
+    def at(self, path: str) -> list[Row]:
         """Return the namespaces that `path` leads to: those on the host, otherwise missing ones by their last path."""
         here = [self._here[device] for device in self._wanted.reached_from(path)]
         return here or [self._last[device] for device in self._wanted_last.reached_from(path)]
 
-    def device_of(self, row: ledger.Row) -> str | None:
+    def device_of(self, row: Row) -> str | None:
         """Return the device of a namespace; None if it is missing or unusable."""
         found = self._found.get(row.uuid)
         return None if found is None or found.unusable is not None else found.device
 
-    def require_usable(self, domain: str, source: guestxml.Source, row: ledger.Row) -> None:
+    def require_usable(self, domain: str, source: guestxml.Source, row: Row) -> None:
         """Verify that the domain's own namespace is present, usable and wiped."""
         found = self._found.get(row.uuid)
         if found is None:
@@ -101,7 +101,7 @@ class _Locations:
             raise exception.NamespaceBusy(namespace=row.name or row.uuid)
 
 
-def _refuse(domain: str, owner: str, holds: bool, source: guestxml.Source, row: ledger.Row) -> None:
+def _refuse(domain: str, owner: str, holds: bool, source: guestxml.Source, row: Row) -> None:
     """Refuse a namespace that the domain does not hold, unless it is unknown and may belong to the domain."""
     is_memory = source.kind == _MEMORY
     if row.owner is not None:

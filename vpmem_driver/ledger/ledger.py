@@ -82,6 +82,8 @@ _MOVED = (
     *("begun", "wiped", "verified", "run", "reservation", "reason", "changed"),
 )
 _MOVE = f"UPDATE namespace SET {', '.join(f'{column} = ?' for column in _MOVED)} WHERE uuid = ? AND changed = ?"  # noqa: S608
+#: Such a namespace was overwritten, at least in part: its content is no owner's data, even when it is dirty again.
+_OVERWRITTEN = (model.State.CLEAN, model.State.QUARANTINED)
 _MOVE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Move))
 
 
@@ -233,8 +235,7 @@ class Ledger(file.LedgerFile):
             label=row.label if label is None else label,
             device=row.device if device is None else device,
             last_owner=None if state is model.State.UNKNOWN else last_owner,
-            # A quarantined namespace was partly overwritten, so its content is no owner's data, even if no wipe begins.
-            begun=(keep_wipe and row.begun) or (row.state is model.State.QUARANTINED and state is model.State.DIRTY),
+            begun=(keep_wipe and row.begun) or (row.state in _OVERWRITTEN and state is model.State.DIRTY),
             wiped=row.wiped if keep_wipe else 0,
             verified=row.verified if keep_wipe else 0,
             run=row.run if keep_wipe else None,

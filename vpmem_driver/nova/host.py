@@ -9,8 +9,6 @@ import collections
 import contextlib
 import functools
 import logging
-import os
-import pathlib
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -19,21 +17,21 @@ from nova import objects
 from nova.privsep import libvirt as privsep_libvirt
 from oslo_config import cfg
 
-from vpmem_driver import conf, discovery, exception, hostpaths, ledger, model
+from vpmem_driver import conf, discovery, exception, hostpaths, model
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.nova import eventlet_poll
 from vpmem_driver.nova.background_wipe import BackgroundWipe
 from vpmem_driver.nova.decisions import Action
 from vpmem_driver.nova.instances import HostInstances
-from vpmem_driver.nova.resources import HandOut, Offers, Picks
+from vpmem_driver.nova.resources import HandOut, Offers, Picks, Request
 from vpmem_driver.nova.starts import Starts
-from vpmem_driver.pool import Pool, wipes
+from vpmem_driver.pool import Pool, Row, wipes
 
 LOG = logging.getLogger(__name__)
 
-#: In which order free namespaces are offered: what costs no waiting comes first.
-_OFFERED = {model.State.CLEAN: 0, model.State.DIRTY: 1, model.State.UNKNOWN: 2}
+#: The states of what can be handed out, if it is unowned.
+_OFFERED = frozenset({model.State.CLEAN, model.State.DIRTY, model.State.UNKNOWN})
 
 
 @contextlib.contextmanager
@@ -75,8 +73,7 @@ class HostPool:
         """
         conf.register_opts(options)
         try:
-            known = os.path.lexists(pathlib.Path(options.vpmem.state_path, ledger.FILE_NAME))
-            if not options.libvirt.pmem_namespaces and not known:
+            if not Pool.is_used(options):
                 return None
             source = discovery.from_conf(options)
             if options.vpmem.discovery == "ndctl":
@@ -160,42 +157,25 @@ class HostPool:
     def resources(self, provider_uuid: str) -> dict[str, HandOut]:
         """What the resource tracker may pick from, and what it must find again, by resource class."""
         make = functools.cache(functools.partial(_resource, provider_uuid))
+        records = self._pool.records()
+        identifiers = _identifiers(records)
         held = {row.uuid: row for row in self._pool.rows() if row.owner is not None}
         found: dict[str, list[objects.Resource]] = collections.defaultdict(list)
-        for identifier, record in self._identified():
-            # The path of a held one is as Nova has it on record.
-            path = held[record.uuid].device if record.uuid in held else record.device
-            made = make(identifier, record.label, path, size=record.size, align=record.align)
-            found[made.resource_class].append(made)
-        offers = Offers(self._pool.last_move, functools.partial(self._offered, make))
+        called: dict[str, tuple[str, str]] = {}
+        for record in records:
+            if record.uuid in identifiers and record.label is not None:
+                called[record.uuid] = identifiers[record.uuid], record.label
+                # The path of a held one is as Nova has it on record.
+                path = held[record.uuid].device if record.uuid in held else record.device
+                made = make(*called[record.uuid], path, size=record.size, align=record.align)
+                found[made.resource_class].append(made)
+        offers = Offers(self._pool, called, make)
+        request = Request()
         return {
-            resource_class: HandOut(
-                resource_class,
-                found.get(resource_class, ()),
-                functools.partial(offers.now, resource_class),
-                self._picks,
-            )
+            resource_class: HandOut(resource_class, found.get(resource_class, ()), offers, self._picks, request)
             # A class that is left out would be skipped by the tracker, and its guest be made without a device.
             for resource_class in self._totals | found
         }
-
-    def _identified(self) -> Iterator[tuple[str, model.Record]]:
-        """Every namespace that has a label, and what Nova calls it."""
-        records = self._pool.records()
-        identifiers = _identifiers(records)
-        return ((identifiers[record.uuid], record) for record in records if record.uuid in identifiers)
-
-    def _offered(self, make: Callable[..., objects.Resource]) -> dict[str, list[objects.Resource]]:
-        """What may be handed out now, by resource class, the first one first.
-
-        :param make: returns Nova's object for what it is given of a record
-        """
-        offered: dict[str, list[objects.Resource]] = collections.defaultdict(list)
-        free = [pair for pair in self._identified() if pair[1].owner is None and pair[1].state in _OFFERED]
-        for identifier, record in sorted(free, key=_order):
-            made = make(identifier, record.label, record.device, size=record.size, align=record.align)
-            offered[made.resource_class].append(made)
-        return offered
 
     def settle_picks(self, read: Callable[[], HostInstances]) -> None:
         """Offer again what the resource tracker picked, where Nova's records say that nothing uses it.
@@ -343,14 +323,7 @@ def _identifiers(records: Iterable[model.Record]) -> dict[str, str]:
     }
 
 
-def _order(identified: tuple[str, model.Record]) -> tuple[typing.Any, ...]:
-    """In which order free namespaces are handed out, each with what Nova calls it."""
-    identifier, record = identified
-    node = -1 if record.numa_node is None else record.numa_node
-    return (_OFFERED[model.State(record.state)], node, record.size, identifier)
-
-
-def _which(names: Iterable[str], held: Iterable[model.Grant | model.Record | ledger.Row]) -> list[str | None]:
+def _which(names: Iterable[str], held: Iterable[model.Grant | model.Record | Row]) -> list[str | None]:
     """The uuid of what an instance holds that its record calls by each of `names`; None for what it does not hold."""
     by_name = {grant.uuid: grant.name for grant in held}
     told: list[str | None] = [name if name in by_name else None for name in names]

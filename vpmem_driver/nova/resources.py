@@ -1,20 +1,25 @@
-"""The set of namespaces that Nova's resource tracker picks from, handed out in our order.
+"""The set of namespaces that Nova's resource tracker picks from, handed out in the pool's order of choice.
 
-For each class that a claim asks for, the tracker does ``free = provided - assigned`` and then ``free.pop()``; when the
-whole claim has succeeded it adds what it picked to `assigned` (ResourceTracker._claim_resources, Nova 31-34). All of
-that happens under its lock.
+For each claim the tracker makes a deep copy of all sets of a provider. For each class that the claim asks for, it does
+``free = provided - assigned``, compares ``len(free)`` with what is asked for, and does ``free.pop()`` so many times;
+when the whole claim has succeeded it adds what it picked to `assigned` (ResourceTracker._claim_resources, Nova 31-34).
+All of that happens under its lock. How many a claim is going to pick is not known before its last pick, so each is
+chosen by itself, on the NUMA node of the one before it where that has any.
 """
 
+import copy
 import dataclasses
 import logging
 import typing
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
+from nova import exception as nova_exception
 from nova import objects
 
 from vpmem_driver import exception
+from vpmem_driver.pool import Pool
 
 LOG = logging.getLogger(__name__)
 
@@ -77,63 +82,81 @@ class Picks:
         )
 
 
+class Request:
+    """What one claim of the tracker has picked so far: the sets that are copied together have one copy of it.
+
+    :ivar numa_node: of the newest pick, None before the first one
+    """
+
+    def __init__(self) -> None:
+        self.numa_node: int | None = None
+
+    def __deepcopy__(self, memo: dict[int, typing.Any]) -> "Request":
+        return Request()
+
+
 class Offers:
-    """What may be handed out, by resource class; looked up again whenever the ledger has changed."""
+    """What may be handed out: what is free in the pool, in its order of choice, as the tracker's objects."""
 
     def __init__(
-        self, last_move: Callable[[], int], look: Callable[[], Mapping[str, Sequence[objects.Resource]]]
+        self, pool: Pool, called: Mapping[str, tuple[str, str]], make: Callable[..., objects.Resource]
     ) -> None:
-        """Look up nothing yet.
+        """Offer the namespaces of `called`.
 
-        :param last_move: returns the id of the newest line in the ledger's history
-        :param look: returns what is free, the first one to hand out first
+        :param called: by uuid, what Nova calls each namespace, and its label
+        :param make: returns Nova's object for what Nova calls it, label, path, size and alignment
         """
-        self._last_move = last_move
-        self._look = look
-        self._seen: int | None = None
-        self._found: Mapping[str, Sequence[objects.Resource]] = {}
+        self._pool = pool
+        self._called = called
+        self._uuids = {identifier: uuid for uuid, (identifier, _) in called.items()}
+        self._make = make
 
-    def now(self, resource_class: str) -> Sequence[objects.Resource]:
-        """What is free of one class; nothing when the ledger cannot be read."""
-        try:
-            last_move = self._last_move()
-            if last_move != self._seen:
-                self._found, self._seen = self._look(), last_move
-        except exception.VPMEMError as error:
-            LOG.error("No namespace of %s is handed out: %s", resource_class, error)
-            return ()
-        return self._found.get(resource_class, ())
+    def uuids(self, identifiers: Iterable[str]) -> set[str]:
+        """The uuids of those that Nova calls so."""
+        return {uuid for uuid in map(self._uuids.get, identifiers) if uuid is not None}
+
+    def count(self, resource_class: str, taken: AbstractSet[str]) -> int:
+        """How many there are, without the uuids `taken`."""
+        return self._pool.free(resource_class, taken)
+
+    def first(self, resource_class: str, taken: set[str], request: Request) -> objects.Resource | None:
+        """The one to hand out next; None when there is none. It is added to `taken`, and noted in `request`."""
+        while (found := self._pool.next_free(resource_class, taken, request.numa_node)) is not None:
+            uuid = found.uuid or ""
+            taken.add(uuid)
+            if uuid in self._called:  # else it was found after the tracker's last update, which has to come first
+                request.numa_node = found.numa_node
+                return self._make(*self._called[uuid], found.device, size=found.size, align=found.align)
+        return None
 
 
 class HandOut(frozenset[objects.Resource]):
-    """All Resource objects of one class on a host. What of them may be handed out is asked for when a claim starts.
-
-    A value: nobody changes it, nor what is in it. So a copy is the set itself; the tracker makes one for each claim.
-    """
+    """All Resource objects of one class on a host. What of them may be handed out is asked for when a claim starts."""
 
     _resource_class: str
-    _offer: Callable[[], Sequence[objects.Resource]]
+    _offers: Offers
     _picks: Picks
+    _request: Request
 
     def __new__(
         cls,
         resource_class: str,
         resources: Iterable[objects.Resource],
-        offer: Callable[[], Sequence[objects.Resource]],
+        offers: Offers,
         picks: Picks,
+        request: Request,
     ) -> typing.Self:
-        """Make a set.
-
-        :param offer: returns what is free now, the first one to hand out first
-        """
+        """Make a set. Those of one host have the same `request`."""
         made = super().__new__(cls, resources)
         made._resource_class = resource_class
-        made._offer = offer
+        made._offers = offers
         made._picks = picks
+        made._request = request
         return made
 
     def __deepcopy__(self, memo: dict[int, typing.Any]) -> "HandOut":
-        return self
+        """A set of the same objects, which nobody changes, for one claim."""
+        return HandOut(self._resource_class, self, self._offers, self._picks, copy.deepcopy(self._request, memo))
 
     def __copy__(self) -> "HandOut":
         return self
@@ -141,21 +164,50 @@ class HandOut(frozenset[objects.Resource]):
     def __sub__(self, assigned: AbstractSet[typing.Any]) -> "Free":  # type: ignore[override]
         """What may be handed out now. Compares identifiers: a device path on record may be an old one."""
         names = {resource.identifier for resource in assigned}
-        taken = names | self._picks.under_way(self._resource_class, assigned, names)
-        free = [resource for resource in self._offer() if resource.identifier not in taken]
-        return Free(reversed(free), assigned, self._picks)
+        taken = self._offers.uuids(names | self._picks.under_way(self._resource_class, assigned, names))
+        return Free(
+            resource_class=self._resource_class,
+            offers=self._offers,
+            taken=taken,
+            request=self._request,
+            picks=self._picks,
+            assigned=assigned,
+        )
 
 
-class Free(list[objects.Resource]):
-    """What may be handed out, the first one last."""
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Free:
+    """What of one class may be handed out to one claim.
 
-    def __init__(self, resources: Iterable[objects.Resource], assigned: Assigned, picks: Picks) -> None:
-        super().__init__(resources)
-        self._assigned = assigned
-        self._picks = picks
+    :ivar taken: uuids of what is picked or assigned, whatever the ledger has
+    """
 
-    def pop(self) -> objects.Resource:  # type: ignore[override]
-        """Take the first one out, and note that it was picked."""
-        first = super().pop()
-        self._picks.note(first, self._assigned)
+    resource_class: str
+    offers: Offers
+    taken: set[str]
+    request: Request
+    picks: Picks
+    assigned: Assigned
+
+    def __len__(self) -> int:
+        """How many there are now; 0 when the ledger cannot be read."""
+        try:
+            return self.offers.count(self.resource_class, self.taken)
+        except exception.VPMEMError as error:
+            LOG.error("No namespace of %s is handed out: %s", self.resource_class, error)
+            return 0
+
+    def pop(self) -> objects.Resource:
+        """Take the first one out, and note that it was picked.
+
+        :raises ComputeResourcesUnavailable: there is none any more, or the ledger cannot be read
+        """
+        try:
+            first = self.offers.first(self.resource_class, self.taken, self.request)
+        except exception.VPMEMError as error:
+            raise nova_exception.ComputeResourcesUnavailable(reason=str(error)) from error
+        if first is None:
+            reason = f"the last free namespace of {self.resource_class} was claimed by another"
+            raise nova_exception.ComputeResourcesUnavailable(reason=reason)
+        self.picks.note(first, self.assigned)
         return first

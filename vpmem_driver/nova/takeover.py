@@ -16,11 +16,10 @@ from nova import objects
 from nova.compute import vm_states
 
 from vpmem_driver import exception, hostpaths
-from vpmem_driver.ledger import Row
 from vpmem_driver.model import State
 from vpmem_driver.nova.guests import HostGuests
 from vpmem_driver.nova.host import HostPool
-from vpmem_driver.pool import Pool
+from vpmem_driver.pool import Pool, Row
 
 LOG = logging.getLogger(__name__)
 

@@ -3,7 +3,8 @@
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from vpmem_driver import exception, model
 from vpmem_driver.engine import Outcome, Result
@@ -36,7 +37,7 @@ class Claims:
         :returns: a grant per label, in the order of `wanted`
         :raises InvalidRequest: owner, labels or NUMA node are wrong
         :raises InsufficientNamespaces: there are not enough free ones; nothing was changed
-        :raises VPMEMError: a namespace could not be wiped and no other is free; see :func:`wiping.raise_for`
+        :raises VPMEMError: a namespace could not be wiped and no other is free; see :func:`.wipes.raise_for`
         """
         owner = requests.owner(owner)
         requests.numa_node(numa_node)
@@ -44,7 +45,7 @@ class Claims:
         failures: dict[str, Result] = {}
         while True:
             try:
-                reserved = self._reserve(owner, label_ids, numa_node, failures)
+                reserved = self._reserve(owner, label_ids, numa_node, failures.keys())
             except exception.InsufficientNamespaces:
                 wipes.raise_for(failures.values())  # without these there would have been enough
                 raise
@@ -71,7 +72,7 @@ class Claims:
         :raises InvalidRequest: `owner` is no uuid
         :raises UnknownNamespace: the ledger has no such namespace
         :raises NamespaceUnavailable: one is somebody else's, quarantined or missing; nothing was changed
-        :raises VPMEMError: one could not be wiped; see :func:`wiping.raise_for`
+        :raises VPMEMError: one could not be wiped; see :func:`.wipes.raise_for`
         """
         owner = requests.owner(owner)
         rows = self._reserve_exact(owner, uuids)
@@ -79,7 +80,9 @@ class Claims:
         wipes.raise_for(failed.values())
         return self._granted(owner, rows)
 
-    def _reserve(self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]) -> list[Row]:
+    def _reserve(
+        self, owner: str, label_ids: list[int], numa_node: int | None, failures: AbstractSet[str]
+    ) -> list[Row]:
         """Reserve a namespace for each label, leaving out `failures`.
 
         :returns: the rows after that
@@ -87,8 +90,8 @@ class Claims:
         """
         # Nobody is told of a reservation: if a power loss takes it away, the namespaces are as they were.
         with self._state.change(durable=False) as table:
-            chosen = table.claim(owner, label_ids, numa_node, [self._state.row(uuid) for uuid in failures])
-            shortage = table.shortage(label_ids) if chosen is None else {}
+            chosen = table.choose(label_ids, numa_node, failures)
+            shortage = table.shortage(label_ids, failures) if chosen is None else {}
             reserved = self._take(owner, [self._state.row(uuid) for uuid in chosen or ()], new_reservation())
             table.follow(reserved)
         if chosen is None:

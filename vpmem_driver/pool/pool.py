@@ -4,18 +4,20 @@ The invariants of the package hold here. Each change is one ledger transaction, 
 """
 
 import logging
+import os
 import pathlib
 import shlex
 import threading
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from oslo_config import cfg
 
 from vpmem_driver import discovery, exception, model
 from vpmem_driver.discovery import interface
 from vpmem_driver.engine import Engine, Result, poll
-from vpmem_driver.ledger import Ledger, Move, Row
+from vpmem_driver.ledger import FILE_NAME, Ledger, Move, Row
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import claims, labels, requests, reservations, wipes
@@ -84,6 +86,11 @@ class Pool:
             ledger.close()
             raise
 
+    @staticmethod
+    def is_used(conf: cfg.ConfigOpts) -> bool:
+        """Whether namespaces are configured, or a ledger is there from when they were."""
+        return bool(conf.libvirt.pmem_namespaces) or os.path.lexists(pathlib.Path(conf.vpmem.state_path, FILE_NAME))
+
     def close(self) -> None:
         """Close the ledger."""
         self._state.ledger.close()
@@ -124,7 +131,11 @@ class Pool:
         return self._state.ledger.last_move()
 
     def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> Iterator[Move]:
-        """The newest `limit` moves (all when None), oldest first, of one namespace or owner if given."""
+        """The newest `limit` moves (all when None), oldest first, of one namespace or owner if given.
+
+        :raises InvalidRequest: `owner` is no uuid
+        """
+        owner = None if owner is None else requests.owner(owner)
         return self._state.ledger.history(uuid=uuid, owner=owner, limit=limit)
 
     # What the host has
@@ -137,6 +148,27 @@ class Pool:
         """How many of each label there are, in the order of the configuration."""
         with self._state.change() as table:
             return table.inventory()
+
+    def free(self, resource_class: str, without: AbstractSet[str]) -> int:
+        """How many namespaces of a resource class are free, without those of these uuids."""
+        with self._state.read() as table:
+            classes = self._state.view.config.resource_classes
+            return table.free(classes.index(resource_class), without) if resource_class in classes else 0
+
+    def next_free(
+        self, resource_class: str, without: AbstractSet[str], numa_node: int | None = None
+    ) -> model.Namespace | None:
+        """The namespace that a claim of one of this resource class is given now. It stays free.
+
+        :param without: the uuids of namespaces that are not to be chosen
+        :returns: None when none is free
+        """
+        with self._state.read() as table:
+            classes = self._state.view.config.resource_classes
+            if resource_class not in classes:
+                return None
+            chosen = table.choose([classes.index(resource_class)], numa_node, without)
+            return self._state.view.usable[chosen[0]] if chosen else None
 
     def grants(self, owner: str) -> tuple[model.Grant, ...]:
         """What `owner` holds, in the order of its devices, with the current device paths.

@@ -9,7 +9,7 @@ import pathlib
 import random
 
 from novatests.ours import base
-from novatests.walk import mutants, oracle, steps
+from novatests.walk import mutants, oracle, steps_between_hosts, steps_in_place, steps_of_hosts
 from testtools import content
 
 WALKS = int(os.environ.get("VPMEM_WALKS", "20"))
@@ -20,7 +20,7 @@ SEED = int(os.environ.get("VPMEM_SEED", "0"))
 _SETTLES_SECONDS = 30
 
 
-class WalkTest(steps.Steps):
+class WalkTest(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_hosts.BetweenHostsSteps):
     def setUp(self):
         mutants.apply(self, os.environ.get("VPMEM_MUTANT"))
         super().setUp()

@@ -20,8 +20,7 @@ from hypothesis import strategies as st
 from tests.unit.discovery import hosts
 from vpmem_driver import exception, model
 from vpmem_driver.discovery import directory
-
-MIB = hosts.MIB
+from vpmem_driver.sizes import MIB
 
 
 def one(path: pathlib.Path) -> model.Namespace:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.discovery import hosts
 from vpmem_driver import exception, model
 from vpmem_driver.discovery import ndctl
-
-MIB = hosts.MIB
+from vpmem_driver.sizes import MIB
 
 
 def recorded(name: str) -> str:

@@ -15,13 +15,13 @@ from tests.unit.files import (
     DEADLINE,
     PATTERN,
     another_process,
-    eventually,
     is_locked,
     is_untouched,
     is_zero,
     namespaces,
     state_of,
 )
+from tests.waiting import wait_until
 from vpmem_driver.engine import Engine, Job, Outcome, process
 
 PAGE = mmap.PAGESIZE
@@ -216,7 +216,7 @@ def test_a_child_that_is_killed_is_no_fault_of_the_medium(host, number):
 
     def progress(job, phase, done):
         if job == victim:
-            eventually(children)
+            wait_until(children)
             os.kill(min(children()), number)
 
     results = host.engine(parallel=1, rate=SLOW).run([victim], Recorder(progress=progress))
@@ -387,8 +387,8 @@ def test_when_its_parent_is_killed_a_child_lets_go(host, point):
             (child,) = map(int, pids.read().split())
         parent.kill()
         parent.wait(DEADLINE)
-    eventually(lambda: state_of(child) in {"", "Z"}, "the end of the child")
-    eventually(lambda: not is_locked(host.path("ns0")), "the end of the lock")
+    wait_until(lambda: state_of(child) in {"", "Z"}, "the end of the child")
+    wait_until(lambda: not is_locked(host.path("ns0")), "the end of the lock")
     assert is_untouched(host.path("ns0")) == (point == "ready")
     assert not is_zero(host.path("ns0"))
 

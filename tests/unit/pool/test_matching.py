@@ -9,8 +9,8 @@ import pytest
 
 from vpmem_driver import exception, ledger, model
 from vpmem_driver.pool import labels, matching
+from vpmem_driver.sizes import MIB
 
-MIB = 1 << 20
 ABSENT = 20_000
 
 

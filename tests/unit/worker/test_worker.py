@@ -19,13 +19,13 @@ from tests.unit.files import (
     DEADLINE,
     PATTERN,
     another_process,
-    eventually,
     is_locked,
     is_untouched,
     is_zero,
     namespaces,
     state_of,
 )
+from tests.waiting import wait_until
 from vpmem_driver import protocol
 from vpmem_driver.engine import process
 from vpmem_driver.protocol import Outcome
@@ -287,7 +287,7 @@ def hear_while_stopping(task, act):
         ):
             assert readable, "it says nothing"
             place = places.readline().decode().strip()
-            eventually(lambda: state_of(talk.process.pid) == "T", "its stop")
+            wait_until(lambda: state_of(talk.process.pid) == "T", "its stop")
             act(place)
             os.kill(talk.process.pid, signal.SIGCONT)
         event = talk.hear()
@@ -439,8 +439,8 @@ sys.stdin.read()
             pass
         talk.kill()
         talk.wait(DEADLINE)
-    eventually(lambda: state_of(pid) in {"", "Z"}, "the end of the child")
-    eventually(lambda: not is_locked(host.path), "the end of the lock")
+    wait_until(lambda: state_of(pid) in {"", "Z"}, "the end of the child")
+    wait_until(lambda: not is_locked(host.path), "the end of the lock")
     os.close(reader)
     os.close(writer)
     assert not is_zero(host.path)

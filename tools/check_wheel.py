@@ -1,6 +1,6 @@
-"""Installs the newest wheel of a directory into an empty environment without a compiler, and runs the demo from it.
+"""Install the newest wheel of a directory into an empty environment without a compiler, and run the demo from it.
 
-libvirt-python has no wheel of its own to be had: one is built first, as an operator's build host would.
+libvirt-python is published as source only, so a wheel of it is built first, as on an operator's build host.
 """
 
 import os
@@ -13,10 +13,15 @@ import zipfile
 
 
 def main(directory: str) -> None:
+    """Check the newest wheel of `directory`."""
     wheel = max(pathlib.Path(directory).glob("vpmem_driver-*.whl"), key=lambda path: path.stat().st_mtime)
-    stray = [name for name in zipfile.ZipFile(wheel).namelist() if "tests" in name or name.endswith((".pyx", ".c"))]
+    stray = [
+        name
+        for name in zipfile.ZipFile(wheel).namelist()
+        if "tests" in name or name.startswith("tools/") or name.endswith((".pyx", ".pxi", ".h", ".c"))
+    ]
     if stray:
-        sys.exit(f"{wheel.name} has what no compute host needs: {stray}")
+        sys.exit(f"{wheel.name} contains files that no compute host needs: {stray}")
     with tempfile.TemporaryDirectory() as scratch:
         given = pathlib.Path(scratch) / "given"
         pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

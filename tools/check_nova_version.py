@@ -1,4 +1,7 @@
-"""Refuses to test another Nova than the task's name says: ``python nova_version.py nova31``; 34 where it says none."""
+"""Fail if the Nova in this environment is not the one that the task names: ``check_nova_version.py nova31``.
+
+A task without a number is for Nova 34.
+"""
 
 import importlib.metadata
 import re

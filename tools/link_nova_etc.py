@@ -1,4 +1,4 @@
-"""Lets Nova's tests find etc/nova: they look beside the package, and the wheel puts it below the prefix."""
+"""Link etc/nova where Nova's tests look for it: beside the package. Nova's wheel installs it below the prefix."""
 
 import pathlib
 import sys

@@ -8,7 +8,7 @@ def _patient(name):
     def wait(self, *args, **kwargs):
         for left in reversed(range(TIMES)):
             try:
-                return getattr(super(Patience, self), name)(*args, **kwargs)
+                return getattr(super(LongerWaits, self), name)(*args, **kwargs)
             except AssertionError:
                 if not left:
                     raise
@@ -17,7 +17,7 @@ def _patient(name):
     return wait
 
 
-class Patience:
+class LongerWaits:
     """To be put before a test case of Nova's."""
 
     _wait_for_instance_action_event = _patient("_wait_for_instance_action_event")

@@ -1,4 +1,7 @@
-"""Prints what the tests have seen as a table: ``seen.py FILE``; a line has what was done, a tab, and what was seen."""
+"""Print what the tests have seen as a table: ``print_seen.py FILE``.
+
+Each line of the file has what was done, a tab, and what was seen.
+"""
 
 import pathlib
 import sys
