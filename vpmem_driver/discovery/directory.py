@@ -34,8 +34,8 @@ _NOT_REGULAR = {
     stat.S_IFSOCK: "it is a socket",
 }
 
-_Seen = TypeVar("_Seen")
-#: the NUMA node of a filesystem's device, by its number
+_Result = TypeVar("_Result")
+#: returns the NUMA node of a filesystem's device, by device number
 NodeOf = Callable[[tuple[int, int]], int | None]
 
 
@@ -75,7 +75,7 @@ class DirectoryDiscovery(interface.Discovery):
         self._directory = os.path.abspath(directory)
         self._sysfs_root = sysfs_root
         self._warned: set[str] = set()
-        #: the path of each namespace below the directory, by uuid, since the last listing
+        #: path of each namespace, relative to the directory, by uuid, from the last listing
         self._places: dict[str, str] = {}
 
     def options(self) -> dict[str, str]:
@@ -102,7 +102,7 @@ class DirectoryDiscovery(interface.Discovery):
         try:
             status = _in(os.path.join(top, parent), lambda fd: file_status(name, dir_fd=fd))
         except exception.DiscoveryFailed:
-            return ()  # perhaps its subdirectory is gone, and it is in another one
+            return ()  # its subdirectory may be gone, and the file in another one
         if status is None:
             return ()
         return interface.check(self.name, [_describe_below(top, place, status, self._node_of)])
@@ -182,15 +182,15 @@ def _why_unusable(path: str, status: Status) -> str | None:
 
 
 def _describe_below(top: str, place: str, status: Status, node_of: NodeOf) -> model.Namespace:
-    """The namespace that the file `place` below the directory `top` is."""
-    told = _NODE.fullmatch(os.path.dirname(place))
-    # Without DAX a guest's memory is page cache, which is on no node in particular, wherever the disk is.
-    node = int(told[1]) if told else node_of(status.filesystem) if status.dax else None
+    """Return the namespace for the file `place`, a path relative to the directory `top`."""
+    match = _NODE.fullmatch(os.path.dirname(place))
+    # Without DAX the guest's memory is page cache, which has no fixed node, wherever the disk is.
+    node = int(match[1]) if match else node_of(status.filesystem) if status.dax else None
     return describe(os.path.join(top, place), status, node)
 
 
 def _entries(top: str) -> Iterator[tuple[str, Status]]:
-    """Path below `top` and status of what may be a namespace."""
+    """Yield path, relative to `top`, and status of each candidate."""
     for name, status in _listed(top):
         if not stat.S_ISDIR(status.mode):
             yield name, status
@@ -207,8 +207,8 @@ def _listed(directory: str) -> list[tuple[str, Status]]:
     return _in(directory, listed)
 
 
-def _in(directory: str, look: Callable[[int], _Seen]) -> _Seen:
-    """What `look` finds in a directory, which is open meanwhile."""
+def _in(directory: str, look: Callable[[int], _Result]) -> _Result:
+    """Call `look` with an open descriptor of a directory, and return its result."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:

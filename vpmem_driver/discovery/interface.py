@@ -71,8 +71,9 @@ class Discovery(abc.ABC):
     def find(self, uuid: str) -> model.Namespace:
         """Return the current state of one namespace. Call it each time a device path is needed.
 
-        Where the source has a cheap way, only the place is read at which the last listing saw it; all are listed when
-        it is not there, or not usable. So one that has got the same uuid since then shows with the next listing.
+        If the source supports it, only the location from the last listing is read. All namespaces are listed if the
+        namespace is no longer there, or unusable. A new namespace with the same uuid is therefore detected only by the
+        next listing.
 
         :raises DiscoveryFailed: see :meth:`namespaces`
         :raises NamespaceMissing: it does not exist or is unusable
@@ -84,7 +85,7 @@ class Discovery(abc.ABC):
         raise exception.NamespaceMissing(namespace=uuid)
 
     def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:  # noqa: ARG002
-        """What is now at the place where the last listing saw `uuid`; nothing where that is not known.
+        """Read the location where the last listing found `uuid`; return nothing if it is unknown.
 
         :raises DiscoveryFailed: see :meth:`namespaces`
         """
@@ -92,10 +93,10 @@ class Discovery(abc.ABC):
 
 
 def places(found: Mapping[str, model.Namespace], checked: Iterable[model.Namespace]) -> dict[str, str]:
-    """Where each namespace was seen, by uuid.
+    """Return the location of each usable namespace, by uuid.
 
-    :param found: by place
-    :param checked: what :func:`check` made of it; only the place of what is usable is kept
+    :param found: namespaces by location
+    :param checked: the result of :func:`check` for them
     """
     usable = {namespace.uuid for namespace in checked if namespace.unusable is None}
     return {ns.uuid: place for place, ns in found.items() if ns.uuid is not None and ns.uuid in usable}

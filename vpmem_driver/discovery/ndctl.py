@@ -86,11 +86,10 @@ class NdctlDiscovery(interface.Discovery):
         self._run = run
         self._sysfs_root = sysfs_root
         self._timeout = timeout
-        #: what the kernel calls each namespace, by uuid, since the last listing
+        #: kernel name of each namespace, by uuid, from the last listing
         self._places: dict[str, str] = {}
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        """See :meth:`interface.Discovery.namespaces`."""
         if self._run is not None:
             return parse(_call(self._run), self._node_of())
         found = _read(_ndctl(self._timeout), self._node_of())
@@ -137,7 +136,7 @@ def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ..
 
 
 def _read(text: str, node_of: NodeOf | None) -> list[tuple[str, model.Namespace]]:
-    """As :func:`parse`, unchecked, each with what the kernel calls it."""
+    """Like :func:`parse`, but unchecked and with the kernel name of each namespace."""
     found: list[tuple[str, model.Namespace]] = []
     if text and not text.isspace():
         _add(found, _decode(text), -1, node_of)
@@ -209,7 +208,7 @@ def _decode(text: str) -> Sequence[_Item]:
 def _add(
     found: list[tuple[str, model.Namespace]], items: Sequence[_Item], region_node: int, node_of: NodeOf | None
 ) -> None:
-    """Add every namespace in `items`, which are in a region of that NUMA node (-1: not told), but for empty slots."""
+    """Add the namespaces in `items`, except empty slots. `region_node` is the NUMA node of their region, or -1."""
     for item in items:
         if item.dev.startswith("namespace"):
             namespace = _namespace(item, region_node, node_of)

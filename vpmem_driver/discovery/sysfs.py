@@ -42,7 +42,7 @@ class SysfsDiscovery(interface.Discovery):
         self._root = root
         self._nd = f"{root}/bus/nd/devices/"
         self._dax = f"{root}/bus/dax/devices/"
-        #: what the kernel calls each namespace, by uuid, since the last listing
+        #: kernel name of each namespace, by uuid, from the last listing
         self._places: dict[str, str] = {}
 
     def options(self) -> dict[str, str]:
@@ -70,7 +70,7 @@ class SysfsDiscovery(interface.Discovery):
         return () if found is None else interface.check(self.name, [found])
 
     def _devices_below(self, region: str, holder: str) -> _Devices:
-        """As :meth:`_devices`, for one holder."""
+        """Like :meth:`_devices`, for one holder."""
         try:
             names = os.listdir(f"{self._nd}{holder}") if holder else []
         except FileNotFoundError:
@@ -148,12 +148,12 @@ class SysfsDiscovery(interface.Discovery):
 
 
 def _region(dev: str) -> str:
-    """The region of a namespace that the kernel calls so."""
+    """Return the region of a namespace from its kernel name."""
     return dev.replace("namespace", "region", 1).partition(".")[0]
 
 
 def _parent(target: str) -> str:
-    """``region0/dax0.0``: what a device is below, by the link that leads to it."""
+    """Return the parent of a device, ``region0/dax0.0``, from the target of its link."""
     return "/".join(target.split("/")[-3:-1])
 
 
