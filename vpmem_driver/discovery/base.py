@@ -77,11 +77,10 @@ class Discovery(abc.ABC):
         :raises DiscoveryFailed: see :meth:`namespaces`
         :raises NamespaceMissing: it is not there, or not usable
         """
-        for look in (self._read_again, lambda _: self.namespaces()):
-            for namespace in look(uuid):
-                if namespace.uuid == uuid and namespace.unusable is None:
-                    return namespace
-        raise exception.NamespaceMissing(namespace=uuid)
+        found = _usable(uuid, self._read_again(uuid)) or _usable(uuid, self.namespaces())
+        if found is None:
+            raise exception.NamespaceMissing(namespace=uuid)
+        return found
 
     def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:  # noqa: ARG002
         """What is now at the place where the last listing saw `uuid`; nothing where that is not known.
@@ -89,6 +88,10 @@ class Discovery(abc.ABC):
         :raises DiscoveryFailed: see :meth:`namespaces`
         """
         return ()
+
+
+def _usable(uuid: str, found: Iterable[model.Namespace]) -> model.Namespace | None:
+    return next((namespace for namespace in found if namespace.uuid == uuid and namespace.unusable is None), None)
 
 
 def places(found: Mapping[str, model.Namespace], checked: Iterable[model.Namespace]) -> dict[str, str]:
