@@ -134,7 +134,7 @@ class PoolState:
         last_move = self.ledger.last_move()  # first: what is moved after it may be in the rows, and is put once more
         if self._table is None:
             self._table = Table(self.view, self.ledger.rows(), last_move)
-        elif last_move != self._table.seen:
+        if last_move != self._table.seen:
             for row in self.ledger.changed_since(self._table.seen):
                 self._table.put(row)
             self._table.seen = last_move
