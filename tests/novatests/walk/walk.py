@@ -11,7 +11,7 @@ from testtools import content
 STEPS = int(os.environ.get("VPMEM_STEPS", "25"))
 
 #: How long the ledger may be behind what the API says: Nova ends some things after it has said so.
-_SETTLES_SECONDS = 30
+_SETTLES_SECONDS = 60
 
 
 class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_hosts.BetweenHostsSteps):
