@@ -25,19 +25,21 @@ def main():
     arguments = parser.parse_args()
     begin = time.monotonic()
     seeds = [str(seed) for seed in range(arguments.seed, arguments.seed + arguments.walks)]
+    names = list(mutants.MUTANTS)
     if arguments.mutants:
         print(f"| {'mistake':28} | found by | seconds | what was wrong |\n|---|---|---|---|", flush=True)
-        names = list(mutants.MUTANTS)
-        shares = [
-            [f"--mutant={name}" for name in names[number :: arguments.processes]] + seeds
-            for number in range(arguments.processes)
-        ]
+        shares = [[*[f"--mutant={name}" for name in share], *seeds] for share in shared(names, arguments.processes)]
     else:
-        shares = [seeds[number :: arguments.processes] for number in range(min(arguments.processes, len(seeds)))]
+        shares = shared(seeds, arguments.processes)
     went_well = run(arguments, shares)
-    done = f"{len(mutants.MUTANTS)} mistakes" if arguments.mutants else f"{arguments.walks} walks"
+    done = f"{len(names)} mistakes" if arguments.mutants else f"{arguments.walks} walks"
     print(f"{done}, {time.monotonic() - begin:.0f} s: {'all well' if went_well else 'FAILED'}")
     return 0 if went_well else 1
+
+
+def shared(words, processes):
+    """A share of `words` for each process."""
+    return [words[number::processes] for number in range(min(processes, len(words)))]
 
 
 def run(arguments, shares):
