@@ -1,7 +1,7 @@
-"""The state that a pool works on: one host's ledger, its view of discovery, and the compiled table, kept in step.
+"""The state of a pool: the ledger, a view of discovery, and the compiled table, kept consistent.
 
-The ledger is authoritative. The table only chooses: each transaction first brings it up to date with the ledger, and a
-failed transaction discards it.
+The ledger is authoritative. The table only chooses: each transaction first updates it from the ledger, and a failed
+transaction discards it.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from vpmem_driver.pool.view import View
 
 LOG = logging.getLogger(__name__)
 
-#: What the ledger has of a namespace, and discovery too.
+#: The fields that ledger rows and discovered namespaces have in common.
 _description = operator.attrgetter("name", "size", "align", "numa_node", "mode", "device", "pmem")
 
 
@@ -29,9 +29,9 @@ class PoolState:
     """Ledger, view and table of one host. Call :meth:`reconcile` first."""
 
     view: View
-    #: label index by uuid as configured, whatever what is held still has
+    #: configured label index by uuid; a held namespace may still have another label
     configured: dict[str, int]
-    #: what is wrong with the configuration on this host now
+    #: problems of the configuration on this host, as of the last reconcile
     _warnings: list[str]
 
     def __init__(
@@ -51,10 +51,10 @@ class PoolState:
         self._warned: list[str] = []
 
     def reconcile(self) -> None:
-        """Look at the host again: record namespaces never seen as unknown, keep those that are gone as missing.
+        """Discover the host's namespaces again: record new ones as unknown, keep the rows of missing ones.
 
-        :raises DiscoveryFailed: the host could not be read, or has nothing of all that the ledger knows
-        :raises InvalidNamespaceConfig: ``pmem_namespaces`` does not fit the host
+        :raises DiscoveryFailed: discovery failed, or found no usable namespace although the ledger has some
+        :raises InvalidNamespaceConfig: ``pmem_namespaces`` does not match the host
         :raises LedgerError: the ledger could not be read or written
         """
         found = self._discovery.namespaces()
@@ -65,9 +65,9 @@ class PoolState:
                 held = [f"{row.owner} holds {row.name}" for row in rows.values() if row.owner is not None]
                 raise exception.DiscoveryFailed(
                     source=self._discovery.name,
-                    reason="; ".join([f"it sees no usable namespace, but the ledger has {len(rows)}", *held]),
-                    remedy="Bring the devices or the directory back. If they are gone for good, move the ledger "
-                    f"{self.ledger.path} away.",
+                    reason="; ".join([f"it found no usable namespace, but the ledger has {len(rows)}", *held]),
+                    remedy="Bring the devices or the directory back. If they are permanently gone, move the ledger "
+                    f"{self.ledger.path} away",
                 )
             warnings: list[str] = []
             configured = matching.match(
@@ -84,7 +84,7 @@ class PoolState:
             self.label_held(rows.values())
 
     def label_held(self, rows: Iterable[Row]) -> None:
-        """Have what is held under the label of its owner, all else under the configured one."""
+        """Give each held namespace the label of its claim, and each other namespace the configured label."""
         warnings = list(self._warnings)
         config, label_of = matching.keep_held(self.config, self.configured, rows, warnings.append)
         self._warn(warnings)
@@ -92,7 +92,7 @@ class PoolState:
         self._table = None
 
     def _warn(self, warnings: list[str]) -> None:
-        """Log those that there were not the last time: each look at the host finds them again."""
+        """Log the new warnings: each reconcile finds the old ones again."""
         known = frozenset(self._warned)
         for warning in warnings:
             if warning not in known:
@@ -101,13 +101,13 @@ class PoolState:
 
     @contextlib.contextmanager
     def change(self, *, durable: bool = True) -> Iterator[Table]:
-        """One ledger transaction, with a table that knows all that was moved before it."""
+        """Run one ledger transaction, with a table that includes all earlier moves."""
         with self._lock:
             try:
                 with self.ledger.transaction(durable=durable):
                     yield self._current_table()
             except BaseException:
-                self._table = None  # it may have what the ledger has not
+                self._table = None  # it may contain changes that the ledger rolled back
                 raise
 
     def _current_table(self) -> Table:
@@ -121,9 +121,9 @@ class PoolState:
         return self._table
 
     def row(self, uuid: str) -> Row:
-        """The ledger's row of a namespace.
+        """Return the ledger's row of a namespace.
 
-        :raises UnknownNamespace: there is none
+        :raises UnknownNamespace: the ledger has no such namespace
         """
         row = self.ledger.row(uuid)
         if row is None:
@@ -143,10 +143,10 @@ class PoolState:
         keep_wipe: bool = False,
         reason: str | None = None,
     ) -> Row:
-        """Move a row in the ledger.
+        """Move a row to a state in the ledger.
 
-        :param label: the label that it has from now on, if not the one of now
-        :returns: the row as it is now
+        :param label: its new label; None keeps the current one
+        :returns: the new row
         """
         namespace = self.view.usable.get(row.uuid)
         index = self.view.label_of.get(row.uuid)
@@ -166,22 +166,26 @@ class PoolState:
         )
 
     def _describe(self, row: Row, namespace: model.Namespace) -> None:
-        """Take what discovery says of a known namespace into the ledger."""
+        """Record in the ledger what discovery reports about a known namespace."""
         if row.size != namespace.size and row.state is State.CLEAN:
-            LOG.warning("%s was %d bytes and is %d now: unknown again", row.name, row.size, namespace.size)
+            LOG.warning(
+                "Size of %s changed from %d to %d bytes; its state is unknown now", row.name, row.size, namespace.size
+            )
             if row.reservation is not None:
                 reservations.cancel(
-                    self.ledger, reservations.members(self.ledger, row), f"claim called off: {row.name} has changed"
+                    self.ledger,
+                    reservations.members(self.ledger, row),
+                    f"claim cancelled: the size of {row.name} changed",
                 )
-            self.ledger.move(self.row(row.uuid), State.UNKNOWN, "its size has changed")
+            self.ledger.move(self.row(row.uuid), State.UNKNOWN, "size changed")
         elif row.size != namespace.size and row.owner is not None:
             LOG.warning(
-                "%s was %d bytes and is %d now; %s holds it, and nothing is done to it",
+                "Size of %s changed from %d to %d bytes; %s holds it, so its state is kept",
                 *(row.name, row.size, namespace.size, row.owner),
             )
         self.ledger.describe(row, namespace)
 
 
 def names(rows: Sequence[Row]) -> str:
-    """Name and uuid of each row, for a message."""
+    """Return the name and uuid of each row, for a message."""
     return ", ".join(f"{row.name} ({row.uuid})" for row in rows)

@@ -19,14 +19,14 @@ _TABLE_STATES = {
 
 #: The table's nodes are C ints.
 _MOST_NODES = 2**31
-#: More than any device has (the physical addresses of x86-64 have 52 bits), and 2048 of them still add up in 64 bits.
+#: More bytes than any device has (physical addresses of x86-64 have 52 bits). The sum of 2048 such sizes fits 64 bits.
 _MOST_BYTES = 2**52
 
 
 class Table:
-    """Chooses. It is made from the rows of one moment; :meth:`put` takes over each that has changed since.
+    """Chooses namespaces for claims. It is built from ledger rows; :meth:`put` updates it for each row that changes.
 
-    :ivar seen: the newest history line that is in it
+    :ivar seen: id of the newest history line that the table includes
     """
 
     def __init__(self, view: View, rows: Sequence[ledger.Row], seen: int) -> None:
@@ -45,13 +45,13 @@ class Table:
         )
 
     def put(self, row: ledger.Row) -> None:
-        """Take over state and owner of one row."""
+        """Update state and owner of one row."""
         index = self._index.get(row.uuid)
-        if index is not None:  # else another process discovered it, and this one has yet to
+        if index is not None:  # otherwise another process discovered it, and this process has not yet
             self._table.put(index, self._state(row), row.owner)
 
     def follow(self, moved: Iterable[ledger.Row]) -> None:
-        """Take over these rows, whose moves are the newest of all."""
+        """Update these rows, whose moves are newer than all others in the table."""
         for row in moved:
             self.put(row)
             self.seen = max(self.seen, row.changed)
@@ -59,9 +59,9 @@ class Table:
     def claim(
         self, owner: str, label_ids: Sequence[int], numa_node: int | None, barred: Iterable[ledger.Row]
     ) -> list[str] | None:
-        """Choose and take one namespace for each label, leaving out those that are `barred`.
+        """Choose one namespace for each label, except those of `barred`, and mark them as taken.
 
-        :returns: their uuids in the order of the labels; None when there are not enough
+        :returns: their uuids in the order of the labels; None if there are not enough
         """
         barred = [row for row in barred if row.owner is None]
         for row in barred:
@@ -73,11 +73,11 @@ class Table:
         return None if chosen is None else [self._uuids[index] for index in chosen]
 
     def shortage(self, label_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """How many are wanted and how many are free, for each label of which there are too few."""
+        """Return the wanted and the free number for each label that has too few, by label index."""
         return self._table.shortage(label_ids)
 
     def inventory(self) -> tuple[model.Inventory, ...]:
-        """How many of each label there are, in the order of the configuration."""
+        """Return the number of namespaces of each label, in the order of the configuration."""
         config = self._view.config
         return tuple(
             model.Inventory(
@@ -100,12 +100,12 @@ class Table:
 
 
 def _representable(rows: Sequence[ledger.Row]) -> list[ledger.Row]:
-    """The rows that the table can hold. One with an impossible size must not keep the others from being used."""
+    """Return the rows that the table can hold. A row with an impossible size must not block the others."""
     for row in rows:
         if row.size > _MOST_BYTES:
             LOG.warning(
-                "Namespace %s (%s) is left out: the ledger has %d bytes for it, which no device has. "
-                "Look at its record with 'vpmem namespace show %s'",
+                "Namespace %s (%s) is ignored: the ledger records an impossible size of %d bytes. "
+                "'vpmem namespace show %s' shows its record",
                 *(row.name, row.uuid, row.size, row.uuid),
             )
     return [row for row in rows if row.size <= _MOST_BYTES]
