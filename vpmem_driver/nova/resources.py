@@ -1,8 +1,7 @@
-"""The set of namespaces that Nova's resource tracker picks from, handed out in our order.
+"""The sets of namespaces that Nova's resource tracker picks from, in the pool's order of choice.
 
-For each class that a claim asks for, the tracker does ``free = provided - assigned`` and then ``free.pop()``; when the
-whole claim has succeeded it adds what it picked to `assigned` (ResourceTracker._claim_resources, Nova 31-34). All of
-that happens under its lock.
+For each class in a claim, the tracker runs ``free = provided - assigned`` and then ``free.pop()``. If the whole claim
+succeeds, it adds the picks to `assigned` (ResourceTracker._claim_resources, Nova 31-34). It holds its lock throughout.
 """
 
 import dataclasses
@@ -23,9 +22,9 @@ Assigned = AbstractSet[objects.Resource]
 
 @dataclasses.dataclass(slots=True)
 class _Pick:
-    """One namespace that was picked.
+    """One namespace that the tracker picked.
 
-    :ivar into: the tracker's set that has it when the claim succeeds; None when the tracker uses another set by now
+    :ivar into: the tracker's set that receives it if the claim succeeds; None if the tracker has replaced that set
     """
 
     resource_class: str
@@ -33,31 +32,31 @@ class _Pick:
 
 
 class Picks:
-    """What the tracker has picked, and the ledger does not have yet. Shared by all sets of one host.
+    """Picks of the tracker that are not yet in the ledger. All sets of one host share them.
 
-    The tracker removes from its set what is given back. So a pick that is not in the set that it went into was given
-    back, or its claim failed half way. But each periodic update replaces these sets with new ones, made from Nova's
-    database, and loses a claim that is not recorded there yet: a pick whose set was replaced stays out until Nova's
-    records say that nothing uses it (:meth:`forgotten`).
+    The tracker removes returned namespaces from its set. So a pick that is absent from its set was returned, or its
+    claim failed. But each periodic update builds new sets from Nova's database, and a claim that is not recorded there
+    yet is lost. A pick whose set was replaced is therefore not offered until Nova's records show that nothing uses it
+    (:meth:`uncertain`).
     """
 
     def __init__(self) -> None:
         self._picks: dict[str, _Pick] = {}
 
     def note(self, resource: objects.Resource, assigned: Assigned) -> None:
-        """`resource` was picked; the tracker will add it to `assigned`."""
+        """Record that `resource` was picked, and that the tracker is about to add it to `assigned`."""
         self._picks[resource.identifier] = _Pick(resource.resource_class, weakref.ref(assigned))
 
     def forget(self, identifiers: Iterable[str]) -> None:
-        """They are claimed in the ledger now, or nothing uses them."""
+        """Remove picks that are now claimed in the ledger, or that nothing uses."""
         for identifier in identifiers:
             self._picks.pop(identifier, None)
 
     def under_way(self, resource_class: str, assigned: Assigned, names: Collection[str]) -> set[str]:
-        """What must not be offered to a claim that starts now, and has picked nothing of this class yet.
+        """Return the identifiers that must not be offered to a claim that has not picked from this class yet.
 
         :param assigned: the tracker's current set for the class
-        :param names: the identifiers that are in it
+        :param names: the identifiers in that set
         """
         for identifier, pick in self._picks.copy().items():
             if pick.resource_class != resource_class:
@@ -70,23 +69,23 @@ class Picks:
                 pick.into = None
         return set(self._picks)
 
-    def forgotten(self) -> frozenset[str]:
-        """The picks whose set the tracker has replaced: whether they are given back must be looked up elsewhere."""
+    def uncertain(self) -> frozenset[str]:
+        """Return the picks whose set the tracker has replaced. Only Nova's records show whether they are in use."""
         return frozenset(
             identifier for identifier, pick in self._picks.copy().items() if pick.into is None or pick.into() is None
         )
 
 
 class Offers:
-    """What may be handed out, by resource class; looked up again whenever the ledger has changed."""
+    """The free namespaces by resource class. They are read again whenever the ledger has changed."""
 
     def __init__(
         self, last_move: Callable[[], int], look: Callable[[], Mapping[str, Sequence[objects.Resource]]]
     ) -> None:
-        """Look up nothing yet.
+        """Nothing is read before the first call of :meth:`now`.
 
         :param last_move: returns the id of the newest line in the ledger's history
-        :param look: returns what is free, the first one to hand out first
+        :param look: returns the free namespaces of each class in the order of choice
         """
         self._last_move = last_move
         self._look = look
@@ -94,21 +93,21 @@ class Offers:
         self._found: Mapping[str, Sequence[objects.Resource]] = {}
 
     def now(self, resource_class: str) -> Sequence[objects.Resource]:
-        """What is free of one class; nothing when the ledger cannot be read."""
+        """Return the free namespaces of one class; none if the ledger cannot be read."""
         try:
             last_move = self._last_move()
             if last_move != self._seen:
                 self._found, self._seen = self._look(), last_move
         except exception.VPMEMError as error:
-            LOG.error("No namespace of %s is handed out: %s", resource_class, error)
+            LOG.error("No namespace of %s is offered: %s", resource_class, error)
             return ()
         return self._found.get(resource_class, ())
 
 
 class HandOut(frozenset[objects.Resource]):
-    """All Resource objects of one class on a host. What of them may be handed out is asked for when a claim starts.
+    """All Resource objects of one class on a host. The free ones are determined when a claim starts.
 
-    A value: nobody changes it, nor what is in it. So a copy is the set itself; the tracker makes one for each claim.
+    The set and its elements are immutable, so a copy is the set itself. The tracker copies it for each claim.
     """
 
     _resource_class: str
@@ -122,9 +121,9 @@ class HandOut(frozenset[objects.Resource]):
         offer: Callable[[], Sequence[objects.Resource]],
         picks: Picks,
     ) -> typing.Self:
-        """Make a set.
+        """Create the set.
 
-        :param offer: returns what is free now, the first one to hand out first
+        :param offer: returns what is free now, in the order of choice
         """
         made = super().__new__(cls, resources)
         made._resource_class = resource_class
@@ -139,7 +138,7 @@ class HandOut(frozenset[objects.Resource]):
         return self
 
     def __sub__(self, assigned: AbstractSet[typing.Any]) -> "Free":  # type: ignore[override]
-        """What may be handed out now. Compares identifiers: a device path on record may be an old one."""
+        """Return what is free now. It compares identifiers, because recorded device paths may be outdated."""
         names = {resource.identifier for resource in assigned}
         taken = names | self._picks.under_way(self._resource_class, assigned, names)
         free = [resource for resource in self._offer() if resource.identifier not in taken]
@@ -147,7 +146,7 @@ class HandOut(frozenset[objects.Resource]):
 
 
 class Free(list[objects.Resource]):
-    """What may be handed out, the first one last."""
+    """The free namespaces of one claim, in reverse order of choice."""
 
     def __init__(self, resources: Iterable[objects.Resource], assigned: Assigned, picks: Picks) -> None:
         super().__init__(resources)
@@ -155,7 +154,7 @@ class Free(list[objects.Resource]):
         self._picks = picks
 
     def pop(self) -> objects.Resource:  # type: ignore[override]
-        """Take the first one out, and note that it was picked."""
+        """Remove and return the first choice, and record the pick."""
         first = super().pop()
         self._picks.note(first, self._assigned)
         return first

@@ -35,7 +35,7 @@ class NeverRaisesTest(test_defects.DefectTestCase):
             self.assert_kept(self.written)
             self.assert_holds(self.names, self.host, self.server)
             self.run_periodic(self.host)
-        self.assert_logged(self.server["id"], "stays as it is")
+        self.assert_logged(self.server["id"], "is not released")
         self.run_periodic(self.host)
         self.assert_wiped(self.host, self.written)
 
