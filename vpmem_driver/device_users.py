@@ -68,7 +68,7 @@ class _Targets:
 
     def mapped_in(self, proc: str, pid: str) -> Iterator[_Identity]:
         """Yield the targets that a process has mapped, possibly repeated. :raises OSError: it cannot be inspected."""
-        process, maps = _first_living(proc, pid, _read_maps) or ("", b"")
+        process, maps = _first_live_thread(proc, pid, _read_maps) or ("", b"")
         for match in _MAPPING.finditer(maps):
             if match[5] in self._inodes or (self._devices and self._may_be_device(match[6])):
                 found = self._identify(process, match)
@@ -108,16 +108,16 @@ def mapped_by(fd: int, *, proc: str = "/proc", patience: float = PATIENCE_SECOND
     target = _target(fd)
     deadline = time.monotonic() + patience
     while True:
-        unseen: list[str] = []
-        found = _search(target, proc, unseen)
+        not_inspected: list[str] = []
+        found = _search(target, proc, not_inspected)
         if found is None:
             break
         pid, maps_it = found
         if maps_it or time.monotonic() >= deadline:
             return _describe(proc, pid)
         time.sleep(_POLL_SECONDS)
-    if unseen and not _is_private(fd):
-        raise _search_failed(f"{_describe(proc, unseen[0])} cannot be inspected")
+    if not_inspected and not _is_private(fd):
+        raise _search_failed(f"{_describe(proc, not_inspected[0])} cannot be inspected")
     return None
 
 
@@ -140,7 +140,7 @@ def users_of(paths: Iterable[str], *, proc: str = "/proc") -> dict[str, str]:
         return {}
     sought = _Targets(targets)
     users: dict[str, str] = {}
-    for pid in _processes(proc, unseen=[]):
+    for pid in _processes(proc, not_inspected=[]):
         with contextlib.suppress(OSError):
             for identity in set(sought.mapped_in(proc, pid)):
                 users |= {path: _describe(proc, pid) for path in by_identity[identity] if path not in users}
@@ -186,13 +186,13 @@ def _basename(path: bytes) -> bytes:
     return os.path.basename(path.removesuffix(_DELETED))
 
 
-def _search(target: _Target, proc: str, unseen: list[str]) -> tuple[str, bool] | None:
+def _search(target: _Target, proc: str, not_inspected: list[str]) -> tuple[str, bool] | None:
     """Return the first process that uses the target, and whether it maps it.
 
-    Processes that cannot be inspected are added to `unseen`.
+    Processes that cannot be inspected are added to `not_inspected`.
     """
     targets = _Targets([target])
-    for pid in _processes(proc, unseen):
+    for pid in _processes(proc, not_inspected):
         try:
             if any(targets.mapped_in(proc, pid)):
                 return pid, True
@@ -201,11 +201,11 @@ def _search(target: _Target, proc: str, unseen: list[str]) -> tuple[str, bool] |
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended
         except OSError:
-            unseen.append(pid)
+            not_inspected.append(pid)
     return None
 
 
-def _processes(proc: str, unseen: list[str]) -> list[str]:
+def _processes(proc: str, not_inspected: list[str]) -> list[str]:
     try:
         found = {name for name in os.listdir(proc) if name.isdigit()}
     except OSError as error:
@@ -214,11 +214,11 @@ def _processes(proc: str, unseen: list[str]) -> list[str]:
     if own not in found:
         raise _search_failed(f"{proc} does not show this process")
     if "1" not in found:
-        unseen.append("1")  # /proc is mounted with hidepid: it hides processes of other users
+        not_inspected.append("1")  # /proc is mounted with hidepid: it hides processes of other users
     return sorted(found - {own}, key=int)
 
 
-def _first_living(proc: str, pid: str, read: Callable[[str], _Content]) -> tuple[str, _Content] | None:
+def _first_live_thread(proc: str, pid: str, read: Callable[[str], _Content]) -> tuple[str, _Content] | None:
     """Return the /proc directory of a process's first thread for which `read` returns content, and that content.
 
     Threads share their mappings, and their open files unless one calls unshare(2), so one thread is enough. It is the
@@ -239,7 +239,7 @@ def _read_maps(process: str) -> bytes:
 
 
 def _has_open(proc: str, pid: str, target: _Target) -> bool:
-    found = _first_living(proc, pid, lambda process: os.listdir(f"{process}/fd"))
+    found = _first_live_thread(proc, pid, lambda process: os.listdir(f"{process}/fd"))
     if found is None:
         return False
     process, descriptors = found

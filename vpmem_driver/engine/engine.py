@@ -115,7 +115,7 @@ class _Run:
                 if self._stop is not None and self._stop.is_set():
                     self._stop_all()
                 self._start_some()
-                self._end_silent()
+                self._kill_silent()
                 for fd in self._wait(list(self._readers), self._timeout()):
                     if fd in self._readers:  # otherwise an earlier event has ended its worker
                         self._readers[fd]()
@@ -162,7 +162,7 @@ class _Run:
             waits.append(STOP_SECONDS)
         return max(0.0, min(waits))
 
-    def _end_silent(self) -> None:
+    def _kill_silent(self) -> None:
         """Kill workers that have reported nothing for too long: they would keep their namespaces locked."""
         for worker in self._workers:
             if worker.silent and not worker.over:

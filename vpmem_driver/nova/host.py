@@ -269,7 +269,7 @@ class HostPool:
         An error is logged, and the ledger is unchanged.
         """
         if action is not Action.KEEP:
-            self.starts.leaves(instance.uuid)
+            self.starts.arrival_ends(instance.uuid)
         with failures_logged(instance.uuid, "its persistent memory is unchanged"):
             held = self._pool.held(instance.uuid)
             if action is Action.KEEP or not held:

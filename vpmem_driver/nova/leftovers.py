@@ -25,39 +25,39 @@ class Leftovers:
         self._pool = pool
         self._guests = guests
         #: the logged reason for keeping the leftovers of each owner
-        self._doubts: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
 
-    def settle(self, host: str) -> None:
+    def release_unneeded(self, host: str) -> None:
         """Release the leftovers that nothing needs, and reserve the others in Placement. Never raises."""
         try:
-            self._settle(host)
+            self._release_unneeded(host)
         except Exception:
             LOG.exception("Cannot check for leftovers of migrations; namespaces and Placement's reservations are kept")
 
-    def _settle(self, host: str) -> None:
+    def _release_unneeded(self, host: str) -> None:
         # Read the pool before Nova: a namespace that is claimed in between is not a leftover.
         held, unowned = self._pool.not_free()
         if not held and not unowned:
             self._pool.reserve(leftovers=(), allocated=())
             return
         nova = instances.HostInstances.read(host)
-        kept, doubts = [], {}
+        kept, reasons = [], {}
         for owner, records in held.items():
             named = self._pool.named(nova.names(owner), records)
             left = [record for record in records if named is not None and record.uuid not in named]
             if not left:
                 continue
             instance = nova.here.get(owner) or instances.find(owner)
-            doubt = self._doubt(instance, left, nova, fits=named is not None and None not in named)
-            if doubt is not None:
-                doubts[owner] = doubt
-            if instance is None or doubt is not None or not self._give_back(instance, left):
+            reason = self._reason_to_keep(instance, left, nova, fits=named is not None and None not in named)
+            if reason is not None:
+                reasons[owner] = reason
+            if instance is None or reason is not None or not self._release(instance, left):
                 kept += left
         on_record = self._pool.named(nova.all_names(), unowned) or []
         self._pool.reserve(leftovers=kept, allocated=[record for record in unowned if record.uuid in on_record])
-        self._log(doubts, kept)
+        self._log(reasons, kept)
 
-    def _doubt(
+    def _reason_to_keep(
         self,
         instance: objects.Instance | None,
         left: Sequence[model.Record],
@@ -88,7 +88,7 @@ class Leftovers:
         wanted = hostpaths.Wanted(devices)
         return any(wanted.reached_from(path) for path in self._guests.memory_paths(instance))
 
-    def _give_back(self, instance: objects.Instance, left: Sequence[model.Record]) -> bool:
+    def _release(self, instance: objects.Instance, left: Sequence[model.Record]) -> bool:
         """Release what the instance does not need. :returns: False if that failed."""
         names = ", ".join(str(record.name) for record in left)
         with failures_logged(instance.uuid, f"cannot release {names}, which it does not need"):
@@ -97,15 +97,15 @@ class Leftovers:
             return True
         return False
 
-    def _log(self, doubts: dict[str, str], kept: Sequence[model.Record]) -> None:
+    def _log(self, reasons: dict[str, str], kept: Sequence[model.Record]) -> None:
         """Log what is kept and why, once for each reason."""
-        for owner, doubt in doubts.items():
-            if self._doubts.get(owner) != doubt:
+        for owner, reason in reasons.items():
+            if self._logged.get(owner) != reason:
                 names = ", ".join(str(record.name) for record in kept if record.owner == owner)
                 LOG.warning(
                     "Instance %s holds %s on this host without an allocation in Placement, because %s. Reserved in "
                     "Placement until the instance is active or stopped without it, then released. To release it now, "
                     "run 'vpmem release %s'",
-                    *(owner, names, doubt, owner),
+                    *(owner, names, reason, owner),
                 )
-        self._doubts = doubts
+        self._logged = reasons

@@ -72,7 +72,7 @@ class VPMEMDriverMixin(StartsMixin):
         """Check for deleted instances and leftovers: each periodic task calls this, without the tracker's lock."""
         if self._vpmem is not None:
             self._release_deleted(self._vpmem)
-            self._vpmem_leftovers.settle(self._vpmem_host)
+            self._vpmem_leftovers.release_unneeded(self._vpmem_host)
             self._vpmem.background.start()
         return super().get_available_resource(nodename)
 
@@ -148,7 +148,7 @@ class VPMEMDriverMixin(StartsMixin):
 
     # Operations on an instance
 
-    def spawn(  # noqa: PLR0917  as Nova has it
+    def spawn(  # noqa: PLR0917  the signature in Nova
         self,
         context: typing.Any,
         instance: objects.Instance,
@@ -161,7 +161,7 @@ class VPMEMDriverMixin(StartsMixin):
         power_on: bool = True,
         accel_info: typing.Any = None,
     ) -> None:
-        with self._giving_back_what_fails(context, instance):
+        with self._releasing_on_failure(context, instance):
             super().spawn(
                 context,
                 instance,
@@ -181,7 +181,7 @@ class VPMEMDriverMixin(StartsMixin):
         with self._rebooting(instance):
             return super()._hard_reboot(context, instance, *args, **kwargs)
 
-    def cleanup(  # noqa: PLR0917  as Nova has it
+    def cleanup(  # noqa: PLR0917  the signature in Nova
         self,
         context: typing.Any,
         instance: objects.Instance,
@@ -218,7 +218,7 @@ class VPMEMDriverMixin(StartsMixin):
                 kept = self._get_vpmem_resources(self._get_resources(instance)) if here else ()
                 self._vpmem.release_others(instance, [resource.identifier for resource in kept])
 
-    def pre_live_migration(  # noqa: PLR0917  as Nova has it
+    def pre_live_migration(  # noqa: PLR0917  the signature in Nova
         self,
         context: typing.Any,
         instance: objects.Instance,
@@ -230,7 +230,7 @@ class VPMEMDriverMixin(StartsMixin):
         if self._vpmem is not None:
             new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), instance.flavor)
             if new:
-                self._vpmem.starts.arrives(instance.uuid)
+                self._vpmem.starts.arrival_begins(instance.uuid)
                 self._vpmem.claim(instance, [resource.identifier for resource in new], rebuilding=False)
         return super().pre_live_migration(context, instance, block_device_info, network_info, disk_info, migrate_data)
 
@@ -259,14 +259,14 @@ class VPMEMDriverMixin(StartsMixin):
     # Helpers
 
     @contextlib.contextmanager
-    def _giving_back_what_fails(self, context: typing.Any, instance: objects.Instance) -> Iterator[None]:
+    def _releasing_on_failure(self, context: typing.Any, instance: objects.Instance) -> Iterator[None]:
         """Release new namespaces if a spawn fails: Nova does not clean up after a failed evacuation or unshelve."""
         if self._vpmem is None:
             yield
             return
         before = self._vpmem.held(instance)
         try:
-            _complete(context, instance)
+            _set_resources_of_migration(context, instance)
             yield
         except BaseException:
             with failures_logged(instance.uuid, "it keeps the persistent memory that was claimed for this start"):
@@ -356,7 +356,7 @@ class VPMEMDriverMixin(StartsMixin):
             return []
 
 
-def _complete(context: typing.Any, instance: objects.Instance) -> None:
+def _set_resources_of_migration(context: typing.Any, instance: objects.Instance) -> None:
     """Set the resources of an instance that arrives from another cell, which Nova does not do."""
     if instance.task_state != task_states.RESIZE_FINISH or instance.resources is not None:
         return

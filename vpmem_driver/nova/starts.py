@@ -41,12 +41,12 @@ class Starts:
                         self._postponed.discard(owner)
                         self._release(owner)
 
-    def arrives(self, owner: str) -> None:
-        """Note that a live migration brings the guest of `owner`, until :meth:`leaves` or the end of the service."""
+    def arrival_begins(self, owner: str) -> None:
+        """Note that a live migration brings the guest of `owner`, until :meth:`arrival_ends` or the service ends."""
         with self._lock:
             self._arriving.add(owner)
 
-    def leaves(self, owner: str) -> None:
+    def arrival_ends(self, owner: str) -> None:
         """Note that Nova has cleaned up after the guest of `owner`, whether it arrived or not."""
         with self._lock:
             self._arriving.discard(owner)

@@ -39,7 +39,7 @@ class Claims:
         :raises VPMEMError: a namespace could not be wiped and no other is free; see :func:`.wipes.raise_for`
         """
         owner = requests.owner(owner)
-        requests.numa_node(numa_node)
+        requests.require_numa_node(numa_node)
         label_ids = requests.label_ids(self._state.config, wanted)
         failures: dict[str, Result] = {}
         while True:
@@ -109,7 +109,7 @@ class Claims:
         with self._state.change(durable=False) as table:
             rows = [self._state.row(uuid) for uuid in dict.fromkeys(uuids)]
             for row in rows:
-                requests.exact(owner, row, usable=row.uuid in self._state.view.usable)
+                requests.require_claimable(owner, row, usable=row.uuid in self._state.view.usable)
             reservation = next((row.reservation for row in rows if row.reservation), None) or new_reservation()
             new = self._take(owner, [row for row in rows if row.owner is None], reservation)
             table.follow(new)

@@ -98,14 +98,14 @@ def _missing(
             raise _config_error(entry, code, found)
         missing = known.get(entry.namespace.lower()) or known.get(entry.namespace, [])
         for row in missing:
-            warn(f"{exception.NamespaceMissing(namespace=entry.namespace)}{_held(row)}")
+            warn(f"{exception.NamespaceMissing(namespace=entry.namespace)}{_claim_note(row)}")
             label_of[row.uuid] = entry.label
         if not missing:
             absent.setdefault(entry.text, []).append(entry.namespace)
     return label_of, absent
 
 
-def _held(row: ledger.Row) -> str:
+def _claim_note(row: ledger.Row) -> str:
     return f" It stays claimed for {row.owner}." if row.owner is not None else ""
 
 

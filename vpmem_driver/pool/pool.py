@@ -241,7 +241,7 @@ class Pool:
         with self._state.change():
             rows = [self._state.row(uuid) for uuid in uuids]
             for row in rows:
-                requests.adoption(owner, row, in_domain=in_domain)
+                requests.require_adoptable(owner, row, in_domain=in_domain)
             position = self._state.ledger.next_position(owner)
             for row in rows:
                 if row.owner is None:

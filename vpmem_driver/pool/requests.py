@@ -55,7 +55,7 @@ def label_ids(config: labels.LabelConfig, wanted: Sequence[str]) -> list[int]:
     return ids
 
 
-def exact(owner: str, row: ledger.Row, *, usable: bool) -> None:
+def require_claimable(owner: str, row: ledger.Row, *, usable: bool) -> None:
     """Verify that `owner` may claim this namespace.
 
     :raises NamespaceUnavailable: another owner holds it, or it is quarantined or missing
@@ -75,7 +75,7 @@ def exact(owner: str, row: ledger.Row, *, usable: bool) -> None:
         raise exception.NamespaceUnavailable(namespace=row.name or row.uuid, owner=owner, reason=fault)
 
 
-def adoption(owner: str, row: ledger.Row, *, in_domain: bool = False) -> None:
+def require_adoptable(owner: str, row: ledger.Row, *, in_domain: bool = False) -> None:
     """Verify that a namespace is free and that its content can only be the owner's.
 
     :param in_domain: a domain of the owner uses the namespace, so that even a clean one may contain its data
@@ -101,7 +101,7 @@ def adoption(owner: str, row: ledger.Row, *, in_domain: bool = False) -> None:
         raise exception.NotOwner(owner=owner, namespace=name, reason=fault)
 
 
-def numa_node(node: int | None) -> None:
+def require_numa_node(node: int | None) -> None:
     """Verify that a NUMA node number is possible.
 
     :raises InvalidRequest: no host has such a node

@@ -20,7 +20,7 @@ _MAP_SHARED_VALIDATE, _MAP_SYNC = 0x03, 0x080000
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SHARED = stat.S_IWGRP | stat.S_IWOTH
 _LINKS = {errno.ELOOP: "it is a symbolic link", errno.ENOTDIR: "a directory on the way is a symbolic link"}
-_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+_PERMISSION_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Failed(Exception):
@@ -180,7 +180,7 @@ def _open(namespace: model.Namespace, privileged: bool) -> int:
     except FileNotFoundError as error:
         raise Failed(Outcome.MISSING, f"{namespace.device} does not exist") from error
     except OSError as error:
-        remedy = "; run this as a user who may write to it, such as root" if error.errno in _NOT_OURS else ""
+        remedy = "; run this as a user who may write to it, such as root" if error.errno in _PERMISSION_ERRORS else ""
         reason = _LINKS.get(error.errno or 0, error.strerror)
         raise Failed(Outcome.HOST, f"{namespace.device} cannot be opened: {reason}{remedy}") from error
 

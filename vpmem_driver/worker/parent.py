@@ -28,7 +28,7 @@ class Parent:
         line, self._received = self._received.split(b"\n", 1)
         return line
 
-    def tell(self, event: protocol.Event) -> None:
+    def report(self, event: protocol.Event) -> None:
         """Report an event. :raises Stopped: the parent no longer reads stdout."""
         try:
             os.write(self._reports, protocol.encode(event))

@@ -49,7 +49,7 @@ def wipe(task: protocol.Task, parent: Parent, source: interface.Discovery, *, pr
     _refuse_if_used(device)
     if not device.cached and _pmem.backend() == "memset":
         raise Failed(Outcome.HOST, "this package cannot write durably to persistent memory on this CPU")
-    parent.tell(protocol.Ready())
+    parent.report(protocol.Ready())
     if parent.line() != protocol.GO:
         raise Stopped
     _refuse_if_used(device)
@@ -77,7 +77,7 @@ def main(make: Callable[..., interface.Discovery] = discovery.make, *, privilege
     """
     os.nice(NICENESS)
     _linux.end_with_parent(signal.SIGTERM)
-    parent = _take_over_standard_streams()
+    parent = _reserve_standard_streams()
     try:
         task = protocol.decode_task(parent.line())
     except Stopped:
@@ -86,7 +86,7 @@ def main(make: Callable[..., interface.Discovery] = discovery.make, *, privilege
         print(f"vpmem: invalid task on standard input: {error}", file=sys.stderr)
         return USAGE_ERROR
     with contextlib.suppress(Stopped):
-        parent.tell(_outcome(task, parent, make, privileged=privileged))
+        parent.report(_outcome(task, parent, make, privileged=privileged))
         parent.wait_until_closed()
     return 0
 
@@ -106,7 +106,7 @@ def _outcome(
     return protocol.Wiped()
 
 
-def _take_over_standard_streams() -> Parent:
+def _reserve_standard_streams() -> Parent:
     """Reserve stdin and stdout for the protocol: no code or program called later may read or write them."""
     parent = Parent(os.dup(0), os.dup(1))
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -88,19 +88,19 @@ class Wipe:
                         step = pace.step(min(STEP, end - done))
                         act(memory, region, done - region, step)
                         done += step
-                        self._report(phase, done)
+                        self._report_if_due(phase, done)
                         self._parent.pause(pace.delay(step))
         finally:
-            self._tell(phase, done)
+            self._report(phase, done)
 
-    def _report(self, phase: protocol.Phase, done: int) -> None:
+    def _report_if_due(self, phase: protocol.Phase, done: int) -> None:
         now = time.monotonic()
         if now - self._reported >= PROGRESS_SECONDS:
             self._reported = now
-            self._tell(phase, done)
+            self._report(phase, done)
 
-    def _tell(self, phase: protocol.Phase, done: int) -> None:
-        self._parent.tell(protocol.Progress(phase, max(done, self._known_zero) if phase == "zero" else done))
+    def _report(self, phase: protocol.Phase, done: int) -> None:
+        self._parent.report(protocol.Progress(phase, max(done, self._known_zero) if phase == "zero" else done))
 
     def _zero(self, memory: mmap.mmap, _region: int, offset: int, length: int) -> None:
         self._spread(lambda at, size: _pmem.zero(memory, at, size), offset, length)
