@@ -18,7 +18,7 @@ def main(directory: str) -> None:
     stray = [
         name
         for name in zipfile.ZipFile(wheel).namelist()
-        if "tests" in name or name.startswith("tools/") or name.endswith((".pyx", ".c"))
+        if "tests" in name or name.startswith("tools/") or name.endswith((".pyx", ".pxi", ".h", ".c"))
     ]
     if stray:
         sys.exit(f"{wheel.name} contains files that no compute host needs: {stray}")

@@ -27,7 +27,7 @@ def backend() -> str:
 def backends() -> tuple[str, ...]:
     """The ways of zeroing that this machine has, best first.
 
-    ``libpmem`` (when it is installed), ``avx512``, ``avx2``, ``sse2``; on arm64 ``dc cvap`` and ``dc cvac``; ``memset``
+    ``libpmem`` (when it is installed), ``avx2``, ``sse2``; on arm64 ``dc cvap`` and ``dc cvac``; ``memset``
     is always the last, and the only one after which zeros are not durable, however the memory is mapped.
     """
     stream_detect()

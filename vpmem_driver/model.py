@@ -1,7 +1,7 @@
-"""The frozen values that all parts of the package exchange.
+"""Immutable values that all parts of the package share.
 
-Sizes and alignments are bytes. UUIDs are strings, lower case, in canonical form. Values that exist once for each
-namespace of a host are msgspec.Structs, whose creation takes a tenth of the time of a frozen dataclass.
+Sizes and alignments are bytes. UUIDs are strings in canonical form, lower case. Values that exist once per namespace
+are msgspec.Structs, which are created ten times faster than frozen dataclasses.
 """
 
 import dataclasses
@@ -11,14 +11,14 @@ import functools
 import msgspec
 import os_resource_classes
 
-#: Prefix that Nova adds to a label to form the Placement resource class (nova/virt/libvirt/driver.py, Nova 31-34).
+#: Nova's prefix of a label in a Placement resource class (nova/virt/libvirt/driver.py, Nova 31-34).
 RESOURCE_CLASS_PREFIX = "PMEM_NAMESPACE_"
 
 
 class State(enum.StrEnum):
-    """State of a namespace and its bytes in the ledger.
+    """The state of a namespace in the ledger.
 
-    A dirty or clean namespace with an owner is reserved: it is claimed for that owner when its reservation is complete.
+    A dirty namespace with an owner is reserved: it is claimed for that owner when its wipe is done.
     """
 
     UNKNOWN = "unknown"
@@ -29,17 +29,17 @@ class State(enum.StrEnum):
 
 
 class Namespace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One namespace as discovery finds it.
+    """One namespace as discovery finds it now.
 
-    :ivar uuid: its identity; None if it has none, which makes it unusable
-    :ivar name: name that the operator gave it; None if it was created without one
-    :ivar size: bytes that a guest can use, all of which a wipe overwrites
-    :ivar align: required alignment of mappings in bytes
-    :ivar numa_node: host node; None if the host does not report it
+    :ivar uuid: its identity; None if this kind has none (then the namespace is unusable)
+    :ivar name: name given by the operator; None if it has none
+    :ivar size: bytes available to a guest; a wipe overwrites all of them
+    :ivar align: required alignment of mappings, in bytes
+    :ivar numa_node: host node; None if unknown
     :ivar mode: devdax, fsdax, sector, raw, system-ram, or file (a file of the directory discovery)
-    :ivar device: current path of the device node or file, which a reboot may change; None if it has no device
-    :ivar pmem: whether stores to it are persistent without msync, which ``<pmem/>`` promises to QEMU
-    :ivar unusable: why a guest cannot use it; None if it is usable
+    :ivar device: current path of the device node or file, which can change at a reboot; None if there is none
+    :ivar pmem: whether stores are persistent without msync, which ``<pmem/>`` asserts to QEMU
+    :ivar unusable: why it cannot be given to a guest; None if it can
     """
 
     uuid: str | None
@@ -55,7 +55,7 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One namespace as listings show it, combined from discovery, configuration and ledger.
+    """One namespace in a listing, from discovery, configuration and ledger.
 
     :ivar state: a :class:`State`, or ``missing`` (in the ledger, not on the host) or ``unusable``
     :ivar reason: explanation of the state, if it needs one
@@ -76,10 +76,10 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """Number of namespaces of one label, by state. The numbers add up to `total`.
+    """The number of namespaces of one label by availability. The numbers add up to `total`.
 
-    :ivar claimed: claimed or reserved
-    :ivar unavailable: quarantined or missing, and unowned
+    :ivar claimed: claimed, or reserved until their wipe is done
+    :ivar unavailable: quarantined or missing, without an owner
     """
 
     label: str
@@ -94,12 +94,12 @@ class Inventory:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """One namespace that an owner holds, with what its guest needs. Grants are in the order of the request.
+    """One namespace that an owner holds, with the values that its guest needs. Grants are in the order of the request.
 
     :ivar align: bytes
     :ivar device: current path; None while the namespace is missing
-    :ivar known_device: path when it was granted, which an older domain XML may still contain
-    :ivar ready: False while the namespace is reserved
+    :ivar known_device: path when it was claimed, which an older domain XML may still contain
+    :ivar ready: False while the namespace is reserved and not yet wiped
     """
 
     owner: str

@@ -1,4 +1,4 @@
-"""Size units, and the smallest namespace that a guest can use."""
+"""Sizes of a guest's device in a namespace."""
 
 import functools
 import math
@@ -10,14 +10,14 @@ MIB = 1024 * KIB
 #: (qemuDomainGetMemoryModuleSizeAlignment in qemu_domain.c). On ppc64 it rounds a nvdimm DOWN, to 256 MiB and the label
 #: (qemuDomainNVDimmAlignSizePseries), which cannot go past the end of a device either.
 GRANULE = 2 * MIB
-#: The label size of Nova's in-tree vPMEM (LibvirtConfigGuestVPMEM in nova/virt/libvirt/config.py, Nova 31-34). The
-#: label is at the end of a device, so a guest finds it only while this size and the size of the device do not change.
+#: Label size of Nova's in-tree vPMEM (LibvirtConfigGuestVPMEM in nova/virt/libvirt/config.py, Nova 31-34). The label is
+#: at the end of a device, so a guest finds its label only if this and the size of the device never change.
 LABEL_SIZE = 2 * MIB
 PAGE = 4096
 
 
 @functools.lru_cache
 def least_size(align: int, label_size: int = LABEL_SIZE) -> int:
-    """Return the smallest size of a namespace with that alignment that leaves space for the guest beside the label."""
+    """Return the minimum size of a namespace with that alignment that gives the guest more than the label."""
     unit = math.lcm(align or 1, GRANULE)
     return -(-(label_size + max(align, PAGE)) // unit) * unit

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""What cannot be undercut: two calls that do nothing, and stores past the cache that do nothing else."""
+"""What cannot be undercut: stores past the cache that do nothing else."""
 
 cdef extern from *:
     """
@@ -23,16 +23,6 @@ cdef extern from *:
     #endif
     """
     void stream_zeros(char *start, size_t length) nogil
-
-
-cdef class Empty:
-    """The signatures of NamespaceTable, and nothing behind them."""
-
-    def claim(self, str owner not None, labels, int node=-1):
-        return None
-
-    def release(self, str owner not None):
-        return None
 
 
 def stream(unsigned char[::1] buffer not None, size_t offset, size_t length):

@@ -1,24 +1,67 @@
-"""Claim of two labels and their release, in memory, on a host of which half is taken."""
+"""Claim of two labels and their release, on a host of which half is taken: in the pool, and in the bare table."""
 
-import collections
-import functools
+import sqlite3
 import time
 import uuid
 from collections.abc import Callable
 
-from bench import limits
+from bench import hosts
 from bench.measure import Measure
 from bench.rows import Row, Target
 
 from vpmem_driver import _fastalloc
+from vpmem_driver.pool import Pool
 
-SIZES = (8, 64, 512, 4096, 100_000, 1_000_000)
-#: Nova's objects for more would take minutes to be made.
-NOVA_SIZES = tuple(size for size in SIZES if size <= 4096)
+SIZES = (8, 64, 512, 4096)
+TABLE_SIZES = (8, 64, 512, 4096, 100_000, 1_000_000)
 NUMA_SIZES = (64, 512, 4096, 100_000)
 NODES = 8
 LOOPS = 8_000
 GIB = 1 << 30
+
+
+def ours(measure: Measure) -> None:
+    """``Pool.claim`` of what is clean, and ``Pool.release``."""
+    for size in SIZES:
+        with hosts.in_memory() as state_path:
+            pool = hosts.half_taken(size, state_path)
+            measure.timed(size, 16, _in_pool(pool))
+            pool.close()
+
+
+def _in_pool(pool: Pool) -> Callable[[int], float]:
+    labels = list(hosts.LABELS)
+
+    def run(loops: int) -> float:
+        seconds = 0.0
+        for _ in range(loops):
+            hosts.have_clean(pool)
+            owner = str(uuid.uuid4())
+            start = time.perf_counter()
+            pool.claim(owner, labels)
+            pool.release(owner)
+            seconds += time.perf_counter() - start
+        return seconds
+
+    return run
+
+
+def limit(measure: Measure) -> None:
+    """Two commits of one line each into a table of SQLite."""
+    for size in SIZES:
+        with hosts.in_memory() as state_path:
+            connection = sqlite3.connect(f"{state_path}/plain.sqlite3", isolation_level=None)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("CREATE TABLE line (id INTEGER PRIMARY KEY, text TEXT)")
+
+            def commits(connection: sqlite3.Connection = connection) -> None:
+                for _ in range(2):
+                    connection.execute("BEGIN IMMEDIATE")
+                    connection.execute("INSERT INTO line (text) VALUES ('claim')")
+                    connection.execute("COMMIT")
+
+            measure.calls(size, 64, commits)
+            connection.close()
 
 
 def table(count: int, nodes: int = 1) -> _fastalloc.NamespaceTable:
@@ -31,108 +74,58 @@ def table(count: int, nodes: int = 1) -> _fastalloc.NamespaceTable:
         [place // 2 % nodes for place in places],
         [f"ns{place}" for place in places],
         [_fastalloc.CLAIMED if is_taken else _fastalloc.DIRTY for is_taken in taken],
-        [str(uuid.uuid4()) if is_taken else None for is_taken in taken],
     )
 
 
-def _pair(claim: Callable[..., object], release: Callable[[str], object]) -> Callable[[int], float]:
-    owner, labels = str(uuid.uuid4()), [0, 1]
+def _in_table(made: _fastalloc.NamespaceTable, nodes: list[int]) -> Callable[[int], float]:
+    """Choose, claim and release, with each of the wanted nodes in turn."""
+    choose, put, labels = made.choose, made.put, [0, 1]
 
     def run(loops: int) -> float:
         start = time.perf_counter()
-        for _ in range(loops):
-            claim(owner, labels)
-            release(owner)
+        for _ in range(loops // len(nodes)):
+            for node in nodes:
+                one, two = choose(labels, node) or (0, 1)
+                put(one, _fastalloc.CLAIMED)
+                put(two, _fastalloc.CLAIMED)
+                put(one, _fastalloc.DIRTY)
+                put(two, _fastalloc.DIRTY)
         return time.perf_counter() - start
 
     return run
 
 
-def _pair_on_nodes(claim: Callable[..., object], release: Callable[[str], object]) -> Callable[[int], float]:
-    owner, labels = str(uuid.uuid4()), [0, 1]
-
-    def run(loops: int) -> float:
-        start = time.perf_counter()
-        for _ in range(loops // NODES):
-            for node in range(NODES):
-                claim(owner, labels, node)
-                release(owner)
-        return time.perf_counter() - start
-
-    return run
-
-
-def ours(measure: Measure) -> None:
+def bare(measure: Measure) -> None:
     """The compiled table."""
-    for size in SIZES:
-        made = table(size)
-        measure.timed(size, LOOPS, _pair(made.claim, made.release))
-
-
-def limit(measure: Measure) -> None:
-    """Two empty calls of the same signatures."""
-    empty = limits.load().Empty()
-    for size in SIZES:
-        measure.timed(size, LOOPS, _pair(empty.claim, empty.release))
-
-
-def model(measure: Measure) -> None:
-    """The simplest thing in Python: a deque of free ones for each label, and a dict of owners. No order, no checks."""
-    for size in SIZES:
-        free = [collections.deque(range(label, size // 2, 2)) for label in range(2)]
-        held: dict[str, list[tuple[int, int]]] = {}
-
-        def claim(owner: str, labels: list[int], free=free, held=held) -> None:
-            held[owner] = [(label, free[label].popleft()) for label in labels]
-
-        def release(owner: str, free=free, held=held) -> None:
-            for label, index in held.pop(owner):
-                free[label].append(index)
-
-        measure.timed(size, LOOPS // 2, _pair(claim, release))
-
-
-def nova(measure: Measure) -> None:
-    """Nova's resource tracker, its own methods, without the deep copy of all resources that it makes for each claim."""
-    from bench import novas
-
-    for size in NOVA_SIZES:
-        tracker, allocations = novas.tracker(size, copies=False)
-        measure.calls(size, 50 if size < 4096 else 20, functools.partial(novas.claim_and_release, tracker, allocations))
-
-
-def nova_whole(measure: Measure) -> None:
-    """The same with the copy: what a claim costs in nova-compute."""
-    from bench import novas
-
-    for size in NOVA_SIZES[:3]:
-        tracker, allocations = novas.tracker(size, copies=True)
-        measure.calls(size, max(1, 16 // size), functools.partial(novas.claim_and_release, tracker, allocations))
+    for size in TABLE_SIZES:
+        measure.timed(size, LOOPS, _in_table(table(size), [-1]))
 
 
 def numa(measure: Measure) -> None:
     """A wanted node, each of the eight in turn; and none, so that one node for the whole request is looked for."""
     for size in NUMA_SIZES:
         made = table(size, NODES)
-        measure.timed(size, LOOPS, _pair_on_nodes(made.claim, made.release))
-        measure.timed(f"{size}, any node", LOOPS, _pair(made.claim, made.release))
+        measure.timed(size, LOOPS, _in_table(made, list(range(NODES))))
+        measure.timed(f"{size}, any node", LOOPS, _in_table(made, [-1]))
 
 
 ROW = Row(
     name="claim",
-    work="claim of 2 labels + release in memory, half taken; N namespaces",
-    kinds={"ours": ours, "nova": nova, "nova whole": nova_whole, "model": model, "limit": limit},
-    targets=(
-        Target(case="64", against="nova", least=100),
-        Target(case="4096", against="nova", least=400),
-        *(Target(case=str(size), against="limit", most=8) for size in SIZES),
-        Target(case="1000000", against="claim/64/ours", most=2),
-    ),
+    work="Pool.claim of 2 clean namespaces + Pool.release, ledger on tmpfs, half taken; limit: 2 SQLite commits",
+    kinds={"ours": ours, "limit": limit},
+    targets=(Target(case="4096", against="claim/64/ours", most=2),),
+)
+
+TABLE_ROW = Row(
+    name="table",
+    work="the part of it that is the compiled table's: choose 2, and put 4 states",
+    kinds={"ours": bare},
+    targets=(Target(case="1000000", against="table/64/ours", most=2),),
 )
 
 NUMA_ROW = Row(
     name="numa",
     work="the same with a wanted NUMA node of 8, and mixed sizes",
     kinds={"ours": numa},
-    targets=(*(Target(case=str(size), against=f"claim/{size}/ours", most=2) for size in NUMA_SIZES),),
+    targets=(*(Target(case=str(size), against=f"table/{size}/ours", most=2) for size in NUMA_SIZES),),
 )

@@ -7,8 +7,12 @@ import tempfile
 import uuid
 
 from oslo_config import cfg
+from vpmem_driver.domains import Domains
 
 from vpmem_driver import conf
+from vpmem_driver.discovery.ndctl import NdctlDiscovery
+from vpmem_driver.model import State
+from vpmem_driver.pool import Pool
 
 LABELS = ("4GB", "SMALL")
 NODES = 8
@@ -48,6 +52,28 @@ def configured(count: int, state_path: str) -> cfg.ConfigOpts:
     options.set_override("pmem_namespaces", pmem_namespaces(count), group="libvirt")
     options.set_override("state_path", state_path, group="vpmem")
     return options
+
+
+def half_taken(count: int, state_path: str) -> Pool:
+    """A pool on that host. Every second namespace of each label is held, the others are clean."""
+    text = listing(count)
+    pool = Pool.from_conf(configured(count, state_path), source=NdctlDiscovery(run=lambda: text), domains=Domains(None))
+    owners = [str(uuid.uuid4()) for _ in range(64)]
+    held = [record for record in pool.records() if int((record.name or "ns0")[2:]) // len(LABELS) % 2 == 0]
+    for number, owner in enumerate(owners):
+        pool.adopt(owner, [record.uuid or "" for record in held[number :: len(owners)]])
+    have_clean(pool)
+    return pool
+
+
+def have_clean(pool: Pool) -> None:
+    """Make all that is free clean, as after all wipes, when a label has nothing clean left."""
+    if all(entry.clean for entry in pool.inventory()):
+        return
+    with pool.ledger.transaction():
+        for row in pool.ledger.rows():
+            if row.owner is None and row.state is not State.CLEAN:
+                pool.ledger.move(row, State.CLEAN, "made so")
 
 
 def on_disk() -> tempfile.TemporaryDirectory[str]:

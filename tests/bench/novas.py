@@ -30,16 +30,6 @@ def resource(provider_uuid: str, number: int) -> objects.Resource:
     )
 
 
-class _Uncopied:
-    """A provider tree that hands out what it has. Nova's makes a deep copy of all of it, each time."""
-
-    def __init__(self, tree: provider_tree.ProviderTree, uuid: str, resources: dict[str, set]) -> None:
-        self._data = tree.data(uuid)._replace(resources=resources)
-
-    def data(self, _uuid: str) -> provider_tree.ProviderData:
-        return self._data
-
-
 def _by_class(made: list[objects.Resource]) -> dict[str, set]:
     resources: dict[str, set] = {name: set() for name in CLASSES}
     for one in made:
@@ -61,19 +51,21 @@ def trees(node: str, made: list[objects.Resource]) -> list[provider_tree.Provide
     return [tree, copy.deepcopy(tree)]
 
 
-def tracker(count: int, *, copies: bool) -> tuple[resource_tracker.ResourceTracker, Allocations]:
-    """A resource tracker of a host with `count` namespaces, half of each class assigned, and a request for two.
-
-    :param copies: False leaves out the tree's deep copy, and so compares the very objects, which is quicker still
-    """
+def tracker(count: int) -> tuple[resource_tracker.ResourceTracker, Allocations]:
+    """A resource tracker of a host with `count` namespaces, half of each class assigned, and a request for two."""
     node = str(uuid.uuid4())
     made = [resource(node, number) for number in range(count)]
-    resources = _by_class(made)
-    tree = _tree(node, resources)
+    return tracker_of(node, _by_class(made), made[: count // 2])
+
+
+def tracker_of(
+    node: str, resources: dict[str, typing.Any], assigned: list[objects.Resource]
+) -> tuple[resource_tracker.ResourceTracker, Allocations]:
+    """A resource tracker of a host with these sets, and a request for one of each class."""
     found = resource_tracker.ResourceTracker.__new__(resource_tracker.ResourceTracker)
     found.assigned_resources = collections.defaultdict(lambda: collections.defaultdict(set))
-    found.provider_tree = tree if copies else _Uncopied(tree, node, resources)
-    found._add_assigned_resources(made[: count // 2])
+    found.provider_tree = _tree(node, resources)
+    found._add_assigned_resources([one.obj_clone() for one in assigned])
     return found, {node: {"resources": dict.fromkeys(CLASSES, 1)}}
 
 

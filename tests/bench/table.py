@@ -7,8 +7,10 @@ ROWS: dict[str, Row] = {
     row.name: row
     for row in (
         claim.ROW,
+        claim.TABLE_ROW,
         claim.NUMA_ROW,
         handout.ROW,
+        handout.CLAIM_ROW,
         discovering.ROW,
         discovering.SYSFS_ROW,
         opening.ROW,

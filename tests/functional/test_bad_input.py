@@ -120,7 +120,7 @@ def test_a_column_that_there_is_not_is_refused_before_anything_is_done(vpmem_jso
     vpmem_json("claim", owner, "SMALL")
     err = refused(2, "release", owner, "--wait", option, "nosuch")
     assert "column 'nosuch'" in err
-    assert "There are: uuid, name, label" in err
+    assert "The columns are: uuid, name, label" in err
 
 
 def test_a_numa_node_that_no_host_has(refused):  # noqa: F811

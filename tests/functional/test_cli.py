@@ -299,7 +299,7 @@ class TestRequests:
             ("wipe", "--namespace", "nowhere"),
             ("adopt", new_owner(), "nowhere"),
         ):
-            assert "There is no namespace 'nowhere'" in refused(2, *words)
+            assert "Namespace 'nowhere' does not exist" in refused(2, *words)
 
     def test_an_unusable_namespace(self, host, vpmem, refused):
         (host.directory / "empty").touch()

@@ -72,7 +72,7 @@ def test_a_claim_that_another_process_completes_is_a_claim(host):
 def test_releasing_one_of_a_reservation_calls_off_the_claim(host):
     pool, owner = host.pool(), new_owner()
     wipes.raise_for(pool.wipe([pool.find("small0")]))
-    reserved = pool._claims._reserve(owner, [1, 0], None, ())
+    reserved = pool._claims._reserve(owner, [1, 0], None, frozenset())
     pool.release(owner, [reserved[0].uuid])
     assert {row.owner for row in pool._state.ledger.rows()} == {None}
     assert row(pool, "small0").state == "clean", "nobody has had it"
@@ -81,7 +81,7 @@ def test_releasing_one_of_a_reservation_calls_off_the_claim(host):
 def test_a_reservation_whose_process_died_is_shown_and_can_be_given_back(host):
     pool, owner = host.pool(), new_owner()
     wipe_all(pool)
-    (reserved,) = pool._claims._reserve(owner, [1], None, ())
+    (reserved,) = pool._claims._reserve(owner, [1], None, frozenset())
     record = host.pool().record(reserved.uuid)
     assert (record.state, record.owner) == ("clean", owner)
     assert f"'vpmem release {owner}' cancels it" in record.reason
@@ -92,7 +92,7 @@ def test_a_reservation_whose_process_died_is_shown_and_can_be_given_back(host):
 def test_a_reserved_clean_namespace_that_grows_is_not_handed_out(host):
     pool, owner = host.pool(), new_owner()
     wipe_all(pool)
-    (reserved,) = pool._claims._reserve(owner, [1], None, ())
+    (reserved,) = pool._claims._reserve(owner, [1], None, frozenset())
     with host.path(reserved.name).open("ab") as file:
         file.write(b"x" * 4096)
     host.pool()

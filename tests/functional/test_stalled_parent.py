@@ -11,7 +11,8 @@ import signal
 import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
-from tests.functional.test_pool import row, until
+from tests.functional.test_pool import row
+from tests.waiting import wait_until
 from vpmem_driver import exception
 from vpmem_driver.pool import wipes
 
@@ -32,9 +33,9 @@ def is_zombie(pid):
 
 def kill_when_it_has_said_all(pid):
     """Kill a child that waits for its parent: all that it says is in the pipe by then."""
-    until(lambda: is_waiting(pid))
+    wait_until(lambda: is_waiting(pid))
     os.kill(pid, signal.SIGKILL)
-    until(lambda: is_zombie(pid))
+    wait_until(lambda: is_zombie(pid))
 
 
 def is_waiting(pid):

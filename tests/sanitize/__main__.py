@@ -44,7 +44,7 @@ MUTANTS = (
     ),
     Mutant(
         "the table has no place for the end of its groups",
-        "_fastalloc.pyx",
+        "fastalloc/table.pxi",
         "allocate(table, group_count + 1, sizeof(Group))",
         "allocate(table, group_count, sizeof(Group))",
         "heap-buffer-overflow",

@@ -12,7 +12,6 @@ import typing
 
 from tests.torture.world import PAGE, UNIT, Namespace, World, contents, is_zero
 
-
 #: The invariant of the package that each check is of; a check without one may have another cause.
 INVARIANTS = {
     "two owners": "at most one owner",

@@ -12,7 +12,8 @@ import re
 import shlex
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from vpmem_driver import _linux, exception, model
 from vpmem_driver.discovery import interface
@@ -32,6 +33,10 @@ _NOT_REGULAR = {
     stat.S_IFIFO: "it is a named pipe",
     stat.S_IFSOCK: "it is a socket",
 }
+
+_Result = TypeVar("_Result")
+#: returns the NUMA node of a filesystem's device, by device number
+NodeOf = Callable[[tuple[int, int]], int | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,20 +75,37 @@ class DirectoryDiscovery(interface.Discovery):
         self._directory = os.path.abspath(directory)
         self._sysfs_root = sysfs_root
         self._warned: set[str] = set()
+        #: path of each namespace, relative to the directory, by uuid, from the last listing
+        self._places: dict[str, str] = {}
 
     def options(self) -> dict[str, str]:
         return {"directory": self._directory}
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
         node_of = functools.cache(self._node_of)
-        found = []
-        for path, named_node, status in _entries(os.path.realpath(self._directory)):
-            # Without DAX the guest's memory is page cache, which has no fixed node, wherever the disk is.
-            node = node_of(status.filesystem) if named_node is None and status.dax else named_node
-            found.append(describe(path, status, node))
-            if found[-1].unusable is None:
+        top = os.path.realpath(self._directory)
+        found = {}
+        for place, status in _entries(top):
+            found[place] = _describe_below(top, place, status, node_of)
+            if found[place].unusable is None:
                 self._warn(status)
-        return interface.check(self.name, found)
+        namespaces = interface.check(self.name, found.values())
+        self._places = interface.places(found, namespaces)
+        return namespaces
+
+    def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:
+        place = self._places.get(uuid)
+        if place is None:
+            return ()
+        top = os.path.realpath(self._directory)
+        parent, name = os.path.split(place)
+        try:
+            status = _in(os.path.join(top, parent), lambda fd: file_status(name, dir_fd=fd))
+        except exception.DiscoveryFailed:
+            return ()  # its subdirectory may be gone, and the file in another one
+        if status is None:
+            return ()
+        return interface.check(self.name, [_describe_below(top, place, status, self._node_of)])
 
     def identity_of(self, fd: int) -> str | None:
         status = file_status("", dir_fd=fd)
@@ -159,23 +181,38 @@ def _why_unusable(path: str, status: Status) -> str | None:
     return None
 
 
-def _entries(top: str) -> Iterator[tuple[str, int | None, Status]]:
-    """Yield path, NUMA node from the directory name, and status of each candidate."""
+def _describe_below(top: str, place: str, status: Status, node_of: NodeOf) -> model.Namespace:
+    """Return the namespace for the file `place`, a path relative to the directory `top`."""
+    match = _NODE.fullmatch(os.path.dirname(place))
+    # Without DAX the guest's memory is page cache, which has no fixed node, wherever the disk is.
+    node = int(match[1]) if match else node_of(status.filesystem) if status.dax else None
+    return describe(os.path.join(top, place), status, node)
+
+
+def _entries(top: str) -> Iterator[tuple[str, Status]]:
+    """Yield path, relative to `top`, and status of each candidate."""
     for name, status in _listed(top):
-        path = os.path.join(top, name)
         if not stat.S_ISDIR(status.mode):
-            yield path, None, status
-        elif match := _NODE.fullmatch(name):
-            for inner, inner_status in _listed(path):
-                yield os.path.join(path, inner), int(match[1]), inner_status
+            yield name, status
+        elif _NODE.fullmatch(name):
+            for inner, inner_status in _listed(os.path.join(top, name)):
+                yield os.path.join(name, inner), inner_status
 
 
 def _listed(directory: str) -> list[tuple[str, Status]]:
+    def listed(fd: int) -> list[tuple[str, Status]]:
+        names = [name for name in os.listdir(fd) if not name.startswith(".") and name != "lost+found"]
+        return [(name, status) for name in names if (status := file_status(name, dir_fd=fd)) is not None]
+
+    return _in(directory, listed)
+
+
+def _in(directory: str, look: Callable[[int], _Result]) -> _Result:
+    """Call `look` with an open descriptor of a directory, and return its result."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            names = [name for name in os.listdir(fd) if not name.startswith(".") and name != "lost+found"]
-            return [(name, status) for name in names if (status := file_status(name, dir_fd=fd)) is not None]
+            return look(fd)
         finally:
             os.close(fd)
     except OSError as exc:

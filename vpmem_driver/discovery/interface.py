@@ -10,7 +10,7 @@ import contextlib
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -71,13 +71,35 @@ class Discovery(abc.ABC):
     def find(self, uuid: str) -> model.Namespace:
         """Return the current state of one namespace. Call it each time a device path is needed.
 
+        If the source supports it, only the location from the last listing is read. All namespaces are listed if the
+        namespace is no longer there, or unusable. A new namespace with the same uuid is therefore detected only by the
+        next listing.
+
         :raises DiscoveryFailed: see :meth:`namespaces`
         :raises NamespaceMissing: it does not exist or is unusable
         """
-        for namespace in self.namespaces():
-            if namespace.uuid == uuid and namespace.unusable is None:
-                return namespace
+        for look in (self._read_again, lambda _: self.namespaces()):
+            for namespace in look(uuid):
+                if namespace.uuid == uuid and namespace.unusable is None:
+                    return namespace
         raise exception.NamespaceMissing(namespace=uuid)
+
+    def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:  # noqa: ARG002
+        """Read the location where the last listing found `uuid`; return nothing if it is unknown.
+
+        :raises DiscoveryFailed: see :meth:`namespaces`
+        """
+        return ()
+
+
+def places(found: Mapping[str, model.Namespace], checked: Iterable[model.Namespace]) -> dict[str, str]:
+    """Return the location of each usable namespace, by uuid.
+
+    :param found: namespaces by location
+    :param checked: the result of :func:`check` for them
+    """
+    usable = {namespace.uuid for namespace in checked if namespace.unusable is None}
+    return {ns.uuid: place for place, ns in found.items() if ns.uuid is not None and ns.uuid in usable}
 
 
 def check(source: str, found: Iterable[model.Namespace]) -> tuple[model.Namespace, ...]:

@@ -86,9 +86,20 @@ class NdctlDiscovery(interface.Discovery):
         self._run = run
         self._sysfs_root = sysfs_root
         self._timeout = timeout
+        #: kernel name of each namespace, by uuid, from the last listing
+        self._places: dict[str, str] = {}
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        return parse(_call(self._run) if self._run else _ndctl(self._timeout), self._node_of())
+        if self._run is not None:
+            return parse(_call(self._run), self._node_of())
+        found = _read(_ndctl(self._timeout), self._node_of())
+        namespaces = interface.check(self.name, [namespace for _, namespace in found])
+        self._places = interface.places(dict(found), namespaces)
+        return namespaces
+
+    def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:
+        dev = self._places.get(uuid)
+        return parse(_ndctl(self._timeout, f"--namespace={dev}"), self._node_of()) if dev is not None else ()
 
     def options(self) -> dict[str, str]:
         return {}
@@ -121,11 +132,15 @@ def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ..
     :returns: see :func:`.interface.check`
     :raises DiscoveryFailed: the text is not JSON, incomplete, or not a list of namespaces
     """
-    if not text or text.isspace():
-        return ()
-    found: list[model.Namespace] = []
-    _add(found, _decode(text), -1, node_of)
-    return interface.check(NdctlDiscovery.name, found)
+    return interface.check(NdctlDiscovery.name, [namespace for _, namespace in _read(text, node_of)])
+
+
+def _read(text: str, node_of: NodeOf | None) -> list[tuple[str, model.Namespace]]:
+    """Like :func:`parse`, but unchecked and with the kernel name of each namespace."""
+    found: list[tuple[str, model.Namespace]] = []
+    if text and not text.isspace():
+        _add(found, _decode(text), -1, node_of)
+    return found
 
 
 def _call(run: Callable[[], str]) -> str:
@@ -136,10 +151,10 @@ def _call(run: Callable[[], str]) -> str:
         raise _failed(f"ndctl list failed ({type(exc).__name__})", _BY_HAND) from exc
 
 
-def _ndctl(timeout: float) -> str:
+def _ndctl(timeout: float, *options: str) -> str:
     try:
         done = subprocess.run(
-            COMMAND,
+            (*COMMAND, *options),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             check=True,
@@ -190,13 +205,15 @@ def _decode(text: str) -> Sequence[_Item]:
     return decoded if isinstance(decoded, list) else (decoded,)
 
 
-def _add(found: list[model.Namespace], items: Sequence[_Item], region_node: int, node_of: NodeOf | None) -> None:
+def _add(
+    found: list[tuple[str, model.Namespace]], items: Sequence[_Item], region_node: int, node_of: NodeOf | None
+) -> None:
     """Add the namespaces in `items`, except empty slots. `region_node` is the NUMA node of their region, or -1."""
     for item in items:
         if item.dev.startswith("namespace"):
             namespace = _namespace(item, region_node, node_of)
             if namespace.size or namespace.uuid:
-                found.append(namespace)
+                found.append((item.dev, namespace))
             continue
         inner = [part for part in (item.buses, item.regions, item.namespaces) if part is not None]
         if not inner and not item.dev and item.dimms is None:

@@ -42,6 +42,8 @@ class SysfsDiscovery(interface.Discovery):
         self._root = root
         self._nd = f"{root}/bus/nd/devices/"
         self._dax = f"{root}/bus/dax/devices/"
+        #: kernel name of each namespace, by uuid, from the last listing
+        self._places: dict[str, str] = {}
 
     def options(self) -> dict[str, str]:
         return {} if self._root == "/sys" else {"root": self._root}
@@ -54,8 +56,30 @@ class SysfsDiscovery(interface.Discovery):
         slots = [dev for dev in self._listed() if dev.startswith("namespace")]
         devices = self._devices()
         nodes: dict[str, int | None] = {}
-        found = [self._namespace(dev, devices, nodes) for dev in slots]
-        return interface.check(self.name, [namespace for namespace in found if namespace is not None])
+        found = {dev: made for dev in slots if (made := self._namespace(dev, devices, nodes)) is not None}
+        namespaces = interface.check(self.name, found.values())
+        self._places = interface.places(found, namespaces)
+        return namespaces
+
+    def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:
+        dev = self._places.get(uuid)
+        if dev is None:
+            return ()
+        holder = _holder(f"{self._nd}{dev}/holder")
+        found = self._namespace(dev, self._devices_below(_region(dev), holder), {})
+        return () if found is None else interface.check(self.name, [found])
+
+    def _devices_below(self, region: str, holder: str) -> _Devices:
+        """Like :meth:`_devices`, for one holder."""
+        try:
+            names = os.listdir(f"{self._nd}{holder}") if holder else []
+        except FileNotFoundError:
+            return {}
+        except OSError as exc:
+            raise _unreadable(f"{self._nd}{holder}", exc) from exc
+        below = f"{region}/{holder}"
+        found = [name for name in names if _DEVICE.fullmatch(name) and _parent(_link(self._dax + name)) == below]
+        return {below: found}
 
     def _listed(self) -> list[str]:
         try:
@@ -78,7 +102,7 @@ class SysfsDiscovery(interface.Discovery):
             raise _unreadable(self._dax, exc) from exc
         for name in names:
             if target := _link(self._dax + name):
-                devices.setdefault("/".join(target.split("/")[-3:-1]), []).append(name)
+                devices.setdefault(_parent(target), []).append(name)
         return devices
 
     def _namespace(self, dev: str, devices: _Devices, nodes: dict[str, int | None]) -> model.Namespace | None:
@@ -87,7 +111,7 @@ class SysfsDiscovery(interface.Discovery):
         if not holder and not _number(path + "size"):
             return None
         claim = f"{self._nd}{holder}/" if holder else path
-        region = dev.replace("namespace", "region", 1).partition(".")[0]
+        region = _region(dev)
         below = devices.get(f"{region}/{holder}", ())
         device = below[0] if len(below) == 1 else ""
         source = f"{self._dax}{device}/" if device else claim
@@ -121,6 +145,16 @@ class SysfsDiscovery(interface.Discovery):
                 size=size,
             ),
         )
+
+
+def _region(dev: str) -> str:
+    """Return the region of a namespace from its kernel name."""
+    return dev.replace("namespace", "region", 1).partition(".")[0]
+
+
+def _parent(target: str) -> str:
+    """Return the parent of a device, ``region0/dax0.0``, from the target of its link."""
+    return "/".join(target.split("/")[-3:-1])
 
 
 def _node(path: str) -> int | None:

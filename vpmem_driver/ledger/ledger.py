@@ -82,7 +82,7 @@ _MOVED = (
     *("begun", "wiped", "verified", "run", "reservation", "reason", "changed"),
 )
 _MOVE = f"UPDATE namespace SET {', '.join(f'{column} = ?' for column in _MOVED)} WHERE uuid = ? AND changed = ?"  # noqa: S608
-#: Such a namespace was overwritten, at least in part: its content is no owner's data, even when it is dirty again.
+#: States of a namespace that was at least partly overwritten: its content is no owner's data, even if it becomes dirty.
 _OVERWRITTEN = (model.State.CLEAN, model.State.QUARANTINED)
 _MOVE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Move))
 

@@ -24,14 +24,14 @@ from vpmem_driver.nova import eventlet_poll
 from vpmem_driver.nova.background_wipe import BackgroundWipe
 from vpmem_driver.nova.decisions import Action
 from vpmem_driver.nova.instances import HostInstances
-from vpmem_driver.nova.resources import HandOut, Offers, Picks
+from vpmem_driver.nova.resources import HandOut, Offers, Picks, Request
 from vpmem_driver.nova.starts import Starts
 from vpmem_driver.pool import Pool, Row, wipes
 
 LOG = logging.getLogger(__name__)
 
-#: The order in which free namespaces are offered: clean ones, which need no wipe, first.
-_OFFERED = {model.State.CLEAN: 0, model.State.DIRTY: 1, model.State.UNKNOWN: 2}
+#: The states in which an unowned namespace can be offered.
+_OFFERED = frozenset({model.State.CLEAN, model.State.DIRTY, model.State.UNKNOWN})
 
 
 @contextlib.contextmanager
@@ -157,42 +157,25 @@ class HostPool:
     def resources(self, provider_uuid: str) -> dict[str, HandOut]:
         """Return all namespaces by resource class, for the resource tracker: those to pick from, and those in use."""
         make = functools.cache(functools.partial(_resource, provider_uuid))
+        records = self._pool.records()
+        identifiers = _identifiers(records)
         held = {row.uuid: row for row in self._pool.rows() if row.owner is not None}
         found: dict[str, list[objects.Resource]] = collections.defaultdict(list)
-        for identifier, record in self._identified():
-            # A held namespace has the path that Nova has recorded.
-            path = held[record.uuid].device if record.uuid in held else record.device
-            made = make(identifier, record.label, path, size=record.size, align=record.align)
-            found[made.resource_class].append(made)
-        offers = Offers(self._pool.last_move, functools.partial(self._offered, make))
+        named: dict[str, tuple[str, str]] = {}
+        for record in records:
+            if record.uuid in identifiers and record.label is not None:
+                named[record.uuid] = identifiers[record.uuid], record.label
+                # A held namespace has the path that Nova has recorded.
+                path = held[record.uuid].device if record.uuid in held else record.device
+                made = make(*named[record.uuid], path, size=record.size, align=record.align)
+                found[made.resource_class].append(made)
+        offers = Offers(self._pool, named, make)
+        request = Request()
         return {
-            resource_class: HandOut(
-                resource_class,
-                found.get(resource_class, ()),
-                functools.partial(offers.now, resource_class),
-                self._picks,
-            )
+            resource_class: HandOut(resource_class, found.get(resource_class, ()), offers, self._picks, request)
             # The tracker skips a class that is absent here, and the guest would start without a device.
             for resource_class in self._totals | found
         }
-
-    def _identified(self) -> Iterator[tuple[str, model.Record]]:
-        """Yield every namespace that has a label, with its identifier in Nova."""
-        records = self._pool.records()
-        identifiers = _identifiers(records)
-        return ((identifiers[record.uuid], record) for record in records if record.uuid in identifiers)
-
-    def _offered(self, make: Callable[..., objects.Resource]) -> dict[str, list[objects.Resource]]:
-        """Return the free namespaces by resource class, in the order of choice.
-
-        :param make: creates Nova's object from the fields of a record
-        """
-        offered: dict[str, list[objects.Resource]] = collections.defaultdict(list)
-        free = [pair for pair in self._identified() if pair[1].owner is None and pair[1].state in _OFFERED]
-        for identifier, record in sorted(free, key=_order):
-            made = make(identifier, record.label, record.device, size=record.size, align=record.align)
-            offered[made.resource_class].append(made)
-        return offered
 
     def settle_picks(self, read: Callable[[], HostInstances]) -> None:
         """Offer picked namespaces again if Nova's records show that nothing uses them.
@@ -344,13 +327,6 @@ def _identifiers(records: Iterable[model.Record]) -> dict[str, str]:
         for record in named
         if (uuid := record.uuid) is not None
     }
-
-
-def _order(identified: tuple[str, model.Record]) -> tuple[typing.Any, ...]:
-    """Return the sort key of a free namespace and its identifier in Nova."""
-    identifier, record = identified
-    node = -1 if record.numa_node is None else record.numa_node
-    return (_OFFERED[model.State(record.state)], node, record.size, identifier)
 
 
 def _which(names: Iterable[str], held: Iterable[model.Grant | model.Record | Row]) -> list[str | None]:

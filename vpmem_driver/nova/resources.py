@@ -1,19 +1,25 @@
 """The sets of namespaces that Nova's resource tracker picks from, in the pool's order of choice.
 
-For each class in a claim, the tracker runs ``free = provided - assigned`` and then ``free.pop()``. If the whole claim
-succeeds, it adds the picks to `assigned` (ResourceTracker._claim_resources, Nova 31-34). It holds its lock throughout.
+For each claim, the tracker makes a deep copy of all sets of a provider. For each class in the claim, it computes
+``free = provided - assigned``, compares ``len(free)`` with the requested number, and calls ``free.pop()`` that many
+times. If the whole claim succeeds, it adds the picks to `assigned` (ResourceTracker._claim_resources, Nova 31-34). It
+holds its lock throughout. The number of picks of a claim is not known before the last one. So each namespace is chosen
+separately, on the NUMA node of the previous pick if one is free there.
 """
 
+import copy
 import dataclasses
 import logging
 import typing
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
+from nova import exception as nova_exception
 from nova import objects
 
 from vpmem_driver import exception
+from vpmem_driver.pool import Pool
 
 LOG = logging.getLogger(__name__)
 
@@ -76,63 +82,79 @@ class Picks:
         )
 
 
+class Request:
+    """One claim of the tracker. Sets that are copied together share one copy of it.
+
+    :ivar numa_node: NUMA node of the newest pick; None before the first one
+    """
+
+    def __init__(self) -> None:
+        self.numa_node: int | None = None
+
+    def __deepcopy__(self, memo: dict[int, typing.Any]) -> "Request":
+        return Request()
+
+
 class Offers:
-    """The free namespaces by resource class. They are read again whenever the ledger has changed."""
+    """The free namespaces of the pool, in its order of choice, as the tracker's objects."""
 
-    def __init__(
-        self, last_move: Callable[[], int], look: Callable[[], Mapping[str, Sequence[objects.Resource]]]
-    ) -> None:
-        """Nothing is read before the first call of :meth:`now`.
+    def __init__(self, pool: Pool, named: Mapping[str, tuple[str, str]], make: Callable[..., objects.Resource]) -> None:
+        """Offer the namespaces of `named`.
 
-        :param last_move: returns the id of the newest line in the ledger's history
-        :param look: returns the free namespaces of each class in the order of choice
+        :param named: identifier in Nova and label of each namespace, by uuid
+        :param make: creates Nova's object from identifier, label, path, size and alignment
         """
-        self._last_move = last_move
-        self._look = look
-        self._seen: int | None = None
-        self._found: Mapping[str, Sequence[objects.Resource]] = {}
+        self._pool = pool
+        self._named = named
+        self._uuids = {identifier: uuid for uuid, (identifier, _) in named.items()}
+        self._make = make
 
-    def now(self, resource_class: str) -> Sequence[objects.Resource]:
-        """Return the free namespaces of one class; none if the ledger cannot be read."""
-        try:
-            last_move = self._last_move()
-            if last_move != self._seen:
-                self._found, self._seen = self._look(), last_move
-        except exception.VPMEMError as error:
-            LOG.error("No namespace of %s is offered: %s", resource_class, error)
-            return ()
-        return self._found.get(resource_class, ())
+    def uuids(self, identifiers: Iterable[str]) -> set[str]:
+        """Return the uuids of the namespaces with these identifiers in Nova."""
+        return {uuid for uuid in map(self._uuids.get, identifiers) if uuid is not None}
+
+    def count(self, resource_class: str, taken: AbstractSet[str]) -> int:
+        """Return the number of free namespaces of a class, not counting the uuids `taken`."""
+        return self._pool.free(resource_class, taken)
+
+    def first(self, resource_class: str, taken: set[str], request: Request) -> objects.Resource | None:
+        """Return the next namespace of a class, and update `taken` and `request`; None if none is free."""
+        while (found := self._pool.next_free(resource_class, taken, request.numa_node)) is not None:
+            uuid = found.uuid or ""
+            taken.add(uuid)
+            if uuid in self._named:  # otherwise it was discovered after the tracker's last update
+                request.numa_node = found.numa_node
+                return self._make(*self._named[uuid], found.device, size=found.size, align=found.align)
+        return None
 
 
 class HandOut(frozenset[objects.Resource]):
-    """All Resource objects of one class on a host. The free ones are determined when a claim starts.
-
-    The set and its elements are immutable, so a copy is the set itself. The tracker copies it for each claim.
-    """
+    """All Resource objects of one class on a host. The free ones are determined when a claim starts."""
 
     _resource_class: str
-    _offer: Callable[[], Sequence[objects.Resource]]
+    _offers: Offers
     _picks: Picks
+    _request: Request
 
     def __new__(
         cls,
         resource_class: str,
         resources: Iterable[objects.Resource],
-        offer: Callable[[], Sequence[objects.Resource]],
+        offers: Offers,
         picks: Picks,
+        request: Request,
     ) -> typing.Self:
-        """Create the set.
-
-        :param offer: returns what is free now, in the order of choice
-        """
+        """Create the set. All sets of one host share `request`."""
         made = super().__new__(cls, resources)
         made._resource_class = resource_class
-        made._offer = offer
+        made._offers = offers
         made._picks = picks
+        made._request = request
         return made
 
     def __deepcopy__(self, memo: dict[int, typing.Any]) -> "HandOut":
-        return self
+        """Return a set of the same immutable objects, for one claim."""
+        return HandOut(self._resource_class, self, self._offers, self._picks, copy.deepcopy(self._request, memo))
 
     def __copy__(self) -> "HandOut":
         return self
@@ -140,21 +162,50 @@ class HandOut(frozenset[objects.Resource]):
     def __sub__(self, assigned: AbstractSet[typing.Any]) -> "Free":  # type: ignore[override]
         """Return what is free now. It compares identifiers, because recorded device paths may be outdated."""
         names = {resource.identifier for resource in assigned}
-        taken = names | self._picks.under_way(self._resource_class, assigned, names)
-        free = [resource for resource in self._offer() if resource.identifier not in taken]
-        return Free(reversed(free), assigned, self._picks)
+        taken = self._offers.uuids(names | self._picks.under_way(self._resource_class, assigned, names))
+        return Free(
+            resource_class=self._resource_class,
+            offers=self._offers,
+            taken=taken,
+            request=self._request,
+            picks=self._picks,
+            assigned=assigned,
+        )
 
 
-class Free(list[objects.Resource]):
-    """The free namespaces of one claim, in reverse order of choice."""
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Free:
+    """The free namespaces of one class, for one claim.
 
-    def __init__(self, resources: Iterable[objects.Resource], assigned: Assigned, picks: Picks) -> None:
-        super().__init__(resources)
-        self._assigned = assigned
-        self._picks = picks
+    :ivar taken: uuids of picked and assigned namespaces, regardless of the ledger
+    """
 
-    def pop(self) -> objects.Resource:  # type: ignore[override]
-        """Remove and return the first choice, and record the pick."""
-        first = super().pop()
-        self._picks.note(first, self._assigned)
+    resource_class: str
+    offers: Offers
+    taken: set[str]
+    request: Request
+    picks: Picks
+    assigned: Assigned
+
+    def __len__(self) -> int:
+        """Return the current number; 0 if the ledger cannot be read."""
+        try:
+            return self.offers.count(self.resource_class, self.taken)
+        except exception.VPMEMError as error:
+            LOG.error("No namespace of %s is offered: %s", self.resource_class, error)
+            return 0
+
+    def pop(self) -> objects.Resource:
+        """Remove and return the first choice, and record the pick.
+
+        :raises ComputeResourcesUnavailable: none is free any more, or the ledger cannot be read
+        """
+        try:
+            first = self.offers.first(self.resource_class, self.taken, self.request)
+        except exception.VPMEMError as error:
+            raise nova_exception.ComputeResourcesUnavailable(reason=str(error)) from error
+        if first is None:
+            reason = f"another claim took the last free namespace of {self.resource_class}"
+            raise nova_exception.ComputeResourcesUnavailable(reason=reason)
+        self.picks.note(first, self.assigned)
         return first

@@ -3,7 +3,8 @@
 import logging
 import secrets
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from vpmem_driver import exception, model
 from vpmem_driver.engine import Outcome, Result
@@ -44,7 +45,7 @@ class Claims:
         failures: dict[str, Result] = {}
         while True:
             try:
-                reserved = self._reserve(owner, label_ids, numa_node, failures)
+                reserved = self._reserve(owner, label_ids, numa_node, failures.keys())
             except exception.InsufficientNamespaces:
                 wipes.raise_for(failures.values())  # the cause, if any: without these failures there were enough
                 raise
@@ -79,7 +80,9 @@ class Claims:
         wipes.raise_for(failed.values())
         return self._granted(owner, rows)
 
-    def _reserve(self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]) -> list[Row]:
+    def _reserve(
+        self, owner: str, label_ids: list[int], numa_node: int | None, failures: AbstractSet[str]
+    ) -> list[Row]:
         """Reserve a namespace for each label, except `failures`.
 
         :returns: the reserved rows
@@ -87,8 +90,8 @@ class Claims:
         """
         # Not durable: the caller does not learn of a reservation. If a power loss undoes it, nothing has changed.
         with self._state.change(durable=False) as table:
-            chosen = table.claim(owner, label_ids, numa_node, [self._state.row(uuid) for uuid in failures])
-            shortage = table.shortage(label_ids) if chosen is None else {}
+            chosen = table.choose(label_ids, numa_node, failures)
+            shortage = table.shortage(label_ids, failures) if chosen is None else {}
             reserved = self._take(owner, [self._state.row(uuid) for uuid in chosen or ()], new_reservation())
             table.follow(reserved)
         if chosen is None:

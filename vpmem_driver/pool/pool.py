@@ -11,6 +11,7 @@ import shlex
 import threading
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 
 from oslo_config import cfg
 
@@ -148,6 +149,27 @@ class Pool:
         """Return the number of namespaces of each label, in the order of the configuration."""
         with self._state.change() as table:
             return table.inventory()
+
+    def free(self, resource_class: str, without: AbstractSet[str]) -> int:
+        """Return the number of free namespaces of a resource class, not counting the uuids `without`."""
+        with self._state.read() as table:
+            classes = self._state.view.config.resource_classes
+            return table.free(classes.index(resource_class), without) if resource_class in classes else 0
+
+    def next_free(
+        self, resource_class: str, without: AbstractSet[str], numa_node: int | None = None
+    ) -> model.Namespace | None:
+        """Return the namespace that a claim of this resource class would get now. It stays free.
+
+        :param without: uuids of namespaces that must not be chosen
+        :returns: None if none is free
+        """
+        with self._state.read() as table:
+            classes = self._state.view.config.resource_classes
+            if resource_class not in classes:
+                return None
+            chosen = table.choose([classes.index(resource_class)], numa_node, without)
+            return self._state.view.usable[chosen[0]] if chosen else None
 
     def grants(self, owner: str) -> tuple[model.Grant, ...]:
         """Reconcile, and return what `owner` holds, in the order of its devices, with current device paths.

@@ -1,7 +1,7 @@
 """The state of a pool: the ledger, a view of discovery, and the compiled table, kept consistent.
 
-The ledger is authoritative. The table only chooses: each transaction first updates it from the ledger, and a failed
-transaction discards it.
+The ledger is authoritative, and the table only chooses: each transaction first updates it from the ledger. The table is
+built again if the host's namespaces or their labels change, and after a failed transaction.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import dataclasses
 import logging
 import operator
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from vpmem_driver import exception, model
 from vpmem_driver.discovery import interface
@@ -59,7 +59,7 @@ class PoolState:
         """
         found = self._discovery.namespaces()
         usable = {ns.uuid: ns for ns in found if ns.uuid is not None and ns.unusable is None}
-        with self._lock, self.ledger.transaction():
+        with self._transaction():
             rows = {row.uuid: row for row in self.ledger.rows()}
             if rows and not usable:
                 held = [f"{row.owner} holds {row.name}" for row in rows.values() if row.owner is not None]
@@ -73,23 +73,33 @@ class PoolState:
             configured = matching.match(
                 self.config, found, rows, leave_out_absent=self._leave_out_absent, warn=warnings.append
             )
+            changed = False
             for uuid, namespace in usable.items():
                 row = rows.get(uuid)
                 if row is None:
                     self.ledger.insert(namespace)
                 elif _description(row) != _description(namespace):
                     self._describe(row, namespace)
+                else:
+                    continue
+                changed = True
             self.configured, self._warnings = configured, warnings
             self.view = View(self.config, found, usable, configured)
-            self.label_held(rows.values())
+            self.label_held(self.ledger.rows() if changed else list(rows.values()))
 
-    def label_held(self, rows: Iterable[Row]) -> None:
-        """Give each held namespace the label of its claim, and each other namespace the configured label."""
+    def label_held(self, rows: Sequence[Row]) -> None:
+        """Give each held namespace the label of its claim, and each other namespace the configured label.
+
+        Call it inside a transaction.
+
+        :param rows: all current rows of the ledger
+        """
         warnings = list(self._warnings)
         config, label_of = matching.keep_held(self.config, self.configured, rows, warnings.append)
         self._warn(warnings)
         self.view = dataclasses.replace(self.view, config=config, label_of=label_of)
-        self._table = None
+        if self._table is not None and not self._table.follow_host(self.view, rows, self.ledger.last_move()):
+            self._table = None
 
     def _warn(self, warnings: list[str]) -> None:
         """Log the new warnings: each reconcile finds the old ones again."""
@@ -102,19 +112,30 @@ class PoolState:
     @contextlib.contextmanager
     def change(self, *, durable: bool = True) -> Iterator[Table]:
         """Run one ledger transaction, with a table that includes all earlier moves."""
+        with self._transaction(durable=durable):
+            yield self._current_table()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Table]:
+        """Yield a table that includes all moves so far, without a transaction: other processes may move namespaces."""
+        with self._lock:
+            yield self._current_table()
+
+    @contextlib.contextmanager
+    def _transaction(self, *, durable: bool = True) -> Iterator[None]:
         with self._lock:
             try:
                 with self.ledger.transaction(durable=durable):
-                    yield self._current_table()
+                    yield
             except BaseException:
                 self._table = None  # it may contain changes that the ledger rolled back
                 raise
 
     def _current_table(self) -> Table:
+        last_move = self.ledger.last_move()  # first: what is moved after it may be in the rows, and is put once more
         if self._table is None:
-            self._table = Table(self.view, self.ledger.rows(), self.ledger.last_move())
-        last_move = self.ledger.last_move()
-        if last_move != self._table.seen:
+            self._table = Table(self.view, self.ledger.rows(), last_move)
+        elif last_move != self._table.seen:
             for row in self.ledger.changed_since(self._table.seen):
                 self._table.put(row)
             self._table.seen = last_move

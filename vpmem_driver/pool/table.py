@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 
 from vpmem_driver import _fastalloc, ledger, model
 from vpmem_driver.model import State
@@ -13,9 +14,9 @@ _TABLE_STATES = {
     State.CLEAN: _fastalloc.CLEAN,
     State.DIRTY: _fastalloc.DIRTY,
     State.UNKNOWN: _fastalloc.UNKNOWN,
-    State.CLAIMED: _fastalloc.CLAIMED,
     State.QUARANTINED: _fastalloc.UNAVAILABLE,
 }
+_NOTHING: frozenset[str] = frozenset()
 
 #: The table's nodes are C ints.
 _MOST_NODES = 2**31
@@ -33,22 +34,38 @@ class Table:
         self.seen = seen
         self._view = view
         rows = _representable(rows)
-        self._uuids = [row.uuid for row in rows]
+        self._columns = _columns(view, rows)
+        self._uuids, self._labels, sizes, nodes, names = self._columns
         self._index = {uuid: index for index, uuid in enumerate(self._uuids)}
-        self._table = _fastalloc.NamespaceTable(
-            [view.label_of.get(row.uuid, -1) for row in rows],
-            [row.size for row in rows],
-            [-1 if row.numa_node is None or not 0 <= row.numa_node < _MOST_NODES else row.numa_node for row in rows],
-            [row.name or "" for row in rows],
-            [self._state(row) for row in rows],
-            [row.owner for row in rows],
-        )
+        self._states = [self._state(row) for row in rows]
+        self._free = {uuid for uuid, state in zip(self._uuids, self._states, strict=True) if _is_free(state)}
+        self._table = _fastalloc.NamespaceTable(self._labels, sizes, nodes, names, self._states)
+
+    def follow_host(self, view: View, rows: Sequence[ledger.Row], seen: int) -> bool:
+        """Update the table after a reconcile.
+
+        :param rows: all rows of the ledger
+        :returns: False if namespaces, labels, sizes, nodes or names have changed, so that a new table is needed
+        """
+        rows = _representable(rows)
+        if _columns(view, rows) != self._columns:
+            return False
+        self._view = view
+        self.seen = seen
+        for row in rows:
+            self.put(row)
+        return True
 
     def put(self, row: ledger.Row) -> None:
         """Update state and owner of one row."""
         index = self._index.get(row.uuid)
-        if index is not None:  # otherwise another process discovered it, and this process has not yet
-            self._table.put(index, self._state(row), row.owner)
+        if index is None:
+            return  # another process discovered it, and this process has not yet
+        state = self._state(row)
+        if state != self._states[index]:
+            self._states[index] = state
+            self._table.put(index, state)
+            (self._free.add if _is_free(state) else self._free.discard)(row.uuid)
 
     def follow(self, moved: Iterable[ledger.Row]) -> None:
         """Update these rows, whose moves are newer than all others in the table."""
@@ -56,25 +73,32 @@ class Table:
             self.put(row)
             self.seen = max(self.seen, row.changed)
 
-    def claim(
-        self, owner: str, label_ids: Sequence[int], numa_node: int | None, barred: Iterable[ledger.Row]
+    def choose(
+        self, label_ids: Sequence[int], numa_node: int | None = None, without: AbstractSet[str] = _NOTHING
     ) -> list[str] | None:
-        """Choose one namespace for each label, except those of `barred`, and mark them as taken.
+        """Choose one free namespace for each label. They stay free until :meth:`follow` or :meth:`put`.
 
+        :param without: uuids of namespaces that must not be chosen
         :returns: their uuids in the order of the labels; None if there are not enough
         """
-        barred = [row for row in barred if row.owner is None]
-        for row in barred:
-            if (index := self._index.get(row.uuid)) is not None:
-                self._table.put(index, _fastalloc.UNAVAILABLE, None)
-        chosen = self._table.claim(owner, label_ids, -1 if numa_node is None else numa_node)
-        for row in barred:
-            self.put(row)
+        barred = [self._index[uuid] for uuid in self._free & without]
+        for index in barred:
+            self._table.put(index, _fastalloc.UNAVAILABLE)
+        chosen = self._table.choose(label_ids, -1 if numa_node is None else numa_node)
+        for index in barred:
+            self._table.put(index, self._states[index])
         return None if chosen is None else [self._uuids[index] for index in chosen]
 
-    def shortage(self, label_ids: Sequence[int]) -> dict[int, tuple[int, int]]:
-        """Return the wanted and the free number for each label that has too few, by label index."""
-        return self._table.shortage(label_ids)
+    def free(self, label_id: int, without: AbstractSet[str] = _NOTHING) -> int:
+        """Return the number of free namespaces of a label, not counting `without`."""
+        clean, dirty, unknown, _, _ = self._table.counts(label_id)
+        barred = [uuid for uuid in self._free & without if self._labels[self._index[uuid]] == label_id]
+        return clean + dirty + unknown - len(barred)
+
+    def shortage(self, label_ids: Sequence[int], without: AbstractSet[str] = _NOTHING) -> dict[int, tuple[int, int]]:
+        """Return the wanted and the free number, not counting `without`, for each label that has too few."""
+        wanted = {label: (label_ids.count(label), self.free(label, without)) for label in dict.fromkeys(label_ids)}
+        return {label: (count, free) for label, (count, free) in wanted.items() if free < count}
 
     def inventory(self) -> tuple[model.Inventory, ...]:
         """Return the number of namespaces of each label, in the order of the configuration."""
@@ -95,11 +119,26 @@ class Table:
 
     def _state(self, row: ledger.Row) -> int:
         if row.owner is not None:
-            return _fastalloc.CLAIMED if row.state is State.CLAIMED else _fastalloc.DIRTY  # reserved
+            return _fastalloc.CLAIMED  # or reserved
         return _TABLE_STATES[row.state] if row.uuid in self._view.usable else _fastalloc.UNAVAILABLE
 
 
-def _representable(rows: Sequence[ledger.Row]) -> list[ledger.Row]:
+def _is_free(state: int) -> bool:
+    return state <= _fastalloc.UNKNOWN
+
+
+def _columns(view: View, rows: Sequence[ledger.Row]) -> tuple[list[str], list[int], list[int], list[int], list[str]]:
+    """Return the uuids, labels, sizes, nodes and names of the rows, as arguments of the compiled table."""
+    return (
+        [row.uuid for row in rows],
+        [view.label_of.get(row.uuid, -1) for row in rows],
+        [row.size for row in rows],
+        [-1 if row.numa_node is None or not 0 <= row.numa_node < _MOST_NODES else row.numa_node for row in rows],
+        [row.name or "" for row in rows],
+    )
+
+
+def _representable(rows: Sequence[ledger.Row]) -> Sequence[ledger.Row]:
     """Return the rows that the table can hold. A row with an impossible size must not block the others."""
     for row in rows:
         if row.size > _MOST_BYTES:

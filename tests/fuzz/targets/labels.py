@@ -64,7 +64,8 @@ def answer(question: Question) -> None:
     label_ids = requests.label_ids(config, arguments.labels(question.wanted))
     table.inventory()
     table.shortage(label_ids)
-    table.claim(requests.owner(question.owner), label_ids, None, [])
+    requests.owner(question.owner)
+    table.choose(label_ids)
 
 
 def _namespace(found: Found) -> model.Namespace:

@@ -2,17 +2,23 @@
 
 import collections
 import gc
+import os
+import pathlib
 import random
 import uuid
 from unittest import mock
 
+import fixtures
 import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
 from nova import exception as nova_exception
 from nova import objects, test
 from nova.compute import provider_tree, resource_tracker
+from oslo_config import cfg
 
-from vpmem_driver import exception
-from vpmem_driver.nova import host, resources
+from vpmem_driver import conf, exception, model
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.nova import eventlet_poll, host, resources
+from vpmem_driver.pool import Pool
 
 CLASSES = ("CUSTOM_PMEM_NAMESPACE_BIG", "CUSTOM_PMEM_NAMESPACE_ALL")
 EACH = 3
@@ -51,16 +57,55 @@ class Records:
         return frozenset(name for operation in self._operations if not operation.builds for name in operation.names)
 
 
+class FakePool:
+    """A pool of which only what is free is asked for.
+
+    :ivar free_of: returns Nova's objects for what is free, by resource class
+    """
+
+    def __init__(self, free_of):
+        self._free_of = free_of
+
+    def free(self, resource_class, without):
+        return len(self._left(resource_class, without))
+
+    def next_free(self, resource_class, without, numa_node=None):
+        return next(iter(self._left(resource_class, without)), None)
+
+    def _left(self, resource_class, without):
+        free = self._free_of().get(resource_class, ())
+        return [namespace(one) for one in free if uuid_of(one.identifier) not in without]
+
+
+def uuid_of(identifier):
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, identifier))
+
+
+def namespace(resource):
+    device = resource.metadata
+    return model.Namespace(
+        uuid=uuid_of(resource.identifier),
+        name=device.name,
+        size=device.size,
+        align=device.align,
+        numa_node=None,
+        mode="devdax",
+        device=device.devpath,
+        pmem=True,
+    )
+
+
 class TrackerTestCase(test.NoDBTestCase):
     def setUp(self):
         super().setUp()
         self.node = str(uuid.uuid4())
         self.made = [self.resource(name, number) for name in CLASSES for number in range(EACH)]
         self.operations = []
-        self.moves = 0
-        self.host = host.HostPool(mock.Mock(ledger=mock.Mock(held=self.held)), 1)
+        self.host = host.HostPool(mock.Mock(held=self.held), 1)
         self.readings = 0
-        offers = resources.Offers(lambda: self.moves, self.free)
+        called = {uuid_of(one.identifier): (one.identifier, one.metadata.label) for one in self.made}
+        self.offers = resources.Offers(FakePool(self.free), called, self.made_for)
+        request = resources.Request()
         tree = provider_tree.ProviderTree()
         tree.new_root("host", self.node)
         tree.update_resources(
@@ -69,8 +114,9 @@ class TrackerTestCase(test.NoDBTestCase):
                 name: resources.HandOut(
                     name,
                     [resource for resource in self.made if resource.resource_class == name],
-                    lambda name=name: offers.now(name),
+                    self.offers,
                     self.host._picks,
+                    request,
                 )
                 for name in CLASSES
             },
@@ -83,6 +129,9 @@ class TrackerTestCase(test.NoDBTestCase):
         identifier = f"{name[-3:].lower()}{number}"
         device = objects.LibvirtVPMEMDevice(label=name, name=identifier, devpath="/dev/dax", size=1 << 30, align=4096)
         return objects.Resource(provider_uuid=self.node, resource_class=name, identifier=identifier, metadata=device)
+
+    def made_for(self, identifier, *_label_and_path, **_sizes):
+        return next(resource for resource in self.made if resource.identifier == identifier)
 
     # the ledger
 
@@ -102,7 +151,6 @@ class TrackerTestCase(test.NoDBTestCase):
 
     def move_in_ledger(self, operation, *, held):
         operation.in_ledger = held
-        self.moves += 1
 
     # what Nova does
 
@@ -226,14 +274,88 @@ class PickTest(TrackerTestCase):
 
     def test_what_the_ledger_has_since_the_last_update_is_not_offered(self):
         self.without = frozenset({"all0", "all1"})
-        self.moves += 1
         self.assertTrue(self.claim(Operation(builds=True), all=1))
         self.assertFalse(self.claim(Operation(builds=True), all=1))
 
     def test_nothing_is_offered_while_the_ledger_cannot_be_read(self):
-        error = exception.LedgerError(path="ledger", reason="no disk", remedy="Try again")
-        offers = resources.Offers(mock.Mock(side_effect=error), self.free)
-        self.assertEqual((), offers.now(CLASSES[0]))
+        error = exception.LedgerError(path="ledger", reason="no disk", remedy="Try again.")
+        with mock.patch.object(self.offers, "_pool", FakePool(mock.Mock(side_effect=error))):
+            self.assertFalse(self.claim(Operation(builds=True), all=1))
+        self.assertTrue(self.claim(Operation(builds=True), all=1))
+
+    def test_what_is_claimed_by_another_between_count_and_pick_fails_the_claim(self):
+        for count in (mock.patch.object(FakePool, "free", return_value=2 * EACH), _unreadable_after_the_count()):
+            with count:
+                self.assertFalse(self.claim(Operation(builds=True), all=EACH + 1))
+            self.assert_all_on_offer()
+
+    def test_what_was_found_after_the_last_update_is_not_picked(self):
+        del self.offers._called[uuid_of("all0")]
+        operation = Operation(builds=True)
+        self.assertTrue(self.claim(operation, all=EACH - 1))
+        self.assertNotIn("all0", operation.names)
+
+
+def _unreadable_after_the_count():
+    error = exception.LedgerError(path="ledger", reason="no disk", remedy="Try again.")
+    return mock.patch.multiple(FakePool, free=mock.Mock(return_value=2 * EACH), next_free=mock.Mock(side_effect=error))
+
+
+class ChoiceTest(test.NoDBTestCase):
+    """The tracker picks what the pool would give to a claim."""
+
+    #: name, NUMA node, and MiB
+    NAMESPACES = (
+        *(("small0", 0, 8), ("small1", 1, 4), ("small2", 1, 8)),
+        *(("big0", 1, 16), ("big1", 0, 16), ("big2", 0, 12)),
+    )
+
+    def setUp(self):
+        super().setUp()
+        root = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        for name, node, size in self.NAMESPACES:
+            path = root / "pmem" / f"node{node}" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
+                os.posix_fallocate(file.fileno(), 0, size << 20)
+        options = cfg.ConfigOpts()
+        conf.register_opts(options)
+        options([], default_config_files=[])
+        options.set_override("pmem_namespaces", ["ALL:small0|small1|small2", "BIG:big0|big1|big2"], group="libvirt")
+        for name, value in {"discovery": "directory", "directory": str(root / "pmem")}.items():
+            options.set_override(name, value, group="vpmem")
+        options.set_override("state_path", str(root / "state"), group="vpmem")
+        self.pool = Pool.from_conf(options, domains=Domains(None), wait=eventlet_poll.wait_here())
+        self.addCleanup(self.pool.close)
+        self.node = str(uuid.uuid4())
+        tree = provider_tree.ProviderTree()
+        tree.new_root("host", self.node)
+        tree.update_resources(self.node, host.HostPool(self.pool, 1).resources(self.node))
+        self.tracker = resource_tracker.ResourceTracker.__new__(resource_tracker.ResourceTracker)
+        self.tracker.assigned_resources = collections.defaultdict(lambda: collections.defaultdict(set))
+        self.tracker.provider_tree = tree
+
+    def pick(self, **amounts):
+        asked = {f"CUSTOM_PMEM_NAMESPACE_{label}": amount for label, amount in amounts.items()}
+        picked = self.tracker._claim_resources({self.node: {"resources": asked}})
+        return [resource.identifier for resource in picked]
+
+    def test_one_is_what_a_claim_of_the_pool_gets(self):
+        with self.pool._state.ledger.transaction():
+            for row in self.pool._state.ledger.rows():
+                self.pool._state.ledger.move(row, model.State.CLEAN, "made so")
+        for name in ("small1", "small0", "small2"):
+            (picked,) = self.pick(ALL=1)
+            (grant,) = self.pool.claim(str(uuid.uuid4()), ["ALL"])
+            self.assertEqual((name, name), (grant.name, picked))
+
+    def test_all_of_one_claim_are_on_one_node_where_they_can_be(self):
+        self.assertEqual(["small1", "big0"], self.pick(ALL=1, BIG=1))
+        self.assertEqual(["small0", "big2", "big1"], self.pick(ALL=1, BIG=2))
+
+    def test_the_next_claim_starts_anew(self):
+        self.assertEqual(["small1"], self.pick(ALL=1))
+        self.assertEqual(["big2"], self.pick(BIG=1))
 
 
 class WalkTest(TrackerTestCase):

@@ -1,6 +1,6 @@
 """Steps of hosts: new servers, service restarts, periodic tasks, hosts that go down and come back."""
 
-from novatests.walk import deployment, oracle, steps
+from novatests.walk import deployment, steps
 
 
 class HostSteps(steps.Steps):

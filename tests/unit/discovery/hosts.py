@@ -220,6 +220,9 @@ class Host(typing.Protocol):
     def renumber(self, name: str) -> None:
         """Give the namespace another device path, as a reboot may."""
 
+    def exchange(self, name: str, other: str) -> None:
+        """Give each of the two the device path of the other one."""
+
     def clone(self, name: str) -> None:
         """Add another namespace of the same uuid."""
 
@@ -263,6 +266,14 @@ class _NvdimmHost:
         self.slot(name).number = next(_numbers)
         self.write()
 
+    def exchange(self, name: str, other: str) -> None:
+        one, two = self.slot(name), self.slot(other)
+        for what in ("region", "node", "number", "claim"):
+            before = getattr(one, what)
+            setattr(one, what, getattr(two, what))
+            setattr(two, what, before)
+        self.write()
+
     def clone(self, name: str) -> None:
         self.slots.append(Slot(uuid=self.slot(name).uuid))
         self.write()
@@ -279,12 +290,17 @@ class NdctlHost(_NvdimmHost):
 
     def __init__(self, root: pathlib.Path) -> None:
         super().__init__(root)
-        program(root, f"exec /bin/cat {root}/listing")
+        listing = f"{root}/listing/${{option#--namespace=}}"
+        program(root, f'for option in "$@"; do :; done; [ ! -e "{listing}" ] || exec /bin/cat "{listing}"')
         self.discovery = ndctl.NdctlDiscovery(sysfs_root=f"{root}/sys")
 
     def write(self) -> None:
         super().write()
-        (self.root / "listing").write_text(json.dumps([slot.json() for slot in self.slots], indent=2))
+        shutil.rmtree(self.root / "listing", ignore_errors=True)
+        for name, slots in [("--verbose", self.slots), *((slot.dev, [slot]) for slot in self.slots)]:
+            path = self.root / "listing" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(json.dumps([slot.json() for slot in slots], indent=2))
 
 
 class SysfsHost(_NvdimmHost):
@@ -323,6 +339,12 @@ class DirectoryHost:
 
     def renumber(self, name: str) -> None:
         self.path(name).rename(self.root / new_name())
+
+    def exchange(self, name: str, other: str) -> None:
+        one, two, between = self.path(name), self.path(other), self.root / ".between"
+        one.rename(between)
+        two.rename(one)
+        between.rename(two)
 
     def clone(self, name: str) -> None:
         os.link(self.path(name), self.root / new_name())

@@ -48,6 +48,25 @@ def test_find_gives_what_is_listed(host: hosts.Host) -> None:
             assert host.discovery.find(namespace.uuid) == namespace
 
 
+def test_find_does_not_list_again_what_it_finds_in_its_place(host: hosts.Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [namespace for namespace in host.discovery.namespaces() if namespace.unusable is None]
+    monkeypatch.setattr(host.discovery, "namespaces", lambda: pytest.fail("all are listed"))
+    for namespace in found:
+        assert host.discovery.find(namespace.uuid) == namespace
+
+
+def test_find_of_two_that_have_changed_places(host: hosts.Host) -> None:
+    one, two = random.sample(sorted(host.usable), 2)
+    identities = {each.name: each.uuid for each in host.discovery.namespaces()}
+    before = [host.discovery.find(identities[name]) for name in (one, two)]
+    host.exchange(one, two)
+    now = [host.discovery.find(identities[name]) for name in (one, two)]
+    assert [each.device for each in now] == [each.device for each in reversed(before)]
+    assert [each.size for each in now] == [each.size for each in before]
+    listed = {each.uuid: each for each in host.discovery.namespaces()}
+    assert now == [listed[each.uuid] for each in before]
+
+
 def test_find_of_an_unknown_one(host: hosts.Host) -> None:
     unknown = str(uuid.uuid4())
     with pytest.raises(exception.NamespaceMissing, match=unknown):

@@ -772,6 +772,13 @@ def test_what_stands_around_the_root_stays():
     assert added == around.format(guestxml.add(text, [grant()]))
 
 
+def test_refresh_of_a_domain_whose_namespace_is_missing_is_refused():
+    held = grant()
+    defined = guestxml.add(domain(), [held])
+    with pytest.raises(exception.NamespaceMissing):
+        guestxml.refresh(defined, [dataclasses.replace(held, device=None)])
+
+
 def test_refresh_of_a_domain_with_two_devices_on_one_path_raised_valueerror():
     held = grant()
     device = guestxml.device_for(held, node=0).to_xml()

@@ -18,7 +18,6 @@ class Row:
     node: int
     name: str
     state: int
-    owner: str | None
 
 
 class TableModel:
@@ -26,19 +25,11 @@ class TableModel:
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self.rows = [dataclasses.replace(row) for row in rows]
-        self.rings: dict[str, list[int]] = collections.defaultdict(list)
         order = sorted(range(len(self.rows)), key=lambda index: (self.rows[index].size, self.rows[index].name, index))
         self.rank = {index: rank for rank, index in enumerate(order)}
-        for index, row in enumerate(self.rows):
-            check(row.state, row.owner)
-            if row.owner is not None:
-                self.rings[row.owner].append(index)
-
-    def is_free(self, index: int) -> bool:
-        return self.rows[index].owner is None and self.rows[index].state in {CLEAN, DIRTY, UNKNOWN}
 
     def free_of(self, label: int) -> list[int]:
-        return [index for index, row in enumerate(self.rows) if row.label == label and self.is_free(index)]
+        return [index for index, row in enumerate(self.rows) if row.label == label and row.state <= UNKNOWN]
 
     def key(self, chosen: Sequence[int], node: int) -> tuple[object, ...]:
         """The lower, the better."""
@@ -67,69 +58,30 @@ class TableModel:
         for sets in itertools.product(*(itertools.combinations(self.free_of(one), wanted[one]) for one in wanted)):
             yield self.hand_out(itertools.chain(*sets), labels, node)
 
-    def choose(self, labels: Sequence[int], node: int) -> tuple[int, ...] | None:
-        return min(self.choices(labels, node), key=lambda chosen: self.key(chosen, node), default=None)
-
-    def claim(self, owner: str, labels: Sequence[int], node: int) -> tuple[int, ...] | None:
+    def choose(self, labels: Sequence[int], node: int = -1) -> tuple[int, ...] | None:
         if node < -1 or not labels or min(labels) < 0:
             raise ValueError
-        chosen = self.choose(labels, node)
-        if chosen is not None:
-            self.claim_exact(owner, chosen)
-        return chosen
+        return self.best(labels, node)
 
-    def claim_exact(self, owner: str, indices: Sequence[int]) -> None:
-        self.check_range(indices)
-        if len(set(indices)) < len(indices) or not all(self.is_free(index) for index in indices):
+    def best(self, labels: Sequence[int], node: int) -> tuple[int, ...] | None:
+        return min(self.choices(labels, node), key=lambda chosen: self.key(chosen, node), default=None)
+
+    def put(self, index: int, state: int) -> None:
+        if not 0 <= index < len(self.rows):
+            raise IndexError
+        if not CLEAN <= state <= UNAVAILABLE:
             raise ValueError
-        for index in indices:
-            row = self.rows[index]
-            row.state, row.owner = CLAIMED if row.state == CLEAN else DIRTY, owner
-            self.rings[owner].append(index)
-
-    def release(self, owner: str) -> tuple[int, ...]:
-        indices = self.held(owner)
-        self.release_exact(owner, indices)
-        return indices
-
-    def release_exact(self, owner: str, indices: Sequence[int]) -> None:
-        self.check_range(indices)
-        if len(set(indices)) < len(indices) or not set(indices) <= set(self.rings[owner]):
-            raise ValueError
-        for index in indices:
-            self.put(index, DIRTY, None)
-
-    def put(self, index: int, state: int, owner: str | None) -> None:
-        self.check_range([index])
-        check(state, owner)
-        row = self.rows[index]
-        if row.owner != owner:
-            if row.owner is not None:
-                self.rings[row.owner].remove(index)
-            if owner is not None:
-                self.rings[owner].append(index)
-        row.state, row.owner = state, owner
-
-    def held(self, owner: str) -> tuple[int, ...]:
-        return tuple(self.rings[owner])
+        self.rows[index].state = state
 
     def counts(self, label: int) -> tuple[int, ...]:
-        kinds = [row.state if row.owner is None else CLAIMED for row in self.rows if row.label == label]
-        return tuple(kinds.count(kind) for kind in range(5))
-
-    def shortage(self, labels: Sequence[int]) -> dict[int, tuple[int, int]]:
-        both = {label: (labels.count(label), len(self.free_of(label))) for label in labels}
-        return {label: (wanted, free) for label, (wanted, free) in both.items() if wanted > free}
-
-    def check_range(self, indices: Sequence[int]) -> None:
-        if not all(0 <= index < len(self.rows) for index in indices):
-            raise IndexError
+        states = [row.state for row in self.rows if row.label == label]
+        return tuple(states.count(state) for state in range(5))
 
 
 class ByNodeModel(TableModel):
     """For tables and requests that are too large to try every set of namespaces: tries every set of nodes."""
 
-    def choose(self, labels: Sequence[int], node: int) -> tuple[int, ...] | None:
+    def best(self, labels: Sequence[int], node: int) -> tuple[int, ...] | None:
         nodes = {row.node for row in self.rows} - ({node} if node != -1 else set())
         for count in range(len(nodes) + 1):
             choices = [self.choose_from(set(some), labels, node) for some in itertools.combinations(nodes, count)]
@@ -153,7 +105,7 @@ class ByNodeModel(TableModel):
 class GreedyModel(ByNodeModel):
     """For more nodes than every set of them is tried of: adds the node that has most of what is missing."""
 
-    def choose(self, labels: Sequence[int], node: int) -> tuple[int, ...] | None:
+    def best(self, labels: Sequence[int], node: int) -> tuple[int, ...] | None:
         wanted = collections.Counter(labels)
         others = sorted({row.node for row in self.rows} - ({node} if node != -1 else set()))
         one_node = [self.choose_from(some, labels, node) for some in (set(), *({other} for other in others))]
@@ -178,13 +130,6 @@ class GreedyModel(ByNodeModel):
             return sum(min(count, on_some[label]) for label, count in wanted.items())
 
         return served(allowed | {added}) - served(allowed)
-
-
-def check(state: int, owner: str | None) -> None:
-    """Fail unless a namespace can have that state and owner."""
-    allowed = {CLAIMED, DIRTY} if owner is not None else {CLEAN, DIRTY, UNKNOWN, UNAVAILABLE}
-    if state not in allowed:
-        raise ValueError
 
 
 def match(

@@ -3,6 +3,7 @@
 import mmap
 import os
 
+import msgspec
 import pytest
 
 from tests.unit.files import PATTERN, fill, is_locked, is_untouched, namespaces
@@ -260,3 +261,11 @@ def test_without_dax_a_page_cache_is_in_between(opened):
 def test_regions_are_multiples_of_every_alignment(opened):
     assert device.REGION % (2 << 20) == 0
     assert device.REGION % (1 << 30) == 0
+
+
+def test_one_without_a_device_is_missing(file):
+    source = Fixed(file)
+    source.namespace = msgspec.structs.replace(source.namespace, device=None)
+    with pytest.raises(Failed, match="it has no device") as raised:
+        open_device(source)
+    assert raised.value.kind is Kind.MISSING
