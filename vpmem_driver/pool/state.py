@@ -132,7 +132,7 @@ class PoolState:
                 raise
 
     def _current_table(self) -> Table:
-        last_move = self.ledger.last_move()  # first: what is moved after it may be in the rows, and is put once more
+        last_move = self.ledger.last_move()  # read first: a row that moves after this is put again, which is harmless
         if self._table is None:
             self._table = Table(self.view, self.ledger.rows(), last_move)
         elif last_move != self._table.seen:
