@@ -219,7 +219,7 @@ class Round:
         return self._rng.choice(ready) if ready else None
 
     def _may_run(self, process: Process) -> bool:
-        if process.stalled is not None or process.stopped:
+        if process.stalled is not None or process.stopped or self._fate.holds_back(process):
             return False
         if process.waits:
             return process.stale or (process.until is not None and self._now >= process.until)
@@ -241,7 +241,7 @@ class Round:
     def _is_over(self, process: Process) -> bool:
         stall = process.stalled
         assert stall is not None
-        if stall.reached or stall.tasks <= self._ended or stall.until <= self._now:
+        if stall.reached or stall.tasks <= self._ended or stall.until <= self._now or stall.steps <= self.report.steps:
             return True
         if stall.goal == "stray":
             return self._plan.stray_has_mapped(process.uuid)
@@ -256,8 +256,9 @@ class Round:
             if self._processes:
                 raise Violation("hangs", f"all wait for each other: {self._where()}")
             return
-        if stalled and self._rng.random() < CONTINUE:
-            self._continue(self._rng.choice(stalled))
+        loose = [process for process in stalled if process.stalled is not None and process.stalled.goal is None]
+        if loose and self._rng.random() < CONTINUE:
+            self._continue(self._rng.choice(loose))
             return
         self._now = max(self._now, min(times))
         for process in self._processes:
@@ -289,7 +290,7 @@ class Round:
                 if victim is not None:
                     victim.uuid = process.uuid
                     self._caught += 1
-                    self._stall(victim, self._fate.catch(self._ended, self._now))
+                    self._stall(victim, self._fate.catch(self._ended, self._now, self.report.steps))
             case _:
                 self._step(process, do, self._answer(process) if do == "go" else value)
 

@@ -26,8 +26,8 @@ MOST_LINES = 80
 BY_CLOCK, MOST_CLOCK_SECONDS = 10, 0.002
 #: How likely a trap catches who comes by.
 CATCHES = 0.5
-#: So many tasks of others end, and so much time passes, before who was caught goes on in any case.
-TRAP_TASKS, TRAP_SECONDS = 10, 200.0
+#: Who was caught goes on in any case when others have ended so many tasks, or taken so many steps, or so much time.
+TRAP_TASKS, TRAP_STEPS, TRAP_SECONDS = 12, 600, 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,8 @@ class Trap:
         if (process.role == "child") != self.child or not process.at[1].startswith(self.points) or victim is None:
             return False
         if victim.role == "guest" or victim.stalls or victim.holds_lock or process.uuid is None:
+            return False
+        if self.kills and not victim.waits:
             return False
         row, life = checker.rows.get(process.uuid), checker.lives.get(process.uuid)
         if row is None or life is None:
@@ -109,6 +111,15 @@ class Fate:
             chance -= likely
         return "go", None
 
+    def holds_back(self, process: Process) -> bool:
+        """Whether it is to wait until its parent has heard all so far, so that what it says next is all that is left."""
+        parent = process.parent
+        if self.trap is None or not self.trap.kills or process.role != "child" or parent is None:
+            return False
+        before, _, act = process.at[1].partition(" ")
+        says = before == "before" and f"after {act}".startswith(self.trap.points)
+        return says and not parent.ended and parent.stalled is None and (not parent.waits or parent.stale)
+
     def _likely(self, process: Process) -> list[tuple[str, float]]:
         """What may befall it, and how likely."""
         kind, name, _ = process.at
@@ -145,10 +156,17 @@ class Fate:
         until = now + tasks * self._rng.uniform(0.5, 5)
         return Stall(ended + tasks, until, self._checker.last_line, state)
 
-    def catch(self, ended: int, now: float) -> Stall:
+    def catch(self, ended: int, now: float, steps: int) -> Stall:
         """For how long a process that is in the trap stands still."""
         assert self.trap is not None
         state = self._rng.choice(["claimed", "dirty"]) if self.trap.goal == "round" else None
         if self.trap.kills:
             state = "dirty"  # what it has yet to hear is about a dirty one
-        return Stall(ended + TRAP_TASKS, now + TRAP_SECONDS, self._checker.last_line, state, self.trap.goal)
+        return Stall(
+            ended + TRAP_TASKS,
+            now + TRAP_SECONDS,
+            self._checker.last_line,
+            state,
+            self.trap.goal,
+            steps + TRAP_STEPS,
+        )

@@ -12,6 +12,8 @@ from tests.torture import crew
 from tests.torture.checker import INVARIANTS
 
 FIRST_SEED = 1
+#: How many times as long as on an idle machine it may take.
+SLOWEST = 20
 
 
 @dataclasses.dataclass
@@ -56,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     seed = FIRST_SEED if options.seed is None else options.seed
     width = max(len(mutant.name) for mutant in chosen)
     missed = 0
-    print(f"{'mutant':{width}}  {'s':>4}  {'kills':>5}  {'seed':>5}  caught by", flush=True)
+    print(f"{'mutant':{width}}  {'cpu':>5}  {'s':>4}  {'kills':>5}  {'seed':>5}  caught by", flush=True)
     for mutant in chosen:
         found = _torture(mutant, seed, options)
         report = found.violations[0] if found.violations else {"seed": ""}
@@ -65,7 +67,8 @@ def run(options: argparse.Namespace) -> int:
             counts = collections.Counter(other["check"] for other in found.unsound)
             by += f" (before, and no proof: {', '.join(f'{check} {count}' for check, count in counts.items())})"
         missed += not found.violations
-        print(f"{mutant.name:{width}}  {found.seconds:4.0f}  {found.kills:5}  {report['seed']:>5}  {by}", flush=True)
+        took = f"{found.cpu / options.jobs:5.1f}  {found.seconds:4.0f}  {found.kills:5}"
+        print(f"{mutant.name:{width}}  {took}  {report['seed']:>5}  {by}", flush=True)
     print(f"{len(chosen) - missed} of {len(chosen)} caught")
     return 1 if missed else 0
 
@@ -85,7 +88,7 @@ def _torture(mutant: Break, seed: int, options: argparse.Namespace) -> crew.Sum:
             seed,
             jobs=options.jobs,
             rounds=10**6,
-            done=lambda _: False,
-            seconds=options.seconds,
+            done=lambda found: found.cpu >= options.seconds * options.jobs,
+            seconds=options.seconds * SLOWEST,
             is_finding=is_proof,
         )

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import select
 import signal
@@ -30,6 +31,7 @@ class Stall:
     :ivar line: the last line of the history when it was stopped
     :ivar state: as soon as its namespace has been claimed since, and is in that state; None: not before that
     :ivar goal: it is in a trap: what others are to do meanwhile
+    :ivar steps: when so many steps were taken
     :ivar reached: they have done it
     """
 
@@ -38,6 +40,7 @@ class Stall:
     line: int
     state: str | None = None
     goal: str | None = None
+    steps: float = math.inf
     reached: bool = False
 
 
@@ -81,6 +84,7 @@ class Process:
     goes: bool = False
     uuid: str | None = None
     points: int = 0
+    ended: bool = False
     output: str | None = None
     answer: typing.Any = None
 
@@ -147,6 +151,7 @@ class Process:
         raise Hangs(f"{self} does not stop")
 
     def close(self) -> None:
+        self.ended = True
         os.close(self.pidfd)
         if self.connection is not None:
             self.connection.close()

@@ -78,11 +78,10 @@ class Discovery(abc.ABC):
         :raises DiscoveryFailed: see :meth:`namespaces`
         :raises NamespaceMissing: it does not exist or is unusable
         """
-        for look in (self._read_again, lambda _: self.namespaces()):
-            for namespace in look(uuid):
-                if namespace.uuid == uuid and namespace.unusable is None:
-                    return namespace
-        raise exception.NamespaceMissing(namespace=uuid)
+        found = _usable(uuid, self._read_again(uuid)) or _usable(uuid, self.namespaces())
+        if found is None:
+            raise exception.NamespaceMissing(namespace=uuid)
+        return found
 
     def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:  # noqa: ARG002
         """Read the location where the last listing found `uuid`; return nothing if it is unknown.
@@ -90,6 +89,10 @@ class Discovery(abc.ABC):
         :raises DiscoveryFailed: see :meth:`namespaces`
         """
         return ()
+
+
+def _usable(uuid: str, found: Iterable[model.Namespace]) -> model.Namespace | None:
+    return next((namespace for namespace in found if namespace.uuid == uuid and namespace.unusable is None), None)
 
 
 def places(found: Mapping[str, model.Namespace], checked: Iterable[model.Namespace]) -> dict[str, str]:

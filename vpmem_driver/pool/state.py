@@ -135,7 +135,7 @@ class PoolState:
         last_move = self.ledger.last_move()  # read first: a row that moves after this is put again, which is harmless
         if self._table is None:
             self._table = Table(self.view, self.ledger.rows(), last_move)
-        elif last_move != self._table.seen:
+        if last_move != self._table.seen:
             for row in self.ledger.changed_since(self._table.seen):
                 self._table.put(row)
             self._table.seen = last_move

@@ -3,7 +3,6 @@
 import contextlib
 
 import fixtures
-from novatests import switch
 
 _MIXIN = "vpmem_driver.nova.mixin"
 _POOL = "vpmem_driver.nova.host.HostPool"
@@ -44,6 +43,12 @@ def _replaces(target, function):
     return lambda test: test.useFixture(fixtures.MonkeyPatch(target, function))
 
 
+def _wipes_do_nothing(test):
+    from novatests import switch
+
+    test.useFixture(fixtures.MonkeyPatch("vpmem_driver.engine.Engine.run", switch._no_wipes))
+
+
 @contextlib.contextmanager
 def _keeps_what_fails(_driver, _context, _instance):
     yield
@@ -64,7 +69,7 @@ MUTANTS = {
     "spawn failure keeps": _replaces(f"{_MIXIN}.VPMEMDriverMixin._releasing_on_failure", _keeps_what_fails),
     "confirm keeps": _replaces(f"{_POOL}.release_others", lambda *_args: None),
     "local delete keeps": _replaces(f"{_POOL}.release_deleted", lambda *_args: None),
-    "wipes do nothing": _replaces("vpmem_driver.engine.Engine.run", switch._no_wipes),
+    "wipes do nothing": _wipes_do_nothing,
 }
 
 

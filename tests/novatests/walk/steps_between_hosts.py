@@ -90,7 +90,8 @@ class BetweenHostsSteps(steps.Steps):
     def do_revert_fails(self, server):
         method = self.rng.choice(("destroy", "finish_revert_migration", *steps.GUEST_STARTS))
         dest = server.host
-        server.tracked = {dest: server.pmem.split(",")}
+        if method != "destroy" and dest == server.source:
+            server.tracked = {dest: server.pmem.split(",")}
         host = self.hosts[dest if method == "destroy" else server.source]
         self.say(f"in {method} on {host.name}")
         with self.failing(host, method):

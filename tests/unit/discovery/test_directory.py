@@ -390,3 +390,13 @@ def nobody() -> Iterator[None]:
 
 def test_an_empty_one(tmp_path: pathlib.Path) -> None:
     assert directory.DirectoryDiscovery(str(tmp_path)).namespaces() == ()
+
+
+def test_find_of_one_whose_subdirectory_is_gone(tmp_path: pathlib.Path) -> None:
+    path = hosts.allocated(tmp_path / "node0" / "ns0")
+    source = directory.DirectoryDiscovery(str(tmp_path))
+    (before,) = source.namespaces()
+    path.rename(tmp_path / "ns0")
+    (tmp_path / "node0").rmdir()
+    now = source.find(before.uuid)
+    assert (now.uuid, now.device, now.numa_node) == (before.uuid, str(tmp_path / "ns0"), None)

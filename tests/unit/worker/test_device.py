@@ -268,4 +268,4 @@ def test_one_without_a_device_is_missing(file):
     source.namespace = msgspec.structs.replace(source.namespace, device=None)
     with pytest.raises(Failed, match="it has no device") as raised:
         open_device(source)
-    assert raised.value.kind is Kind.MISSING
+    assert raised.value.outcome is Outcome.MISSING

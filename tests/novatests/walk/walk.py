@@ -1,46 +1,43 @@
-"""Random walks over Nova's API. Each test is one walk; its seed repeats it.
-
-VPMEM_WALKS, VPMEM_STEPS and VPMEM_SEED say how many walks, of how many steps, from which seed on.
-"""
+"""A random walk over Nova's API. Its seed repeats it; VPMEM_STEPS says how many steps it has."""
 
 import collections
 import os
-import pathlib
 import random
 
 from novatests.ours import base
-from novatests.walk import mutants, oracle, steps_between_hosts, steps_in_place, steps_of_hosts
+from novatests.walk import mutants, oracle, steps, steps_between_hosts, steps_in_place, steps_of_hosts
 from testtools import content
 
-WALKS = int(os.environ.get("VPMEM_WALKS", "20"))
 STEPS = int(os.environ.get("VPMEM_STEPS", "25"))
-SEED = int(os.environ.get("VPMEM_SEED", "0"))
 
 #: How long the ledger may be behind what the API says: Nova ends some things after it has said so.
-_SETTLES_SECONDS = 30
+_SETTLES_SECONDS = 60
 
 
-class WalkTest(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_hosts.BetweenHostsSteps):
+class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_hosts.BetweenHostsSteps):
+    #: set before it runs
+    seed = 0
+    mutant = None
+
     def setUp(self):
-        mutants.apply(self, os.environ.get("VPMEM_MUTANT"))
+        mutants.apply(self, self.mutant)
         super().setUp()
         self.servers, self.names, self.count, self.trace = [], {}, 0, []
         self.down, self.lost_power, self.unsettled, self.gone = set(), set(), set(), collections.defaultdict(list)
 
-    def walk(self, seed):
-        self.rng = random.Random(seed)
+    def walk(self):
+        self.rng = random.Random(self.seed)
         self.oracle = oracle.Oracle(self.rng, base.SIZE)
         try:
             for _ in range(STEPS):
                 self.step()
             self.finish()
         except Exception as error:
-            wrong = f"walk {seed}, step {len(self.trace)}: {self.named(error)}"
+            wrong = f"walk {self.seed}, step {len(self.trace)}: {self.named(error)}"
             self.trace.append(wrong)
-            self.addDetail("walk", content.text_content(self.story(seed)))
             raise oracle.Wrong(wrong) from error
         finally:
-            self.tell(seed)
+            self.addDetail("walk", content.text_content(self.story()))
 
     def step(self):
         choices = self.choices()
@@ -119,20 +116,14 @@ class WalkTest(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_betw
 
     # reports
 
-    def tell(self, seed):
-        """Append the story of this walk to the file that was asked for."""
-        if path := os.environ.get("VPMEM_STORIES"):
-            with pathlib.Path(path).open("a", encoding="utf-8") as file:
-                file.write(f"{self.story(seed)}\n\n")
-
     def named(self, error):
         text = f"{type(error).__name__}: {error}"
         for uuid, name in self.names.items():
             text = text.replace(uuid, name)
         return text.replace(self.root, "")
 
-    def story(self, seed):
-        lines = [f"repeat it with: ./dev walk --walks 1 --steps {STEPS} --seed {seed}"]
+    def story(self):
+        lines = [f"repeat it with: ./dev walk --walks 1 --steps {STEPS} --seed {self.seed}"]
         lines += [f"{number:3} {line}" for number, line in enumerate(self.trace, 1)]
         lines += ["ledgers:"]
         for host in self.hosts.values():
@@ -142,11 +133,3 @@ class WalkTest(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_betw
         for uuid, name in self.names.items():
             text = text.replace(uuid, name)
         return text
-
-
-def _walk(seed):
-    return lambda self: self.walk(seed)
-
-
-for _seed in range(SEED, SEED + WALKS):
-    setattr(WalkTest, f"test_walk_{_seed:05}", _walk(_seed))
