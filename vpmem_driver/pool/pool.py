@@ -422,7 +422,7 @@ class Pool:
         return [row for row in rows if row.state is not State.CLEAN]
 
     def _restore_unknown(self, before: list[Row]) -> None:
-        """Return what was unknown before and was not overwritten to unknown: a guest may still turn out to use it."""
+        """Move what was unknown, and was not overwritten, back to unknown: a guest may still turn out to use it."""
         with self._state.change():
             for old in before:
                 row = self._state.row(old.uuid)
