@@ -1,8 +1,8 @@
-"""Which process has a device or file mapped, open or locked.
+"""Find the processes that have a device or file mapped, open or locked.
 
-A process is found in whatever mount namespace it lives: QEMU under libvirt has a /dev of its own, with nodes of its
-own. So a device is identified by its number, a file by filesystem and inode, and neither by path. A process of another
-PID namespace than that of /proc is not seen: one outside of a container that does not share the host's.
+Processes are found in every mount namespace: under libvirt, QEMU has a separate /dev with its own nodes. So a device is
+identified by its number and a file by filesystem and inode, never by path. Processes outside the PID namespace of /proc
+are not found, for example those of the host from inside a container.
 
 Sources: proc_pid_maps(5), proc_pid_map_files(5), proc_pid_fd(5), proc_locks(5) of man-pages 6.9; fs/proc/base.c,
 fs/proc/task_mmu.c and fs/locks.c, Linux 6.1.
@@ -19,12 +19,13 @@ from typing import TypeVar
 
 from vpmem_driver import exception
 
-#: How long a process may have it open without mapping it: udev, ndctl or the loser of a race for the lock look and go.
+#: How long a process may have it open without mapping it. udev, ndctl, or a wipe that fails to get the lock close it
+#: soon.
 PATIENCE_SECONDS = 1.0
 _POLL_SECONDS = 0.05
 _DELETED = b" (deleted)"
 
-#: A line of maps that is of a file: ``start-end perms offset major:minor inode path``.
+#: A line of maps for a mapped file: ``start-end perms offset major:minor inode path``.
 _MAPPING = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) +(/.*)$", re.MULTILINE)
 
 #: (st_dev, st_ino) of a file, (st_rdev,) of a character device
@@ -35,7 +36,7 @@ _Content = TypeVar("_Content", bytes, list[str])
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Target:
-    """What is looked for."""
+    """A device or file whose users are wanted."""
 
     identity: _Identity
     inode: int
@@ -50,24 +51,24 @@ class _Target:
         return len(self.identity) == 1
 
     def may_be(self, path: bytes) -> bool:
-        """Whether the path that /proc shows is worth a look. A look at each could hang, on a dead NFS server."""
+        """Whether to call stat(2) on a path from /proc. To call it on all paths could hang, as on a dead NFS server."""
         if self.is_device:
             return path.startswith(b"/dev/") or _basename(path) == self.basename
         return path.startswith(b"/") and not path.startswith((b"/memfd:", b"/proc/", b"/sys/"))
 
 
 class _Targets:
-    """Several of them, for one look at each process."""
+    """Several targets, searched for in one pass over the processes."""
 
     def __init__(self, targets: Iterable[_Target]) -> None:
         self._targets = {target.identity: target for target in targets}
-        # As they are in maps.
+        # In the format of maps.
         self._inodes = {b"%d" % target.inode for target in self._targets.values() if not target.is_device}
         self._devices = {target.basename for target in self._targets.values() if target.is_device}
 
     def mapped_in(self, proc: str, pid: str) -> Iterator[_Identity]:
-        """Those that a process has mapped, some perhaps more than once. :raises OSError: it cannot be looked at."""
-        process, maps = _first_living(proc, pid, _read_maps) or ("", b"")
+        """Yield the targets that a process has mapped, possibly repeated. :raises OSError: it cannot be inspected."""
+        process, maps = _first_live_thread(proc, pid, _read_maps) or ("", b"")
         for match in _MAPPING.finditer(maps):
             if match[5] in self._inodes or (self._devices and self._may_be_device(match[6])):
                 found = self._identify(process, match)
@@ -75,21 +76,21 @@ class _Targets:
                     yield found
 
     def _may_be_device(self, path: bytes) -> bool:
-        """Whether it is worth a look. A look at each could hang, on a dead NFS server."""
+        """Whether to call stat(2) on a mapped path; see :meth:`_Target.may_be`."""
         return path.startswith(b"/dev/") or _basename(path) in self._devices
 
     def _identify(self, process: str, mapping: re.Match[bytes]) -> _Identity:
-        """The identity of what is mapped there; ``()`` when it cannot be found."""
+        """Return the identity of a mapped file or device; ``()`` if it cannot be determined."""
         start, end, major, minor = (int(field, 16) for field in mapping.groups()[:4])
-        told = (os.makedev(major, minor), int(mapping[5]))
-        if told in self._targets:
-            return told
-        # btrfs and overlayfs tell stat(2) another device than maps; and a device is known by its number.
-        # The file itself, for root; by the path that the process sees for others.
-        for way in (f"{process}/map_files/{start:x}-{end:x}", f"{process}/root{os.fsdecode(mapping[6])}"):
+        identity = (os.makedev(major, minor), int(mapping[5]))
+        if identity in self._targets:
+            return identity
+        # On btrfs and overlayfs, stat(2) and maps report different devices. A device node has its own number.
+        # Root can open the mapped file itself; other users only the path that the process sees.
+        for path in (f"{process}/map_files/{start:x}-{end:x}", f"{process}/root{os.fsdecode(mapping[6])}"):
             with contextlib.suppress(OSError):
-                return _identity(os.stat(way))
-        return self._named(_basename(mapping[6]), told[1])
+                return _identity(os.stat(path))
+        return self._named(_basename(mapping[6]), identity[1])
 
     def _named(self, basename: bytes, inode: int) -> _Identity:
         for target in self._targets.values():
@@ -99,34 +100,34 @@ class _Targets:
 
 
 def mapped_by(fd: int, *, proc: str = "/proc", patience: float = PATIENCE_SECONDS) -> str | None:
-    """Another process that has what `fd` is open on mapped, or keeps it open for longer than `patience` seconds.
+    """Return another process that has the file of `fd` mapped, or keeps it open for longer than `patience` seconds.
 
-    :returns: for example ``process 123 (qemu-system-x86)``; None when there is no such process
-    :raises HostToolError: processes could not be looked at, so nobody can tell
+    :returns: for example ``process 123 (qemu-system-x86)``; None if there is no such process
+    :raises HostToolError: a process could not be inspected, so a use cannot be excluded
     """
     target = _target(fd)
     deadline = time.monotonic() + patience
     while True:
-        unseen: list[str] = []
-        found = _search(target, proc, unseen)
+        not_inspected: list[str] = []
+        found = _search(target, proc, not_inspected)
         if found is None:
             break
         pid, maps_it = found
         if maps_it or time.monotonic() >= deadline:
             return _describe(proc, pid)
         time.sleep(_POLL_SECONDS)
-    if unseen and not _is_private(fd):
-        raise _cannot_tell(f"{_describe(proc, unseen[0])} cannot be looked at")
+    if not_inspected and not _is_private(fd):
+        raise _search_failed(f"{_describe(proc, not_inspected[0])} cannot be inspected")
     return None
 
 
 def users_of(paths: Iterable[str], *, proc: str = "/proc") -> dict[str, str]:
-    """Which of these device nodes and files another process has mapped, as far as this user may see.
+    """Return a process for each of these device nodes and files that another process has mapped.
 
-    One look at each process for all paths, and nothing is opened. A path that is not there is in use by nobody, and a
-    process that may not be looked at is passed over: that a path is missing here does not prove that it is unused.
+    Each process is inspected once for all paths, and no path is opened. Paths that do not exist, and processes that
+    this user may not inspect, are skipped: the absence of a path in the result does not prove that it is unused.
 
-    :returns: by path, one of its users in words, as :func:`mapped_by` has it
+    :returns: by path, the description of one user, as from :func:`mapped_by`
     :raises HostToolError: /proc does not list the processes
     """
     by_identity: dict[_Identity, list[str]] = {}
@@ -139,7 +140,7 @@ def users_of(paths: Iterable[str], *, proc: str = "/proc") -> dict[str, str]:
         return {}
     sought = _Targets(targets)
     users: dict[str, str] = {}
-    for pid in _processes(proc, unseen=[]):
+    for pid in _processes(proc, not_inspected=[]):
         with contextlib.suppress(OSError):
             for identity in set(sought.mapped_in(proc, pid)):
                 users |= {path: _describe(proc, pid) for path in by_identity[identity] if path not in users}
@@ -147,23 +148,23 @@ def users_of(paths: Iterable[str], *, proc: str = "/proc") -> dict[str, str]:
 
 
 def locked_by(fd: int, *, proc: str = "/proc") -> str | None:
-    """The process that has taken the flock(2) lock on what `fd` is open on.
+    """Return the process that holds the flock(2) lock on the file of `fd`.
 
-    :returns: as :func:`mapped_by`; None when nobody has it any more, or nobody can tell
+    :returns: as :func:`mapped_by`; None if the lock was released or its holder is not known
     """
     status = os.fstat(fd)
     inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
     with contextlib.suppress(OSError), open(f"{proc}/locks", encoding="ascii") as locks:
         for line in locks:
             match line.split():
-                # "1: FLOCK ADVISORY WRITE 123 fd:01:456 0 EOF"; one that waits for it has "->" before FLOCK.
+                # "1: FLOCK ADVISORY WRITE 123 fd:01:456 0 EOF"; a waiting process has "->" before FLOCK.
                 case [_, "FLOCK", _, _, pid, where, *_] if where == inode:
                     return _describe(proc, pid) if _may_have_open(proc, pid, _target(fd)) else None
     return None
 
 
 def _may_have_open(proc: str, pid: str, target: _Target) -> bool:
-    """False when the process that took the lock has left it to a child, and ended. Its number may be another's now."""
+    """Return False if the process that took the lock has ended and left it to a child: its pid may be reused."""
     try:
         return _has_open(proc, pid, target)
     except PermissionError:
@@ -181,14 +182,17 @@ def _identity(status: os.stat_result) -> _Identity:
 
 
 def _basename(path: bytes) -> bytes:
-    """The name of a file as /proc shows its path."""
+    """Return the file name of a path from /proc."""
     return os.path.basename(path.removesuffix(_DELETED))
 
 
-def _search(target: _Target, proc: str, unseen: list[str]) -> tuple[str, bool] | None:
-    """The first process that has it, and whether it maps it. Those that cannot be looked at are added to `unseen`."""
+def _search(target: _Target, proc: str, not_inspected: list[str]) -> tuple[str, bool] | None:
+    """Return the first process that uses the target, and whether it maps it.
+
+    Processes that cannot be inspected are added to `not_inspected`.
+    """
     targets = _Targets([target])
-    for pid in _processes(proc, unseen):
+    for pid in _processes(proc, not_inspected):
         try:
             if any(targets.mapped_in(proc, pid)):
                 return pid, True
@@ -197,33 +201,33 @@ def _search(target: _Target, proc: str, unseen: list[str]) -> tuple[str, bool] |
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended
         except OSError:
-            unseen.append(pid)
+            not_inspected.append(pid)
     return None
 
 
-def _processes(proc: str, unseen: list[str]) -> list[str]:
+def _processes(proc: str, not_inspected: list[str]) -> list[str]:
     try:
         found = {name for name in os.listdir(proc) if name.isdigit()}
     except OSError as error:
-        raise _cannot_tell(f"{proc} cannot be read: {error.strerror}") from error
+        raise _search_failed(f"{proc} cannot be read: {error.strerror}") from error
     own = str(os.getpid())
     if own not in found:
-        raise _cannot_tell(f"{proc} does not show this process")
+        raise _search_failed(f"{proc} does not show this process")
     if "1" not in found:
-        unseen.append("1")  # mounted with hidepid: it shows no processes of others
+        not_inspected.append("1")  # /proc is mounted with hidepid: it hides processes of other users
     return sorted(found - {own}, key=int)
 
 
-def _first_living(proc: str, pid: str, read: Callable[[str], _Content]) -> tuple[str, _Content] | None:
-    """The first thread of a process for which `read` of its directory in /proc gives something, and what that is.
+def _first_live_thread(proc: str, pid: str, read: Callable[[str], _Content]) -> tuple[str, _Content] | None:
+    """Return the /proc directory of a process's first thread for which `read` returns content, and that content.
 
-    Threads share what they have mapped, and what they have open unless one calls unshare(2), so that one is enough. It
-    is the main thread, unless that has ended: then its maps and fd are empty.
+    Threads share their mappings, and their open files unless one calls unshare(2), so one thread is enough. It is the
+    main thread, unless that has ended: then its maps and fd are empty.
     """
     if content := read(f"{proc}/{pid}"):
         return f"{proc}/{pid}", content
     for thread in set(os.listdir(f"{proc}/{pid}/task")) - {pid}:
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # that thread has ended, others may live
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # this thread has ended; others may be alive
             if content := read(f"{proc}/{thread}"):
                 return f"{proc}/{thread}", content
     return None
@@ -235,35 +239,35 @@ def _read_maps(process: str) -> bytes:
 
 
 def _has_open(proc: str, pid: str, target: _Target) -> bool:
-    found = _first_living(proc, pid, lambda process: os.listdir(f"{process}/fd"))
+    found = _first_live_thread(proc, pid, lambda process: os.listdir(f"{process}/fd"))
     if found is None:
         return False
     process, descriptors = found
     return any(_is_open_at(f"{process}/fd/{number}", target) for number in descriptors)
 
 
-def _is_open_at(way: str, target: _Target) -> bool:
+def _is_open_at(path: str, target: _Target) -> bool:
     try:
-        link = os.readlink(os.fsencode(way))
+        link = os.readlink(os.fsencode(path))
     except FileNotFoundError:
-        return False  # closed meanwhile
-    # Another user's FUSE filesystem refuses even root. What it holds is not ours, which could be opened.
+        return False  # already closed
+    # A FUSE filesystem of another user refuses even root. Its files are not the target, which was opened.
     with contextlib.suppress(OSError):
-        return target.may_be(link) and _identity(os.stat(way)) == target.identity
+        return target.may_be(link) and _identity(os.stat(path)) == target.identity
     return False
 
 
 def _is_private(fd: int) -> bool:
-    """Whether it is a file that no other user can have opened: then processes of others need not be looked at."""
+    """Whether it is a file that no other user can open. Then processes of other users need not be inspected."""
     status = os.fstat(fd)
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
 
 
-def _cannot_tell(reason: str) -> exception.HostToolError:
+def _search_failed(reason: str) -> exception.HostToolError:
     return exception.HostToolError(
-        what="Looking for processes that have it mapped",
+        what="The search for processes that have it mapped",
         reason=reason,
-        remedy="Run this as root, with CAP_SYS_PTRACE; for a file of your own, 'chmod 600' it",
+        remedy="Run this as root with CAP_SYS_PTRACE; for a file that you own, run 'chmod 600' on it",
     )
 
 
@@ -273,5 +277,5 @@ def _describe(proc: str, pid: str) -> str:
             name = comm.read().strip()
     except OSError:
         return f"process {pid}"
-    # A process names itself: keep control characters off the operator's terminal.
+    # A process chooses its own name: do not print control characters on the operator's terminal.
     return f"process {pid} ({''.join(c if c.isprintable() else '?' for c in name)})"

@@ -1,7 +1,7 @@
-"""What an engine and its child processes say to each other: JSON, one object a line.
+"""The protocol between the engine and its workers: JSON, one object per line.
 
-The parent writes a :class:`Task` to the child's stdin, and ``go`` when the child is ready. The child writes events to
-its stdout. Both ends decode by type, so that neither acts on what it does not understand.
+The engine writes a :class:`Task` to the worker's stdin, and ``go`` when the worker is ready. The worker writes events
+to its stdout. Both sides decode with types, so that neither acts on an invalid message.
 """
 
 import enum
@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 GO = b"go"
-#: Longer lines are no part of the protocol.
+#: Maximum length of a line.
 LINE_BYTES = 1 << 16
 
 Phase = Literal["zero", "verify"]
@@ -22,12 +22,12 @@ class Outcome(enum.StrEnum):
     """How a wipe ended.
 
     :cvar WIPED: every byte was read back and is zero
-    :cvar STOPPED: it was asked to stop, was not allowed to start, or its process was killed
+    :cvar STOPPED: it was stopped or not allowed to start, or its worker was killed
     :cvar BUSY: another process holds the lock; the reason names it if known. Nothing was changed
     :cvar IN_USE: a process, named in the reason, has the device mapped or open. Nothing was changed
-    :cvar MISSING: discovery does not find the namespace, or not as it was. Nothing was changed
-    :cvar HOST: the host is at fault: permissions, a broken installation. The medium is not to blame
-    :cvar MEDIA: the zeros did not take, or the medium killed the worker. To be quarantined
+    :cvar MISSING: discovery does not find the namespace, or finds it changed. Nothing was changed
+    :cvar HOST: the host failed, not the medium: for example permissions or a broken installation
+    :cvar MEDIA: bytes are not zero after zeroing, or a media error killed the worker. The namespace is quarantined
     """
 
     WIPED = "wiped"
@@ -44,14 +44,14 @@ FAILURES = (Outcome.BUSY, Outcome.IN_USE, Outcome.MISSING, Outcome.HOST, Outcome
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to wipe, and how. No path: the child looks the device up by uuid.
+    """What to wipe, and how. It contains no path: the worker looks up the device by uuid.
 
-    :ivar discovery: name of the Discovery that finds it; `options` make it
-    :ivar start: bytes from the start that an earlier wipe left zero and durable. A child that may do more than its
-        parent zeroes them again: else it would read back, and tell about, what it has not erased
-    :ivar threads: 0 leaves it to the child
-    :ivar rate: most bytes per second, for each of the two phases; 0 is no limit
-    :ivar size: bytes that the device must have
+    :ivar discovery: name of the discovery that finds the namespace, created with `options`
+    :ivar start: number of bytes from the start that an earlier wipe has durably zeroed. A worker with more privileges
+        than its parent zeroes them again: otherwise it would read, and report on, bytes that it has not erased
+    :ivar threads: number of threads; 0 means that the worker decides
+    :ivar rate: maximum bytes per second in each of the two phases; 0 means no limit
+    :ivar size: required size of the device in bytes
     """
 
     uuid: str
@@ -66,14 +66,14 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class Ready(msgspec.Struct, frozen=True, tag_field="event", tag="ready"):
     """The device is locked, and no other process has it mapped. Nothing is written before ``go``.
 
-    After ``go`` the child looks for such processes again. When it finds one, it fails as IN_USE, and writes nothing.
+    After ``go`` the worker checks again. If it then finds such a process, it fails with IN_USE and writes nothing.
     """
 
 
 class Progress(msgspec.Struct, frozen=True, tag_field="event", tag="progress"):
-    """In phase zero, so many bytes from the start are durably zero; in phase verify, so many were read back.
+    """The number of bytes from the start that are durably zero (phase zero) or were read back (phase verify).
 
-    In phase zero that is never less than ``Task.start``.
+    In phase zero it is never less than ``Task.start``.
     """
 
     phase: Phase
@@ -85,20 +85,20 @@ class Wiped(msgspec.Struct, frozen=True, tag_field="event", tag="wiped"):
 
 
 class Failure(msgspec.Struct, frozen=True, tag_field="event", tag="failed"):
-    """The wipe cannot be done, or went wrong. What was locked stays locked until stdin is closed."""
+    """The wipe is not possible, or failed. A locked device stays locked until stdin is closed."""
 
     outcome: Outcome
     reason: str
 
     def __post_init__(self) -> None:
-        """Refuse an outcome that is no failure. :raises ValueError: msgspec reports it as a ValidationError."""
+        """Reject an outcome that is not a failure. :raises ValueError: msgspec reports it as a ValidationError."""
         if self.outcome not in FAILURES:
-            raise ValueError(f"'{self.outcome}' is no failure")
+            raise ValueError(f"'{self.outcome}' is not a failure")
 
 
 Event = Ready | Progress | Wiped | Failure
 
-#: What the decoders raise for a line that is not of the protocol. Nested deeply enough, JSON ends in a RecursionError.
+#: The exceptions of the decoders for an invalid line. Deeply nested JSON raises RecursionError.
 NOT_UNDERSTOOD = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 decode_task = msgspec.json.Decoder(Task).decode
@@ -106,5 +106,5 @@ decode_event = msgspec.json.Decoder(Event).decode
 
 
 def encode(message: Task | Event) -> bytes:
-    """One line."""
+    """Encode a message as one line."""
     return msgspec.json.encode(message) + b"\n"

@@ -37,7 +37,7 @@ class _Silent(Parent):
     def __init__(self) -> None:
         super().__init__(-1, -1)
 
-    def tell(self, event: object) -> None:
+    def report(self, event: object) -> None:
         pass
 
     def pause(self, seconds: float) -> None:

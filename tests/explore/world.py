@@ -361,7 +361,7 @@ def install():
         TimeoutExpired=TimeoutError,
     )
     # Fewer looks at what another process does.
-    wipes._QUIET_SECONDS, wipes.STUCK_SECONDS = 2 * wipes._LOOK_SECONDS, 4 * wipes._LOOK_SECONDS
+    wipes._QUIET_SECONDS, wipes.STUCK_SECONDS = 2 * wipes._POLL_SECONDS, 4 * wipes._POLL_SECONDS
     wipes.time = types.SimpleNamespace(monotonic=lambda: current.now)
 
 

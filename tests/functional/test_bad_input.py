@@ -129,7 +129,7 @@ def test_a_numa_node_that_no_host_has(refused):  # noqa: F811
 
 
 def test_history_of_an_owner_that_is_no_uuid(refused):  # noqa: F811
-    assert "it is no uuid" in refused(2, "history", "--owner", "db1")
+    assert "it is not a uuid" in refused(2, "history", "--owner", "db1")
 
 
 def test_a_number_of_lines_that_cannot_be(refused):  # noqa: F811

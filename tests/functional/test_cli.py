@@ -212,9 +212,9 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("entries", "said"),
         [
-            (["LARGE:nowhere"], "there is no namespace 'nowhere' on this host. There are: large0, large1, small0"),
-            (["A:small0|small0"], "namespace 'small0' stands twice under this label"),
-            (["A:small0", "B:small0"], "namespace 'small0' is under another label already"),
+            (["LARGE:nowhere"], "namespace 'nowhere' is not on this host. Usable namespaces: large0, large1, small0"),
+            (["A:small0|small0"], "namespace 'small0' appears twice under this label"),
+            (["A:small0", "B:small0"], "namespace 'small0' is already under another label"),
             (["small0"], "it has no colon"),
             (["A:"], "a namespace name is empty"),
             (["A:small0||small1"], "a namespace name is empty"),
@@ -233,7 +233,7 @@ class TestConfiguration:
         namespaces = DirectoryDiscovery(str(host.directory)).namespaces()
         uuids = [namespace.uuid for namespace in namespaces if namespace.name == "small0"]
         err = refused(2, "namespace", "list")
-        assert "two namespaces of this host have the name 'small0'. Write the uuid" in err
+        assert "several namespaces of this host have the name 'small0'. Write the uuid" in err
         assert all(uuid in err for uuid in uuids)  # no listing can be had until the configuration is right
 
     @pytest.mark.parametrize("kind", ["empty", "odd", "symlink", "fifo", "device"])
@@ -253,7 +253,7 @@ class TestConfiguration:
                     pytest.skip("only root can make a device node")
                 os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
         host.pmem_namespaces = ["A:bad"]
-        assert "namespace 'bad' cannot be used" in refused(2, "namespace", "list")
+        assert "namespace 'bad' is unusable" in refused(2, "namespace", "list")
 
     def test_a_configuration_file_that_is_not_there(self, vpmem):
         code, _, err = vpmem("--config-file", "/nonexistent.conf", "namespace", "list")
@@ -272,12 +272,12 @@ class TestConfiguration:
 class TestRequests:
     def test_an_owner_that_is_no_uuid(self, refused):
         for owner in ("db1", "", "12345678-1234", "{" + new_owner() + "}"):
-            assert "it is no uuid" in refused(2, "claim", owner, "SMALL")
+            assert "it is not a uuid" in refused(2, "claim", owner, "SMALL")
 
     def test_a_label_that_is_not_configured(self, refused):
         err = refused(2, "claim", new_owner(), "SMALL,HUGE")
         assert "label 'HUGE'" in err
-        assert "It has: LARGE, SMALL." in err
+        assert "Configured labels: LARGE, SMALL." in err
 
     @pytest.mark.parametrize("labels", ["", ",", "SMALL,", ",SMALL"])
     def test_an_empty_label(self, refused, labels):
@@ -324,7 +324,7 @@ class TestRefusals:
         (claimed,) = vpmem_json("claim", owner, "SMALL")
         vpmem_json("claim", stranger, "SMALL")
         assert f"it belongs to {owner}" in refused(4, "release", stranger, "--namespace", claimed["name"])
-        assert "the ledger has none for it" in refused(4, "release", new_owner())
+        assert "the ledger records none for it" in refused(4, "release", new_owner())
 
     def test_wipe_of_what_is_claimed(self, vpmem_json, refused):
         owner = new_owner()

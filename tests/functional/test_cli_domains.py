@@ -173,8 +173,8 @@ class TestRefused:
         assert "<cpu><numa><cell" in refused(2, "domain", "attach", "test", "SMALL", "--connect", URI)
 
     def test_a_domain_that_has_nothing(self, domain, refused):  # noqa: F811
-        assert "the ledger has none for it" in refused(4, "domain", "detach", domain.name(), "--connect", URI)
-        assert "the ledger has none for it" in refused(4, "domain", "xml", new_owner())
+        assert "the ledger records none for it" in refused(4, "domain", "detach", domain.name(), "--connect", URI)
+        assert "the ledger records none for it" in refused(4, "domain", "xml", new_owner())
 
     def test_a_base_that_has_the_device_already(self, domain, vpmem, vpmem_json, refused, tmp_path):  # noqa: F811
         vpmem_json("domain", "attach", domain.name(), "SMALL", "--connect", URI)

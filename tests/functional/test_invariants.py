@@ -206,7 +206,7 @@ class TestInvariant3:
         (grant,) = some_pool.claim(owner, ["SMALL"])
         some_pool.release(owner)
         some_pool.wipe([grant.uuid])
-        with pytest.raises(exception.NamespaceUnavailable, match="it was wiped, .*'vpmem claim'"):
+        with pytest.raises(exception.NamespaceUnavailable, match="it was wiped .*'vpmem claim'"):
             some_pool.adopt(owner, [grant.uuid])
         assert state_of(some_pool, grant.name) == "clean"
 
@@ -225,7 +225,7 @@ class TestInvariant4:
         assert len(some_pool.grants(stranger)) == 1
 
     def test_invariant_4_release_by_an_owner_that_is_not_known(self, host):
-        with pytest.raises(exception.NotOwner, match="the ledger has none for it"):
+        with pytest.raises(exception.NotOwner, match="the ledger records none for it"):
             host.pool().release(new_owner())
 
     def test_invariant_4_one_wrong_name_releases_nothing(self, host):
@@ -324,7 +324,7 @@ class TestInvariant6:
         host.pool().claim(owner, ["SMALL"])
         host.directory.rename(host.directory.parent / "elsewhere")
         host.directory.mkdir()
-        with pytest.raises(exception.DiscoveryFailed, match="sees no usable namespace, but the ledger has 5"):
+        with pytest.raises(exception.DiscoveryFailed, match="found no usable namespace, but the ledger has 5"):
             host.pool()
         host.directory.rmdir()
         (host.directory.parent / "elsewhere").rename(host.directory)
@@ -379,7 +379,7 @@ class TestInvariant7:
     def test_invariant_7_two_of_one_name_are_told_apart(self, host):
         host.make("small0", node=7)
         with pytest.raises(
-            exception.InvalidNamespaceConfig, match="two namespaces of this host have the name 'small0'"
+            exception.InvalidNamespaceConfig, match="several namespaces of this host have the name 'small0'"
         ):
             host.pool()
         host.pmem_namespaces = []
@@ -391,7 +391,7 @@ class TestInvariant7:
     def test_invariant_7_an_operator_must_say_which_of_two(self, host):
         host.pmem_namespaces = []
         host.make("small0", node=7)
-        with pytest.raises(exception.InvalidRequest, match="Give its uuid"):
+        with pytest.raises(exception.InvalidRequest, match="Identify it by its uuid"):
             host.pool().find("small0")
 
 

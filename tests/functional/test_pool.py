@@ -281,7 +281,7 @@ class TestReconcile:
             file.write(bytes(MIB))
         (grant,) = host.pool().grants(owner)
         assert grant.size == held.size + MIB
-        assert f"{held.name} was {held.size} bytes and is {grant.size} now; {owner} holds it" in caplog.text
+        assert f"Size of {held.name} changed from {held.size} to {grant.size} bytes; {owner} holds it" in caplog.text
         assert host.path(held.name).read_bytes()[: held.size] == pattern
 
     def test_what_is_wrong_is_said_when_it_becomes_so_and_not_at_each_look(self, host, caplog):
@@ -323,7 +323,7 @@ class TestReconcile:
         pool = host.pool()
         (grant,) = pool.claim(new_owner(), ["LARGE"])
         assert grant.name == "large1"
-        assert "the ledger has 9223372036854775807 bytes for it" in caplog.text
+        assert "the ledger records an impossible size of 9223372036854775807 bytes" in caplog.text
 
 
 def is_prefix_zero(path, length):

@@ -115,7 +115,9 @@ def test_a_configuration_that_others_may_write_to_is_refused(host, tmp_path, nam
     (directory / name).chmod(mode if name == "vpmem.conf" else mode | 0o111)
     result = wipe(host, command(config_file))
     assert result.outcome is Outcome.HOST
-    assert result.reason.startswith(f"others than root may write to {(directory / name)}; 'chown root")
+    assert result.reason.startswith(
+        f"users other than root may write to {(directory / name)}; to fix that, run 'chown root"
+    )
 
 
 @needs_root
@@ -123,7 +125,7 @@ def test_a_configuration_of_another_user_is_refused(host):
     config_file = host.config_file()
     os.chown(config_file, 65534, 65534)
     result = wipe(host, command(config_file))
-    assert (result.outcome, "others than root may write" in result.reason) == (Outcome.HOST, True)
+    assert (result.outcome, "users other than root may write" in result.reason) == (Outcome.HOST, True)
 
 
 def test_a_configuration_that_is_a_link_is_refused(host, tmp_path):
@@ -169,7 +171,7 @@ def test_namespaces_are_not_wiped_where_others_may_write(host, name):
     directory.chmod(0o1777)
     result = wipe(host, command(config_file))
     assert result.outcome is Outcome.HOST
-    assert result.reason.startswith(f"others than root may write to {directory}; 'chown root")
+    assert result.reason.startswith(f"users other than root may write to {directory}; to fix that, run 'chown root")
 
 
 def test_a_directory_of_namespaces_that_is_a_link_is_refused(host, tmp_path):
@@ -181,7 +183,7 @@ def test_a_directory_of_namespaces_that_is_a_link_is_refused(host, tmp_path):
     host.directory = directory
     result = wipe(host, command(config_file))
     assert result.outcome is Outcome.HOST
-    assert "leads through a symbolic link" in result.reason
+    assert "contains a symbolic link" in result.reason
 
 
 class Watcher:
@@ -209,4 +211,4 @@ def test_it_zeroes_what_it_reads_whatever_an_earlier_wipe_is_said_to_have_zeroed
 def test_a_task_that_is_not_understood_is_one_line_and_an_exit_status(task):
     done = subprocess.run([PROGRAM], input=task + "\ngo\n", capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"vpmem: the task on standard input is not understood: [^\n]+\n", done.stderr)
+    assert re.fullmatch(r"vpmem: invalid task on standard input: [^\n]+\n", done.stderr)

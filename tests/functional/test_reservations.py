@@ -84,7 +84,7 @@ def test_a_reservation_whose_process_died_is_shown_and_can_be_given_back(host):
     (reserved,) = pool._claims._reserve(owner, [1], None, frozenset())
     record = host.pool().record(reserved.uuid)
     assert (record.state, record.owner) == ("clean", owner)
-    assert f"'vpmem release {owner}' calls it off" in record.reason
+    assert f"'vpmem release {owner}' cancels it" in record.reason
     host.pool().release(owner)
     assert (row(pool, reserved.name).state, row(pool, reserved.name).owner) == ("clean", None)
 

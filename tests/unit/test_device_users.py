@@ -250,7 +250,7 @@ def test_a_proc_that_hides_others_is_not_believed(file, tmp_path):
     proc = FakeProc(tmp_path / "proc")
     shutil.rmtree(proc.path / "1")
     os.fchmod(file.fileno(), 0o644)
-    with pytest.raises(exception.HostToolError, match="process 1 cannot be looked at"):
+    with pytest.raises(exception.HostToolError, match="process 1 cannot be inspected"):
         device_users.mapped_by(file.fileno(), proc=str(proc.path))
 
 
@@ -271,7 +271,7 @@ def test_a_process_that_cannot_be_read_is_one_that_cannot_be_looked_at(file, tmp
 
     monkeypatch.setattr(device_users, "_read_maps", fail)
     os.fchmod(file.fileno(), 0o644)
-    with pytest.raises(exception.HostToolError, match="process 1 cannot be looked at"):
+    with pytest.raises(exception.HostToolError, match="process 1 cannot be inspected"):
         device_users.mapped_by(file.fileno(), proc=str(proc.path))
 
 

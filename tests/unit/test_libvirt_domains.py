@@ -23,7 +23,7 @@ def test_the_hosts_own_daemon_is_asked_unless_there_is_surely_none(tmp_path, mon
     if kind == "there":
         path.touch()
     elif kind == "hidden":
-        path.symlink_to(path)  # cannot be looked at, root or not
+        path.symlink_to(path)  # cannot be inspected, root or not
     monkeypatch.setattr(libvirt_domains, "_DAEMON_SOCKETS", (str(path),))
     assert libvirt_domains.Domains(None).uri == uri
 

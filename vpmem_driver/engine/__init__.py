@@ -1,4 +1,4 @@
-"""The engine: starts and supervises the worker processes that touch bytes."""
+"""The engine: starts and supervises the worker processes that access the devices."""
 
 from vpmem_driver.engine.engine import Engine
 from vpmem_driver.engine.job import Job, Recorder, Result

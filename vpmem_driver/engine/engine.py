@@ -1,7 +1,7 @@
-"""Supervises the worker processes (:mod:`vpmem_driver.worker`) that wipe namespaces, one for each namespace.
+"""Supervise the worker processes (:mod:`vpmem_driver.worker`) that wipe namespaces, one for each namespace.
 
-Bad media kill a worker and nothing else. The engine decides nothing about namespaces: a recorder says whether a wipe
-may start, and is told how each one goes.
+A media error kills only the worker. The engine decides nothing about namespaces: a recorder decides whether a wipe may
+start, and receives progress and result of each wipe.
 """
 
 import collections
@@ -18,17 +18,17 @@ from vpmem_driver.engine.job import Job, Recorder, Result
 from vpmem_driver.engine.process import SILENCE_SECONDS, ProtocolError, Worker
 from vpmem_driver.protocol import Outcome
 
-#: How often the stop event is checked.
+#: Interval of checking the stop event.
 STOP_SECONDS = 0.1
 
 _READ_BYTES = 1 << 16
 
 
 class Engine:
-    """Wipes namespaces of one discovery. It keeps nothing between two runs, which may also overlap.
+    """Wipes namespaces of one discovery. Runs share no state, and may overlap.
 
-    :ivar resumes: whether a wipe may begin where an interrupted one ended. A command of another user zeroes all: it
-        does not trust this one.
+    :ivar resumes: whether a wipe resumes where an interrupted one ended. A command that runs as another user zeroes
+        all bytes, because it does not trust this user.
     """
 
     def __init__(
@@ -41,13 +41,13 @@ class Engine:
         command: Sequence[str] | None = None,
         wait: poll.Wait = poll.wait,
     ) -> None:
-        """Prepare to wipe, and start nothing yet.
+        """Store the settings. No worker is started.
 
-        :param parallel: how many namespaces at a time
-        :param threads: for each of them; 0 is up to 4, by CPUs
-        :param rate: most bytes per second, for each of them; 0 is no limit
-        :param command: what to start as worker instead of :mod:`vpmem_driver.worker`
-        :param wait: how to wait for output of the workers
+        :param parallel: number of namespaces wiped at a time
+        :param threads: threads per namespace; 0 means one per CPU, at most 4
+        :param rate: maximum bytes per second per namespace; 0 means no limit
+        :param command: command to start as worker instead of :mod:`vpmem_driver.worker`
+        :param wait: function that waits for output of the workers
         """
         self._discovery = discovery
         self._parallel = parallel
@@ -58,14 +58,14 @@ class Engine:
         self._command = command or interpreter.command("vpmem_driver.worker", site=False)
 
     def run(self, jobs: Iterable[Job], recorder: Recorder, stop: threading.Event | None = None) -> dict[str, Result]:
-        """Wipe all, and return when all have ended. The failure of one does not stop the others.
+        """Run all jobs, and return when all have ended. The failure of one does not stop the others.
 
-        The calling thread has to live until this returns: the workers end with it.
+        The calling thread must live until this returns: the workers end with it.
 
-        :param stop: when it is set, wipes that have begun are stopped, with their progress recorded, and no more begin
+        :param stop: when it is set, running wipes stop with their progress recorded, and no more begin
         :returns: the result of every job, by uuid
-        :raises ValueError: two jobs are for one namespace
-        :raises Exception: what the recorder raised first; that job's worker was killed, and all others have ended
+        :raises ValueError: two jobs are for the same namespace
+        :raises Exception: the first exception of the recorder; that job's worker was killed, and all others have ended
         """
         return _Run(list(jobs), recorder, stop, start=self._start, wait=self._wait, parallel=self._parallel).run()
 
@@ -83,7 +83,7 @@ class Engine:
 
 
 class _Run:
-    """One run of an engine: a loop over what the workers report. It uses no other thread."""
+    """One run of an engine: a loop over the reports of the workers, in the calling thread only."""
 
     def __init__(
         self,
@@ -115,14 +115,14 @@ class _Run:
                 if self._stop is not None and self._stop.is_set():
                     self._stop_all()
                 self._start_some()
-                self._end_silent()
+                self._kill_silent()
                 for fd in self._wait(list(self._readers), self._timeout()):
-                    if fd in self._readers:  # else another event has ended its worker
+                    if fd in self._readers:  # otherwise an earlier event has ended its worker
                         self._readers[fd]()
-                for worker in [worker for worker in self._workers if not worker.hurry()]:
+                for worker in [worker for worker in self._workers if not worker.signal_if_due()]:
                     self._ended(worker)
         finally:
-            # Workers are left only when an exception goes through, such as KeyboardInterrupt.
+            # Workers remain only if an exception such as KeyboardInterrupt interrupts the loop.
             for worker in self._workers:
                 worker.stopped = True
                 worker.close()
@@ -154,7 +154,7 @@ class _Run:
             self._readers[worker.stderr.fileno()] = functools.partial(self._read_errors, worker)
 
     def _timeout(self) -> float:
-        """How long to wait for output of the workers, in seconds."""
+        """Return how long to wait for output of the workers, in seconds."""
         if not self._workers:
             return 0.0
         waits = [worker.due - time.monotonic() for worker in self._workers]
@@ -162,8 +162,8 @@ class _Run:
             waits.append(STOP_SECONDS)
         return max(0.0, min(waits))
 
-    def _end_silent(self) -> None:
-        """Kill a worker that has reported nothing for too long: it would keep its namespace locked."""
+    def _kill_silent(self) -> None:
+        """Kill workers that have reported nothing for too long: they would keep their namespaces locked."""
         for worker in self._workers:
             if worker.silent and not worker.over:
                 worker.kill()
@@ -171,7 +171,7 @@ class _Run:
                 self._finish(worker, worker.job.ended(Outcome.HOST, reason))
 
     def _read_errors(self, worker: Worker) -> None:
-        if not worker.keep_errors():
+        if not worker.read_stderr():
             del self._readers[worker.stderr.fileno()]
 
     def _read(self, worker: Worker) -> None:
@@ -199,7 +199,7 @@ class _Run:
             case protocol.Failure(outcome=outcome, reason=reason):
                 self._finish(worker, job.ended(outcome, reason))
             case _ if worker.stopped:
-                # Too late: closing stdin gives up the lock, and without the lock no wipe may be reported as done.
+                # Too late: closing stdin releases the lock, and without the lock no wipe may be reported as done.
                 pass
             case protocol.Ready():
                 if self._call_recorder(worker, self._recorder.may_start, job):
@@ -215,10 +215,10 @@ class _Run:
             self._readers.pop(stream.fileno(), None)
         worker.reap()
         if not worker.over:
-            self._finish(worker, worker.verdict())
+            self._finish(worker, worker.result_of_exit())
 
     def _finish(self, worker: Worker | None, result: Result) -> None:
-        """Have the result recorded, and only then let go of the lock."""
+        """Record the result, and only then close the worker, which releases the lock."""
         self._results[result.uuid] = result
         if worker is not None:
             worker.over = True
@@ -227,10 +227,10 @@ class _Run:
             worker.close()
 
     def _call_recorder(self, worker: Worker | None, call: Callable[..., bool | None], *values: object) -> bool | None:
-        """Call the recorder. What it raises ends that worker at once, and the run when the others are over."""
+        """Call the recorder. If it raises, kill this worker now, and raise the error again at the end of the run."""
         try:
             return call(*values)
-        except Exception as error:  # noqa: BLE001 raised at the end of the run
+        except Exception as error:  # noqa: BLE001 raised again at the end of the run
             self._errors.append(error)
             if worker is not None:
                 worker.kill()

@@ -1,4 +1,4 @@
-"""A wipe as the engine is given it, its result, and who records it meanwhile."""
+"""The input of an engine run, its result, and the interface of its recorder."""
 
 import dataclasses
 from typing import Protocol
@@ -10,8 +10,8 @@ from vpmem_driver.protocol import Outcome
 class Job:
     """One namespace to wipe.
 
-    :ivar size: bytes that it has
-    :ivar start: bytes from the start that an earlier wipe left zero and durable
+    :ivar size: bytes
+    :ivar start: number of bytes from the start that an earlier wipe has durably zeroed
     """
 
     uuid: str
@@ -20,7 +20,7 @@ class Job:
     start: int = 0
 
     def ended(self, outcome: Outcome, reason: str = "") -> "Result":
-        """The result of this job."""
+        """Return a result of this job."""
         return Result(uuid=self.uuid, name=self.name, outcome=outcome, reason=reason)
 
 
@@ -28,7 +28,7 @@ class Job:
 class Result:
     """How the wipe of one namespace ended.
 
-    :ivar reason: why it is not wiped; empty when it is wiped, and when the caller stopped it or did not let it start
+    :ivar reason: why it is not wiped; empty if it is wiped, or if the caller stopped it or did not allow it to start
     """
 
     uuid: str
@@ -38,16 +38,16 @@ class Result:
 
 
 class Recorder(Protocol):
-    """Records a run of the engine. It is called from the thread that called :meth:`Engine.run`, one call at a time."""
+    """Records a run of the engine, which calls it only from the thread that called :meth:`Engine.run`."""
 
     def may_start(self, job: Job) -> bool:
-        """Whether to overwrite the first byte. The namespace is locked now, and no other process has it mapped."""
+        """Whether the worker may overwrite the first byte. It has locked the namespace, which no process has mapped."""
 
     def progress(self, job: Job, phase: str, done: int) -> bool:
-        """In phase ``zero``, `done` bytes from the start are durably zero; in ``verify``, that many were read back.
+        """Record progress: `done` bytes from the start are durably zero (phase ``zero``) or verified (``verify``).
 
-        :returns: False to stop the wipe at once: another process is responsible for the namespace now
+        :returns: False to stop the wipe at once, because another process is now responsible for the namespace
         """
 
     def finished(self, result: Result) -> None:
-        """The job is over. Unless its process was stopped or died, the namespace stays locked until this returns."""
+        """Record the result. Unless its worker was stopped or died, the namespace stays locked until this returns."""

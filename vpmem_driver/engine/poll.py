@@ -1,16 +1,16 @@
-"""Waiting for one of several files to have something to say."""
+"""Wait until one of several files is readable."""
 
 import math
 import select as select_module
 import types
 from collections.abc import Callable, Collection
 
-#: Which of these file descriptors can be read now; an empty list when `timeout` seconds are over (None: never).
+#: Returns those of the file descriptors that are readable; an empty list after `timeout` seconds (None: no timeout).
 Wait = Callable[[Collection[int], float | None], list[int]]
 
 
 def wait(fds: Collection[int], timeout: float | None, *, select: types.ModuleType = select_module) -> list[int]:
-    """As :data:`Wait` says, by poll(2). One whose other end is closed can be read."""
+    """Implement :data:`Wait` with poll(2). A file whose other end is closed is readable."""
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)

@@ -1,4 +1,4 @@
-"""One worker process as its parent sees it. Only what the protocol allows is accepted from it."""
+"""The parent's side of one worker process. It accepts only events that the protocol allows."""
 
 import collections
 import contextlib
@@ -16,20 +16,18 @@ from vpmem_driver.protocol import Outcome
 
 LOG = logging.getLogger(__name__)
 
-#: How long a worker may take to end after its stdin is closed, and then after each of these signals.
+#: Time for a worker to end after its stdin is closed, and then after each of _SIGNALS.
 GRACE_SECONDS = 5.0
-#: How long a worker may report nothing. Listing namespaces takes up to 60 seconds, twice; one step of a wipe less.
+#: Maximum time between reports of a worker. Listing namespaces takes up to 60 seconds, twice; a wipe step takes less.
 SILENCE_SECONDS = 300.0
 _SIGNALS = (signal.SIGTERM, signal.SIGKILL)
 
 _READ_BYTES = 1 << 12
 _STDERR_PIECES = 16
-#: The environment variables that a worker is given: what an interpreter needs, and where ndctl is found.
+#: The environment variables that a worker inherits: those that the interpreter needs, and PATH for ndctl.
 _ENVIRONMENT = ("HOME", "LD_LIBRARY_PATH", "PATH")
 _KILLED_BY_OTHERS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
-
-
-#: Killed by it; and what a shell, and rootwrap, make of that in their own exit status.
+#: Exit statuses of a worker that SIGBUS killed: directly, through a shell, and through rootwrap.
 _BUS_ERRORS = (-signal.SIGBUS, 128 + signal.SIGBUS, 256 - signal.SIGBUS)
 
 
@@ -38,10 +36,10 @@ class ProtocolError(Exception):
 
 
 class Worker:
-    """One worker process, and the state of the protocol with it."""
+    """One worker process, and the state of its protocol."""
 
     def __init__(self, job: Job, command: Sequence[str], task: bytes) -> None:
-        """Start it. :raises OSError: it cannot be started."""
+        """Start the process. :raises OSError: it cannot be started."""
         self.job = job
         self.over = False  # its outcome is known, or no longer wanted
         self.stopped = False
@@ -52,7 +50,7 @@ class Worker:
         self._done: dict[protocol.Phase, int] = {"zero": job.start, "verify": 0}
         self._received = b""
         self._errors: collections.deque[bytes] = collections.deque(maxlen=_STDERR_PIECES)
-        # A process group of its own: the parent handles Ctrl-C. Fixed arguments; the task goes through stdin.
+        # A separate process group: only the parent handles Ctrl-C. Fixed arguments: the task goes through stdin.
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -67,43 +65,43 @@ class Worker:
         self._write(task)
 
     def _write(self, line: bytes) -> None:
-        with contextlib.suppress(BrokenPipeError):  # it has died, which its stdout shows
+        with contextlib.suppress(BrokenPipeError):  # the worker died; the end of its stdout shows that
             self._stdin.write(line)
 
     def go(self) -> None:
-        """Allow it to overwrite the first byte."""
+        """Allow the worker to overwrite the first byte."""
         self._begun = True
         self._write(protocol.GO + b"\n")
 
     def close(self) -> None:
-        """Ask it to end. :meth:`hurry` makes sure that it does."""
+        """Close stdin, so that the worker ends. :meth:`signal_if_due` enforces it."""
         self._stdin.close()
         if self.deadline is None:
             self.deadline = time.monotonic() + GRACE_SECONDS
 
     def kill(self) -> None:
-        """Kill it at once. Its outcome is ignored from then on."""
+        """Kill the worker now, and ignore its outcome."""
         self.over = True
         self._signal(signal.SIGKILL)
         self.close()
 
     def _signal(self, number: signal.Signals) -> None:
-        # A worker that runs as root cannot be signalled: it stops at its next step, as its stdin is closed.
+        # A worker that runs as root cannot be signalled. It stops at its next step because its stdin is closed.
         with contextlib.suppress(PermissionError):
             self.process.send_signal(number)
 
     @property
     def silent(self) -> bool:
-        """Whether it has reported nothing for SILENCE_SECONDS."""
+        """Whether the worker has reported nothing for SILENCE_SECONDS."""
         return time.monotonic() - self._last_report >= SILENCE_SECONDS
 
     @property
     def due(self) -> float:
-        """When to check on it next, even if it reports nothing."""
+        """When to check the worker next if it reports nothing (monotonic clock)."""
         return self._last_report + SILENCE_SECONDS if self.deadline is None else self.deadline
 
-    def hurry(self) -> bool:
-        """Send the next signal when it is due. :returns: False when no signal has ended it."""
+    def signal_if_due(self) -> bool:
+        """Send the next signal if it is due. :returns: False if no signal has ended the worker."""
         if self.deadline is not None and time.monotonic() >= self.deadline:
             if not self._signals:
                 return False
@@ -111,14 +109,14 @@ class Worker:
             self.deadline = time.monotonic() + GRACE_SECONDS
         return True
 
-    def keep_errors(self) -> bool:
-        """Read a piece of its stderr for the log. :returns: whether there may be more."""
+    def read_stderr(self) -> bool:
+        """Read a piece of stderr for the log. :returns: False at its end."""
         piece = os.read(self.stderr.fileno(), _READ_BYTES)
         self._errors.append(piece)
         return bool(piece)
 
     def events(self, piece: bytes) -> Iterator[protocol.Event]:
-        """The events that it reports. :raises ProtocolError: one is not understood, or not allowed now."""
+        """Yield the events in `piece` of its output. :raises ProtocolError: one is invalid, or not allowed now."""
         self._last_report = time.monotonic()
         *lines, self._received = (self._received + piece).split(b"\n")
         if len(self._received) > protocol.LINE_BYTES:
@@ -147,7 +145,7 @@ class Worker:
                 return self._begun or outcome is not Outcome.MEDIA
 
     def reap(self) -> None:
-        """Wait for its end, which its closed stdout has announced, and log its stderr."""
+        """Wait for the process to end, and log its stderr."""
         self.close()
         try:
             self.process.wait(GRACE_SECONDS)
@@ -157,14 +155,14 @@ class Worker:
                 self.process.wait(GRACE_SECONDS)
         os.set_blocking(self.stderr.fileno(), False)
         with contextlib.suppress(BlockingIOError):
-            self.keep_errors()
+            self.read_stderr()
         if any(self._errors):
             LOG.debug("Wiping %s: %s", self.job.name, b"".join(self._errors).decode(errors="replace"))
         self.stdout.close()
         self.stderr.close()
 
-    def verdict(self) -> Result:
-        """What its end means, when it has reported no outcome."""
+    def result_of_exit(self) -> Result:
+        """Return the result of a worker that ended without reporting an outcome."""
         status = self.process.returncode
         if status in _BUS_ERRORS and self._begun:
             phase: protocol.Phase = "zero" if self._done["zero"] < self.job.size else "verify"
@@ -173,7 +171,7 @@ class Worker:
         if self.stopped:
             return self.job.ended(Outcome.STOPPED)
         if status is None:
-            return self.job.ended(Outcome.HOST, f"its process {self.process.pid} does not end, not even by SIGKILL")
+            return self.job.ended(Outcome.HOST, f"its process {self.process.pid} does not end, even after SIGKILL")
         if -status in _KILLED_BY_OTHERS:
             return self.job.ended(Outcome.STOPPED, f"its process was killed by {signal.Signals(-status).name}")
         how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
@@ -181,6 +179,6 @@ class Worker:
 
 
 def _environment() -> dict[str, str]:
-    """The environment of a worker: where it finds our modules, and what it needs besides."""
+    """Return the environment of a worker: the search path of this package, and _ENVIRONMENT."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     return kept | {"PYTHONPATH": interpreter.search_path()}

@@ -1,4 +1,4 @@
-"""Wipes released namespaces behind Nova's back, in threads of nova-compute's own executor."""
+"""Wipe released namespaces in the background, in threads of nova-compute's own executor."""
 
 import logging
 import threading
@@ -16,13 +16,13 @@ LOG = logging.getLogger(__name__)
 
 
 class BackgroundWipe:
-    """Wipes all that is dirty, a few namespaces at a time, each independently of the others.
+    """Wipes all dirty namespaces, a few at a time, independently of each other.
 
-    :meth:`start` comes after each release and with each periodic task of Nova's. It tries again what failed before.
+    :meth:`start` is called after each release and by each periodic task. It retries the wipes that failed before.
     """
 
     def __init__(self, pool: Pool, parallel: int) -> None:
-        """`parallel` is how many namespaces are wiped at a time."""
+        """`parallel` is the number of namespaces wiped at a time."""
         self._pool = pool
         self._parallel = parallel
         self._lock = threading.Lock()
@@ -32,7 +32,7 @@ class BackgroundWipe:
         self.stop = threading.Event()
 
     def start(self) -> None:
-        """Wipe all that is dirty, soon. Returns at once."""
+        """Start wiping all dirty namespaces, and return at once."""
         with self._lock:
             self._failed.clear()
             new = self._parallel - self._workers
@@ -49,9 +49,9 @@ class BackgroundWipe:
                     self._failed.add(uuid)
 
     def _next(self) -> str | None:
-        """A dirty namespace that is not being wiped here; None, and one worker fewer, when there is none.
+        """Return a dirty namespace that no worker is wiping. If there is none, count one worker less and return None.
 
-        Both in one step: :meth:`start` must not count on a worker that has already looked in vain.
+        Both happen under the lock: :meth:`start` must not count a worker that is about to end.
         """
         with self._lock:
             left = [] if self.stop.is_set() else [uuid for uuid in self._dirty() if uuid not in self._wiping]
@@ -65,19 +65,19 @@ class BackgroundWipe:
         try:
             return [uuid for uuid in self._pool.dirty() if uuid not in self._failed]
         except exception.VPMEMError as error:
-            LOG.error("Released namespaces cannot be wiped now; retrying at the next periodic task: %s", error)
+            LOG.error("Cannot wipe released namespaces; retrying at the next periodic task: %s", error)
         except Exception:
-            LOG.exception("Released namespaces cannot be wiped now; retrying at the next periodic task")
+            LOG.exception("Cannot wipe released namespaces; retrying at the next periodic task")
         return []
 
     def _wipe(self, uuid: str) -> bool:
         try:
             (result,) = self._pool.wipe_dirty([uuid], on_progress=wipes.ProgressLog(), stop=self.stop)
         except exception.VPMEMError as error:
-            LOG.error("Wiping namespace %s is interrupted; retrying at the next periodic task: %s", uuid, error)
+            LOG.error("Wipe of namespace %s interrupted; retrying at the next periodic task: %s", uuid, error)
             return False
         except Exception:
-            LOG.exception("Wiping namespace %s is interrupted; retrying at the next periodic task", uuid)
+            LOG.exception("Wipe of namespace %s interrupted; retrying at the next periodic task", uuid)
             return False
         if result.reason:
             LOG.warning("Namespace %s is not wiped: %s", result.name, result.reason)

@@ -1,4 +1,4 @@
-"""The methods of LibvirtDriver that start a guest: none starts on a device that its instance does not hold."""
+"""Overrides of the methods that start a guest: no guest starts on a device that its instance does not hold."""
 
 import contextlib
 import typing
@@ -13,11 +13,11 @@ from vpmem_driver.nova.host import HostPool
 if typing.TYPE_CHECKING:
     from nova.virt.libvirt.driver import LibvirtDriver as _Driver
 else:
-    _Driver = object  # whatever comes next in the class's bases
+    _Driver = object  # the next class in the bases of the driver
 
 
 class StartsMixin(_Driver):
-    """The methods of LibvirtDriver that start a guest. All of them do it with ``_create_guest``."""
+    """Overrides of the methods of LibvirtDriver that start a guest. All of them call ``_create_guest``."""
 
     _vpmem: HostPool | None
 
@@ -63,7 +63,7 @@ class StartsMixin(_Driver):
     def _create_guest(
         self, context: typing.Any, xml: str, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any
     ) -> typing.Any:
-        """Define and start the guest, if the instance holds all of its namespaces before and after."""
+        """Define and start the guest if the instance holds all of its namespaces. Stop it if that is no longer true."""
         paths = [] if self._vpmem is None else guests.memory_paths(xml)
         self._require_claims(instance, paths)
         guest = super()._create_guest(context, xml, instance, *args, **kwargs)
@@ -84,13 +84,13 @@ class StartsMixin(_Driver):
                 yield
             finally:
                 if self._vpmem.starts.is_postponed(instance.uuid):
-                    # The thread that deletes the instance may have looked for its guest before there was one.
+                    # The thread that deletes the instance may have searched for its guest before it existed.
                     self._destroy(instance)
 
     def _require_claims(self, instance: objects.Instance, paths: list[str]) -> None:
-        """Refuse to start a guest on a device that the instance does not hold.
+        """Verify that the instance holds every device of its guest.
 
-        :raises InstancePowerOnFailure: it does not
+        :raises InstancePowerOnFailure: it does not hold one, or it is being deleted
         """
         if self._vpmem is None or not paths:
             return
@@ -99,7 +99,7 @@ class StartsMixin(_Driver):
         lost = self._vpmem.not_held(instance, paths)
         if lost:
             reason = (
-                f"instance {instance.uuid} does not hold {', '.join(lost)}, which its guest would use; "
-                "a hard reboot claims its namespaces again"
+                f"instance {instance.uuid} does not hold {', '.join(lost)}, which its guest would use. "
+                "Reboot it hard to claim its namespaces again"
             )
             raise nova_exception.InstancePowerOnFailure(reason=reason)

@@ -1,4 +1,4 @@
-"""Claims: namespaces are reserved, looked at or wiped, and then claimed together."""
+"""Claims: reserve namespaces, check or wipe them, then claim them together."""
 
 import logging
 import secrets
@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Claims:
-    """How a pool gives namespaces to owners: all that one claim asks for, or nothing."""
+    """Claims namespaces for owners: all that a request asks for, or nothing."""
 
     def __init__(self, state: PoolState, wiper: wipes.Wiper) -> None:
         self._state = state
@@ -32,22 +32,22 @@ class Claims:
         on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> tuple[model.Grant, ...]:
-        """Claim one namespace for each label of `wanted`, all or nothing, wiping first what is not clean.
+        """Claim one namespace for each label of `wanted`, all or nothing. Those that are not clean are wiped first.
 
         :returns: a grant per label, in the order of `wanted`
-        :raises InvalidRequest: owner, labels or NUMA node are wrong
-        :raises InsufficientNamespaces: there are not enough free ones; nothing was changed
+        :raises InvalidRequest: owner, labels or NUMA node are invalid
+        :raises InsufficientNamespaces: not enough namespaces are free; nothing was changed
         :raises VPMEMError: a namespace could not be wiped and no other is free; see :func:`.wipes.raise_for`
         """
         owner = requests.owner(owner)
-        requests.numa_node(numa_node)
+        requests.require_numa_node(numa_node)
         label_ids = requests.label_ids(self._state.config, wanted)
         failures: dict[str, Result] = {}
         while True:
             try:
                 reserved = self._reserve(owner, label_ids, numa_node, failures.keys())
             except exception.InsufficientNamespaces:
-                wipes.raise_for(failures.values())  # without these there would have been enough
+                wipes.raise_for(failures.values())  # the cause, if any: without these failures there were enough
                 raise
             failed = self._finish(owner, reserved, on_progress, stop)
             if not failed:
@@ -64,14 +64,14 @@ class Claims:
         on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> tuple[model.Grant, ...]:
-        """Claim exactly these, in this order, all or nothing, wiping first what is not clean.
+        """Claim exactly these namespaces, in this order, all or nothing. Those that are not clean are wiped first.
 
-        What the owner has already stays as it is; what is reserved for it is wiped to the end.
+        What the owner already holds does not change. What is reserved for it is wiped and claimed too.
 
         :returns: a grant for each of `uuids`
-        :raises InvalidRequest: `owner` is no uuid
+        :raises InvalidRequest: `owner` is not a uuid
         :raises UnknownNamespace: the ledger has no such namespace
-        :raises NamespaceUnavailable: one is somebody else's, quarantined or missing; nothing was changed
+        :raises NamespaceUnavailable: another owner holds one, or one is quarantined or missing; nothing was changed
         :raises VPMEMError: one could not be wiped; see :func:`.wipes.raise_for`
         """
         owner = requests.owner(owner)
@@ -83,12 +83,12 @@ class Claims:
     def _reserve(
         self, owner: str, label_ids: list[int], numa_node: int | None, failures: AbstractSet[str]
     ) -> list[Row]:
-        """Reserve a namespace for each label, leaving out `failures`.
+        """Reserve a namespace for each label, except `failures`.
 
-        :returns: the rows after that
+        :returns: the reserved rows
         :raises InsufficientNamespaces: nothing was changed
         """
-        # Nobody is told of a reservation: if a power loss takes it away, the namespaces are as they were.
+        # Not durable: the caller does not learn of a reservation. If a power loss undoes it, nothing has changed.
         with self._state.change(durable=False) as table:
             chosen = table.choose(label_ids, numa_node, failures)
             shortage = table.shortage(label_ids, failures) if chosen is None else {}
@@ -105,14 +105,14 @@ class Claims:
         return reserved
 
     def _reserve_exact(self, owner: str, uuids: Sequence[str]) -> list[Row]:
-        """As :meth:`_reserve`, for exactly these; what the owner has already stays as it is.
+        """Reserve exactly these namespaces. What the owner already holds does not change.
 
-        What another claim of the same owner has reserved and this one adds are then claimed together.
+        If another claim of the same owner has reserved some of them, the others join that reservation.
         """
         with self._state.change(durable=False) as table:
             rows = [self._state.row(uuid) for uuid in dict.fromkeys(uuids)]
             for row in rows:
-                requests.exact(owner, row, usable=row.uuid in self._state.view.usable)
+                requests.require_claimable(owner, row, usable=row.uuid in self._state.view.usable)
             reservation = next((row.reservation for row in rows if row.reservation), None) or new_reservation()
             new = self._take(owner, [row for row in rows if row.owner is None], reservation)
             table.follow(new)
@@ -120,9 +120,9 @@ class Claims:
         return [now[row.uuid] for row in rows]
 
     def _take(self, owner: str, rows: Sequence[Row], reservation: str) -> list[Row]:
-        """Reserve `rows`, inside a transaction.
+        """Reserve `rows`. Call it inside a transaction.
 
-        :returns: the rows after that
+        :returns: the reserved rows
         """
         return [
             self._state.move(
@@ -144,27 +144,28 @@ class Claims:
         on_progress: wipes.OnProgress | None,
         stop: threading.Event | None,
     ) -> dict[str, Result]:
-        """Claim the reserved `rows`: look for users of what is clean, wipe what is dirty. If one fails, cancel all.
+        """Claim the reserved `rows`: check that clean ones are unused, wipe dirty ones. If one fails, cancel all.
 
-        :returns: those that failed; none when all are claimed
+        :returns: the failures by uuid; empty if all are claimed
         """
         try:
             failed = self._in_use(rows) or self._wipe_reserved(owner, rows, on_progress, stop)
             if not failed:
                 self._claim_clean(owner, rows)
         except BaseException:
-            self._cancel(owner, rows, "claim called off")
+            self._cancel(owner, rows, "claim cancelled")
             raise
-        if failed and self._cancel(owner, rows, "claim called off"):
+        if failed and self._cancel(owner, rows, "claim cancelled"):
             return failed
         return {}
 
     def _in_use(self, rows: Sequence[Row]) -> dict[str, Result]:
-        """Those of the reserved clean `rows` that a guest or a process uses: they are dirty and unowned from now on.
+        """Withdraw those of the reserved clean `rows` that a domain or a process uses: make them dirty and unowned.
 
-        A namespace is clean since its wipe, and nobody looked at it after that.
+        A use that began after the wipe of a clean namespace is found only here.
 
-        :raises LibvirtError: libvirt cannot tell
+        :returns: the withdrawn namespaces, as failures by uuid
+        :raises LibvirtError: libvirt does not answer
         """
         clean = {row.uuid: row for row in rows if row.state is State.CLEAN}
         devices = {
@@ -182,12 +183,12 @@ class Claims:
         }
 
     def _withdraw(self, rows: Sequence[Row], users: Mapping[str, str]) -> list[str]:
-        """Make dirty and unowned what of the reserved `rows` is in use by `users` (by uuid), though nobody holds it.
+        """Make those of `rows` that `users` (by uuid) use dirty and unowned, if they are still reserved.
 
-        What is claimed by now stays: another request of the same owner has finished the claim, and the user may be the
-        owner's guest.
+        A namespace that is claimed by then does not change: another request of the same owner has completed the claim,
+        and the user may be the owner's guest.
 
-        :returns: the uuids of what was withdrawn
+        :returns: the uuids of the withdrawn namespaces
         """
         withdrawn = []
         with self._state.change():
@@ -206,9 +207,9 @@ class Claims:
         on_progress: wipes.OnProgress | None,
         stop: threading.Event | None,
     ) -> dict[str, Result]:
-        """Wipe all that is dirty of the reservations that `rows` are in: they are claimed when the last is wiped.
+        """Wipe the dirty namespaces of the reservations of `rows`. All are claimed when the last one is wiped.
 
-        :returns: those that failed
+        :returns: the failures by uuid
         """
         awaited = {row.reservation for row in rows} - {None}
         dirty = [
@@ -220,7 +221,7 @@ class Claims:
         return {result.uuid: result for result in results if result.outcome is not Outcome.WIPED}
 
     def _claim_clean(self, owner: str, rows: Sequence[Row]) -> None:
-        """Claim the reservations of `rows` in which all is clean: no wipe does it for them."""
+        """Claim the reservations of `rows` if all their namespaces are clean, so that no wipe claims them."""
         if all(row.state is State.DIRTY or row.reservation is None for row in rows):
             return
         with self._state.change() as table:
@@ -233,19 +234,19 @@ class Claims:
         held = {row.uuid: row for row in self._state.ledger.held(owner) if row.state is State.CLAIMED}
         for row in rows:
             if row.uuid not in held:
-                self._cancel(owner, rows, "claim called off")
+                self._cancel(owner, rows, "claim cancelled")
                 raise exception.NotOwner(
                     owner=owner, namespace=row.name, reason="it was released while it was being wiped"
                 )
-        LOG.info("%s is given %s", owner, names(rows))
+        LOG.info("%s claimed %s", owner, names(rows))
         return tuple(self._state.view.grant(held[row.uuid]) for row in rows)
 
     def _cancel(self, owner: str, rows: Sequence[Row], why: str) -> bool:
-        """Give up what of `rows` is still reserved, unless the claim has been completed by another process meanwhile.
+        """Cancel the reservations of `rows`, unless another process has completed the claim.
 
-        What is claimed stays: another caller may have been told that it is the owner's.
+        What is claimed stays claimed: another caller may already have received it for the owner.
 
-        :returns: False when all of `rows` are claimed for `owner`
+        :returns: False if all of `rows` are claimed for `owner`
         """
         with self._state.change() as table:
             now = [self._state.row(row.uuid) for row in rows]
@@ -258,5 +259,5 @@ class Claims:
 
 
 def new_reservation() -> str:
-    """An id for the namespaces that are reserved together."""
+    """Return a new id for namespaces that are reserved together."""
     return secrets.token_hex(8)

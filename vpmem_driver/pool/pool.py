@@ -1,6 +1,7 @@
-"""One host's namespaces together with their ledger: the object that everything else calls.
+"""One host's namespaces together with their ledger: the only object that front ends call.
 
-The invariants of the package hold here. Each change is one ledger transaction, made before anybody is told of it.
+It enforces the invariants of the package. Each change is one ledger transaction, committed before the caller learns of
+the change.
 """
 
 import logging
@@ -28,7 +29,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Pool:
-    """The namespaces of one host. Any number of threads and processes may use pools on one ledger at once."""
+    """The namespaces of one host. Any number of threads and processes may use pools on the same ledger."""
 
     def __init__(
         self,
@@ -39,9 +40,9 @@ class Pool:
         *,
         leave_out_absent: bool = False,
     ) -> None:
-        """Reconcile the ledger with what `source` sees now; see :meth:`reconcile` for what that raises.
+        """Reconcile the ledger with what `source` finds now. Raises the same errors as :meth:`reconcile`.
 
-        :param leave_out_absent: warn of what is configured and absent or not usable, and go on without it
+        :param leave_out_absent: log a warning for configured namespaces that are absent or unusable, and leave them out
         """
         self._state = PoolState(label_config, source, ledger, leave_out_absent=leave_out_absent)
         self._wiper = wiper
@@ -58,14 +59,14 @@ class Pool:
         leave_out_absent: bool = False,
         wait: poll.Wait = poll.wait,
     ) -> "Pool":
-        """The pool that the options of `conf` describe (:func:`vpmem_driver.conf.register_opts`).
+        """Create the pool that the options of `conf` describe (:func:`vpmem_driver.conf.register_opts`).
 
-        :param source: where namespaces come from, instead of ``[vpmem] discovery``
-        :param domains: the guests to ask before a wipe, instead of ``[vpmem] connection_uri``
+        :param source: the discovery to use instead of ``[vpmem] discovery``
+        :param domains: the domains to check before a wipe, instead of those of ``[vpmem] connection_uri``
         :param leave_out_absent: as for the class
         :param wait: as for :class:`vpmem_driver.engine.Engine`
-        :raises ConfigurationError: the options are wrong
-        :raises HostError: discovery or ledger fail
+        :raises ConfigurationError: an option is invalid
+        :raises HostError: discovery or the ledger failed
         """
         label_config = labels.parse(conf.libvirt.pmem_namespaces)
         source = source or discovery.from_conf(conf)
@@ -88,7 +89,7 @@ class Pool:
 
     @staticmethod
     def is_used(conf: cfg.ConfigOpts) -> bool:
-        """Whether namespaces are configured, or a ledger is there from when they were."""
+        """Whether namespaces are configured, or were once: a ledger exists."""
         return bool(conf.libvirt.pmem_namespaces) or os.path.lexists(pathlib.Path(conf.vpmem.state_path, FILE_NAME))
 
     def close(self) -> None:
@@ -104,53 +105,53 @@ class Pool:
         return self._state.ledger.marked(name)
 
     def mark(self, name: str) -> None:
-        """Record durably that something is done which is done once for each ledger."""
+        """Record durably that the one-time task `name` is done for this ledger."""
         self._state.ledger.mark(name)
 
-    # What the ledger has
+    # Contents of the ledger
 
     @property
     def ledger_path(self) -> pathlib.Path:
-        """The file of the ledger, for messages."""
+        """The ledger file, for messages."""
         return self._state.ledger.path
 
     def rows(self) -> list[Row]:
-        """The ledger's row of every namespace ever seen, by name and uuid."""
+        """Return the row of every namespace ever recorded, sorted by name and uuid."""
         return self._state.ledger.rows()
 
     def held(self, owner: str) -> list[Row]:
-        """The rows of what `owner` holds or has reserved, in the order of its devices."""
+        """Return the rows that `owner` holds or has reserved, in the order of its devices."""
         return self._state.ledger.held(owner)
 
     def owners(self) -> frozenset[str]:
-        """All that hold or have reserved something."""
+        """Return all owners that hold or have reserved a namespace."""
         return frozenset(row.owner for row in self.rows() if row.owner is not None)
 
     def last_move(self) -> int:
-        """A number that grows whenever any process moves a namespace."""
+        """Return the id of the newest history line. It grows with each move, in any process."""
         return self._state.ledger.last_move()
 
     def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> Iterator[Move]:
-        """The newest `limit` moves (all when None), oldest first, of one namespace or owner if given.
+        """Yield the newest `limit` moves (None: all), oldest first, of one namespace or owner if given.
 
-        :raises InvalidRequest: `owner` is no uuid
+        :raises InvalidRequest: `owner` is not a uuid
         """
         owner = None if owner is None else requests.owner(owner)
         return self._state.ledger.history(uuid=uuid, owner=owner, limit=limit)
 
-    # What the host has
+    # Contents of the host
 
     def records(self) -> tuple[model.Record, ...]:
-        """Every namespace of host, configuration and ledger, by name and uuid."""
+        """Return every namespace of host and ledger, sorted by name and uuid."""
         return self._state.view.records(self._state.ledger.rows())
 
     def inventory(self) -> tuple[model.Inventory, ...]:
-        """How many of each label there are, in the order of the configuration."""
+        """Return the number of namespaces of each label, in the order of the configuration."""
         with self._state.change() as table:
             return table.inventory()
 
     def free(self, resource_class: str, without: AbstractSet[str]) -> int:
-        """How many namespaces of a resource class are free, without those of these uuids."""
+        """Return the number of free namespaces of a resource class, not counting the uuids `without`."""
         with self._state.read() as table:
             classes = self._state.view.config.resource_classes
             return table.free(classes.index(resource_class), without) if resource_class in classes else 0
@@ -158,10 +159,10 @@ class Pool:
     def next_free(
         self, resource_class: str, without: AbstractSet[str], numa_node: int | None = None
     ) -> model.Namespace | None:
-        """The namespace that a claim of one of this resource class is given now. It stays free.
+        """Return the namespace that a claim of this resource class would get now. It stays free.
 
-        :param without: the uuids of namespaces that are not to be chosen
-        :returns: None when none is free
+        :param without: uuids of namespaces that must not be chosen
+        :returns: None if none is free
         """
         with self._state.read() as table:
             classes = self._state.view.config.resource_classes
@@ -171,31 +172,31 @@ class Pool:
             return self._state.view.usable[chosen[0]] if chosen else None
 
     def grants(self, owner: str) -> tuple[model.Grant, ...]:
-        """What `owner` holds, in the order of its devices, with the current device paths.
+        """Reconcile, and return what `owner` holds, in the order of its devices, with current device paths.
 
-        :raises InvalidRequest: `owner` is no uuid
+        :raises InvalidRequest: `owner` is not a uuid
         """
         owner = requests.owner(owner)
         self.reconcile()
         return tuple(self._state.view.grant(row) for row in self._state.ledger.held(owner))
 
     def find(self, namespace: str) -> str:
-        """The uuid of the namespace that an operator calls by its name or uuid.
+        """Return the uuid of the namespace with that name or uuid.
 
-        :raises UnknownNamespace: there is none
-        :raises InvalidRequest: several have that name, or it cannot be given to a guest
+        :raises UnknownNamespace: no namespace has it
+        :raises InvalidRequest: several have that name, or it is unusable
         """
         record = self.record(namespace)
         if record.uuid is None or record.state == "unusable":
             raise exception.InvalidRequest(
-                what="namespace", value=namespace, reason=record.reason, remedy="Choose another one."
+                what="namespace", value=namespace, reason=record.reason, remedy="Choose another namespace"
             )
         return record.uuid
 
     def record(self, namespace: str) -> model.Record:
-        """What listings show of the namespace that an operator calls by its name or uuid.
+        """Return the record of the namespace with that name or uuid.
 
-        :raises UnknownNamespace: there is none
+        :raises UnknownNamespace: no namespace has it
         :raises InvalidRequest: several have that name
         """
         found = [record for record in self.records() if namespace.lower() == record.uuid or namespace == record.name]
@@ -204,7 +205,10 @@ class Pool:
         if len(found) > 1:
             uuids = ", ".join(f"{record.uuid} ({record.state})" for record in found)
             raise exception.InvalidRequest(
-                what="namespace", value=namespace, reason=f"several have that name: {uuids}", remedy="Give its uuid."
+                what="namespace",
+                value=namespace,
+                reason=f"several namespaces have that name: {uuids}",
+                remedy="Identify it by its uuid",
             )
         return found[0]
 
@@ -242,23 +246,24 @@ class Pool:
         label_of: Mapping[str, str] = types.MappingProxyType({}),
         in_domain: bool = False,
     ) -> tuple[model.Grant, ...]:
-        """Give `owner` the namespaces that its guest is found to hold, as they are, in this order.
+        """Claim namespaces that the guest of `owner` already uses, in this order, and keep their content.
 
-        Nothing is wiped. What the owner holds already stays. A dirty one is given back only to the owner whose bytes
-        are still in it.
+        Nothing is wiped. What the owner already holds does not change. A dirty namespace returns only to the owner
+        whose data it still contains.
 
-        :param label_of: label by uuid, for those that the owner has under another than the configured one
-        :param in_domain: a domain of the owner has them: then a clean one is adopted as well
-        :raises InvalidRequest: `owner` is no uuid
+        :param why: reason for the history
+        :param label_of: labels by uuid, for namespaces that the owner has under a label other than the configured one
+        :param in_domain: a domain of the owner uses the namespaces; clean ones are then adopted too
+        :raises InvalidRequest: `owner` is not a uuid
         :raises UnknownNamespace: the ledger has no such namespace
-        :raises NotOwner: another one holds it, or has left its bytes in it; nothing was changed
-        :raises NamespaceUnavailable: it is clean; nothing was changed
+        :raises NotOwner: another owner holds one, or one contains another owner's data; nothing was changed
+        :raises NamespaceUnavailable: one is clean; nothing was changed
         """
         owner = requests.owner(owner)
         with self._state.change():
             rows = [self._state.row(uuid) for uuid in uuids]
             for row in rows:
-                requests.adoption(owner, row, in_domain=in_domain)
+                requests.require_adoptable(owner, row, in_domain=in_domain)
             position = self._state.ledger.next_position(owner)
             for row in rows:
                 if row.owner is None:
@@ -266,20 +271,20 @@ class Pool:
                     self._state.move(row, State.CLAIMED, f"adopted: {why}", owner=owner, position=position, label=label)
                     position += 1
             self._state.label_held(self._state.ledger.rows())
-        LOG.info("%s keeps %s as it is: %s", owner, names(rows), why)
+        LOG.info("%s adopted %s: %s", owner, names(rows), why)
         return tuple(self._state.view.grant(row) for row in self._state.ledger.held(owner) if row.uuid in uuids)
 
     # Releasing
 
     def release(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
-        """Take back what `owner` holds, or exactly `uuids` of it. They are dirty and unowned when this returns.
+        """Release all that `owner` holds, or only `uuids`. They are dirty and unowned when this returns.
 
-        The owner has never had what is only reserved for it: that returns to the state that its bytes are in, and the
-        rest of the same claim with it.
+        A reserved namespace was never used by the owner: it returns to the state that describes its bytes, and so do
+        the other namespaces of the same claim.
 
         :returns: the released namespaces
-        :raises InvalidRequest: `owner` is no uuid
-        :raises NotOwner: it does not hold them; nothing was changed
+        :raises InvalidRequest: `owner` is not a uuid
+        :raises NotOwner: `owner` does not hold them; nothing was changed
         """
         owner = requests.owner(owner)
         with self._state.change() as table:
@@ -292,19 +297,19 @@ class Pool:
         return tuple(self._state.view.record(now[row.uuid]) for row in released)
 
     def renew(self, owner: str, uuids: Collection[str] | None = None) -> None:
-        """Have all that `owner` holds wiped, or exactly `uuids` of it, and keep it for that owner, who starts anew.
+        """Mark all that `owner` holds, or only `uuids`, for a wipe, and reserve it for the same owner.
 
-        They are reserved when this returns; :meth:`claim_exact` waits for their wipes.
+        :meth:`claim_exact` waits for the wipes.
 
-        :raises InvalidRequest: `owner` is no uuid
-        :raises NotOwner: it does not hold them; nothing was changed
+        :raises InvalidRequest: `owner` is not a uuid
+        :raises NotOwner: `owner` does not hold them; nothing was changed
         """
         owner = requests.owner(owner)
         with self._state.change():
             renewed = self._held(owner, uuids)
             for row in renewed:
                 if row.state is State.CLAIMED:
-                    # A reservation for each: one that cannot be wiped does not cost the owner the others.
+                    # One reservation each: if one wipe fails, the owner keeps the others.
                     self._state.move(
                         row,
                         State.DIRTY,
@@ -313,16 +318,16 @@ class Pool:
                         position=row.position,
                         reservation=claims.new_reservation(),
                     )
-        LOG.info("%s starts anew on %s", owner, names(renewed))
+        LOG.info("%s keeps %s, to be wiped", owner, names(renewed))
 
     def releasable(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
-        """What :meth:`release` would release. Nothing is changed; raises as that does."""
+        """Return what :meth:`release` would release, and change nothing. Raises the same errors."""
         return tuple(self._state.view.record(row) for row in self._held(requests.owner(owner), uuids))
 
     # Wiping
 
     def wipeable(self, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
-        """What :meth:`wipe` would wipe. Nothing is changed; raises as that does."""
+        """Return what :meth:`wipe` would wipe, and change nothing. Raises the same errors."""
         return tuple(self._state.view.record(row) for row in self._to_wipe(uuids))
 
     def wipe(
@@ -332,9 +337,9 @@ class Pool:
         on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> list[Result]:
-        """Wipe exactly `uuids`, or all that are dirty, and wait for it. An interrupted wipe resumes.
+        """Wipe `uuids`, or all dirty namespaces, and wait until they end. An interrupted wipe resumes.
 
-        Named ones may also be unknown or quarantined: the operator asks for it. Clean ones are done already.
+        `uuids` may also contain unknown and quarantined namespaces, at the operator's request. Clean ones are skipped.
 
         :raises UnknownNamespace: the ledger has no such namespace
         :raises NamespaceClaimed: one is claimed; nothing was changed
@@ -344,14 +349,14 @@ class Pool:
             before = self._to_wipe(uuids)
             for row in before:
                 if row.state is not State.DIRTY:
-                    self._state.move(row, State.DIRTY, "the operator asked for a wipe")
+                    self._state.move(row, State.DIRTY, "wipe requested by the operator")
         try:
             return self._wiper.wipe([row.uuid for row in before], on_progress=on_progress, stop=stop)
         finally:
             self._restore_unknown(before)
 
     def dirty(self) -> list[str]:
-        """The uuids of the dirty namespaces that are on this host."""
+        """Return the uuids of the dirty namespaces that are on this host."""
         return [row.uuid for row in self._to_wipe(None)]
 
     def wipe_dirty(
@@ -361,30 +366,36 @@ class Pool:
         on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> list[Result]:
-        """Wipe those of `uuids` that are still dirty, and wait for it. What is not dirty is left alone."""
+        """Wipe the dirty namespaces among `uuids`, and wait until they end. The others do not change."""
         return self._wiper.wipe(uuids, on_progress=on_progress, stop=stop)
 
-    # Inside
+    # Helpers
 
     def _release_claimed(self, rows: Iterable[Row]) -> list[Row]:
         return [self._state.move(row, State.DIRTY, "released") for row in rows if row.state is State.CLAIMED]
 
     def _release_reserved(self, rows: Iterable[Row]) -> list[Row]:
-        """Give up the reservations that `rows` are in."""
-        given_up = {row.reservation: row for row in rows if row.reservation is not None}
+        """Cancel the reservations that `rows` belong to.
+
+        :returns: the new rows of every namespace of these reservations
+        """
+        cancelled = {row.reservation: row for row in rows if row.reservation is not None}
         return [
             released
-            for row in given_up.values()
+            for row in cancelled.values()
             for released in reservations.cancel(
                 self._state.ledger, reservations.members(self._state.ledger, row), "released"
             )
         ]
 
     def _held(self, owner: str, uuids: Collection[str] | None) -> list[Row]:
-        """The rows to release. Nothing is done for a name that the ledger does not have for this owner."""
+        """Return the rows of `owner`, or only those of `uuids`.
+
+        :raises NotOwner: `owner` does not hold one of them, or holds nothing
+        """
         held = {row.uuid: row for row in self._state.ledger.held(owner)}
         if not held:
-            raise exception.NotOwner(owner=owner, namespace="any namespace", reason="the ledger has none for it")
+            raise exception.NotOwner(owner=owner, namespace="any namespace", reason="the ledger records none for it")
         for uuid in uuids or ():
             if uuid not in held:
                 row = self._state.row(uuid)
@@ -411,10 +422,10 @@ class Pool:
         return [row for row in rows if row.state is not State.CLEAN]
 
     def _restore_unknown(self, before: list[Row]) -> None:
-        """An unknown namespace of which nothing was overwritten is unknown still: a guest may be found to hold it."""
+        """Move what was unknown, and was not overwritten, back to unknown: a guest may still turn out to use it."""
         with self._state.change():
             for old in before:
                 row = self._state.row(old.uuid)
                 untouched = row.state is State.DIRTY and row.owner is None and row.last_owner is None and not row.begun
-                if old.state is State.UNKNOWN and untouched:  # else it may have the bytes of an owner in between
+                if old.state is State.UNKNOWN and untouched:  # otherwise it may contain the data of a later owner
                     self._state.move(row, State.UNKNOWN, "not wiped")

@@ -1,8 +1,8 @@
-"""A claim's reservation: its namespaces stay reserved until the last of them is wiped, and are then claimed together.
+"""Reservations: the namespaces of a claim stay reserved until the last one is wiped, and are then claimed together.
 
-A reserved namespace is dirty or, once wiped, clean; it has an owner and the id of the claim. No caller has been told of
-it, so a claim that fails returns each one to the state that its bytes are in. All functions run inside a transaction
-of the ledger.
+A reserved namespace is dirty or, once wiped, clean. It has an owner and the id of the claim. The owner has not used it
+yet, so a claim that fails returns each namespace to the state that describes its bytes. Call all functions inside a
+transaction of the ledger.
 """
 
 from collections.abc import Iterable
@@ -12,18 +12,18 @@ from vpmem_driver.model import State
 
 
 def members(ledger: Ledger, row: Row) -> list[Row]:
-    """Everything that the claim of the reserved `row` has reserved, itself included."""
+    """Return all namespaces of the reservation that `row` belongs to, including `row`."""
     return [held for held in ledger.held(row.owner or "") if held.reservation == row.reservation]
 
 
 def claim_when_complete(ledger: Ledger, wiped: Row) -> None:
-    """Record that a reserved namespace is wiped; claim its whole reservation when no other is still dirty."""
+    """Record that a reserved namespace is wiped. If it was the last dirty one, claim the whole reservation."""
     others = [row for row in members(ledger, wiped) if row.uuid != wiped.uuid]
     if any(row.state is State.DIRTY for row in others):
         ledger.move(
             wiped,
             State.CLEAN,
-            "wiped; reserved until the others are",
+            "wiped; reserved until the others are wiped",
             owner=wiped.owner,
             position=wiped.position,
             reservation=wiped.reservation,
@@ -34,7 +34,7 @@ def claim_when_complete(ledger: Ledger, wiped: Row) -> None:
 
 
 def claim(ledger: Ledger, row: Row) -> Row:
-    """Give a reserved namespace to its owner."""
+    """Claim a reserved namespace for its owner."""
     return ledger.move(
         row,
         State.CLAIMED,
@@ -45,11 +45,14 @@ def claim(ledger: Ledger, row: Row) -> Row:
 
 
 def cancel(ledger: Ledger, reserved: Iterable[Row], why: str) -> list[Row]:
-    """Return reserved namespaces to what they were: clean, unknown as long as nothing is overwritten, else dirty."""
+    """Return reserved namespaces to their previous state: clean, unknown if no byte was overwritten, otherwise dirty.
+
+    :returns: the new rows
+    """
     return [ledger.move(row, _returned(row), why, keep_wipe=row.state is State.DIRTY) for row in reserved]
 
 
 def _returned(row: Row) -> State:
-    """The state of a reserved namespace without its reservation."""
+    """Return the state of a reserved namespace after its reservation is cancelled."""
     never_owned = row.last_owner is None and not row.begun
     return State.UNKNOWN if row.state is State.DIRTY and never_owned else row.state

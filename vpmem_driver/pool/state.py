@@ -1,8 +1,7 @@
-"""The state that a pool works on: one host's ledger, its view of discovery, and the compiled table, kept in step.
+"""The state of a pool: the ledger, a view of discovery, and the compiled table, kept consistent.
 
-The ledger is the truth, and the table only chooses: it is brought up to date with the ledger inside each transaction.
-It stays for as long as the host has the same namespaces under the same labels, and is made anew after a transaction
-that failed.
+The ledger is authoritative, and the table only chooses: each transaction first updates it from the ledger. The table is
+built again if the host's namespaces or their labels change, and after a failed transaction.
 """
 
 import contextlib
@@ -22,7 +21,7 @@ from vpmem_driver.pool.view import View
 
 LOG = logging.getLogger(__name__)
 
-#: What the ledger has of a namespace, and discovery too.
+#: The fields that ledger rows and discovered namespaces have in common.
 _description = operator.attrgetter("name", "size", "align", "numa_node", "mode", "device", "pmem")
 
 
@@ -30,9 +29,9 @@ class PoolState:
     """Ledger, view and table of one host. Call :meth:`reconcile` first."""
 
     view: View
-    #: label index by uuid as configured, whatever what is held still has
+    #: configured label index by uuid; a held namespace may still have another label
     configured: dict[str, int]
-    #: what is wrong with the configuration on this host now
+    #: problems of the configuration on this host, as of the last reconcile
     _warnings: list[str]
 
     def __init__(
@@ -52,10 +51,10 @@ class PoolState:
         self._warned: list[str] = []
 
     def reconcile(self) -> None:
-        """Look at the host again: record namespaces never seen as unknown, keep those that are gone as missing.
+        """Discover the host's namespaces again: record new ones as unknown, keep the rows of missing ones.
 
-        :raises DiscoveryFailed: the host could not be read, or has nothing of all that the ledger knows
-        :raises InvalidNamespaceConfig: ``pmem_namespaces`` does not fit the host
+        :raises DiscoveryFailed: discovery failed, or found no usable namespace although the ledger has some
+        :raises InvalidNamespaceConfig: ``pmem_namespaces`` does not match the host
         :raises LedgerError: the ledger could not be read or written
         """
         found = self._discovery.namespaces()
@@ -66,9 +65,9 @@ class PoolState:
                 held = [f"{row.owner} holds {row.name}" for row in rows.values() if row.owner is not None]
                 raise exception.DiscoveryFailed(
                     source=self._discovery.name,
-                    reason="; ".join([f"it sees no usable namespace, but the ledger has {len(rows)}", *held]),
-                    remedy="Bring the devices or the directory back. If they are gone for good, move the ledger "
-                    f"{self.ledger.path} away.",
+                    reason="; ".join([f"it found no usable namespace, but the ledger has {len(rows)}", *held]),
+                    remedy="Bring the devices or the directory back. If they are permanently gone, move the ledger "
+                    f"{self.ledger.path} away",
                 )
             warnings: list[str] = []
             configured = matching.match(
@@ -89,9 +88,11 @@ class PoolState:
             self.label_held(self.ledger.rows() if changed else list(rows.values()))
 
     def label_held(self, rows: Sequence[Row]) -> None:
-        """Have what is held under the label of its owner, all else under the configured one. Inside a transaction.
+        """Give each held namespace the label of its claim, and each other namespace the configured label.
 
-        :param rows: all of the ledger, as they are now
+        Call it inside a transaction.
+
+        :param rows: all current rows of the ledger
         """
         warnings = list(self._warnings)
         config, label_of = matching.keep_held(self.config, self.configured, rows, warnings.append)
@@ -101,7 +102,7 @@ class PoolState:
             self._table = None
 
     def _warn(self, warnings: list[str]) -> None:
-        """Log those that there were not the last time: each look at the host finds them again."""
+        """Log the new warnings: each reconcile finds the old ones again."""
         known = frozenset(self._warned)
         for warning in warnings:
             if warning not in known:
@@ -110,13 +111,13 @@ class PoolState:
 
     @contextlib.contextmanager
     def change(self, *, durable: bool = True) -> Iterator[Table]:
-        """One ledger transaction, with a table that knows all that was moved before it."""
+        """Run one ledger transaction, with a table that includes all earlier moves."""
         with self._transaction(durable=durable):
             yield self._current_table()
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Table]:
-        """A table that knows all that was moved until now, without a transaction: others may move something next."""
+        """Yield a table that includes all moves so far, without a transaction: other processes may move namespaces."""
         with self._lock:
             yield self._current_table()
 
@@ -127,11 +128,11 @@ class PoolState:
                 with self.ledger.transaction(durable=durable):
                     yield
             except BaseException:
-                self._table = None  # it may have what the ledger has not
+                self._table = None  # it may contain changes that the ledger rolled back
                 raise
 
     def _current_table(self) -> Table:
-        last_move = self.ledger.last_move()  # first: what is moved after it may be in the rows, and is put once more
+        last_move = self.ledger.last_move()  # read first: a row that moves after this is put again, which is harmless
         if self._table is None:
             self._table = Table(self.view, self.ledger.rows(), last_move)
         if last_move != self._table.seen:
@@ -141,9 +142,9 @@ class PoolState:
         return self._table
 
     def row(self, uuid: str) -> Row:
-        """The ledger's row of a namespace.
+        """Return the ledger's row of a namespace.
 
-        :raises UnknownNamespace: there is none
+        :raises UnknownNamespace: the ledger has no such namespace
         """
         row = self.ledger.row(uuid)
         if row is None:
@@ -163,10 +164,10 @@ class PoolState:
         keep_wipe: bool = False,
         reason: str | None = None,
     ) -> Row:
-        """Move a row in the ledger.
+        """Move a row to a state in the ledger.
 
-        :param label: the label that it has from now on, if not the one of now
-        :returns: the row as it is now
+        :param label: its new label; None keeps the current one
+        :returns: the new row
         """
         namespace = self.view.usable.get(row.uuid)
         index = self.view.label_of.get(row.uuid)
@@ -186,22 +187,26 @@ class PoolState:
         )
 
     def _describe(self, row: Row, namespace: model.Namespace) -> None:
-        """Take what discovery says of a known namespace into the ledger."""
+        """Record in the ledger what discovery reports about a known namespace."""
         if row.size != namespace.size and row.state is State.CLEAN:
-            LOG.warning("%s was %d bytes and is %d now: unknown again", row.name, row.size, namespace.size)
+            LOG.warning(
+                "Size of %s changed from %d to %d bytes; its state is unknown now", row.name, row.size, namespace.size
+            )
             if row.reservation is not None:
                 reservations.cancel(
-                    self.ledger, reservations.members(self.ledger, row), f"claim called off: {row.name} has changed"
+                    self.ledger,
+                    reservations.members(self.ledger, row),
+                    f"claim cancelled: the size of {row.name} changed",
                 )
-            self.ledger.move(self.row(row.uuid), State.UNKNOWN, "its size has changed")
+            self.ledger.move(self.row(row.uuid), State.UNKNOWN, "size changed")
         elif row.size != namespace.size and row.owner is not None:
             LOG.warning(
-                "%s was %d bytes and is %d now; %s holds it, and nothing is done to it",
+                "Size of %s changed from %d to %d bytes; %s holds it, so its state is kept",
                 *(row.name, row.size, namespace.size, row.owner),
             )
         self.ledger.describe(row, namespace)
 
 
 def names(rows: Sequence[Row]) -> str:
-    """Name and uuid of each row, for a message."""
+    """Return the name and uuid of each row, for a message."""
     return ", ".join(f"{row.name} ({row.uuid})" for row in rows)

@@ -1,8 +1,8 @@
-"""Wipes namespaces, and records in the ledger what the engine reports.
+"""Wipe namespaces, and record in the ledger what the engine reports.
 
 A dirty namespace becomes clean, or claimed for the owner that reserved it, only after every byte was read back as zero.
-A wipe overwrites the first byte only if the ledger, asked while the device is locked, still says dirty. The ledger then
-gives the wipe a fencing token, and accepts progress and outcome only from the wipe with that token.
+A wipe overwrites the first byte only if the ledger still says dirty while the device is locked. The ledger then gives
+the wipe a fencing token, and accepts progress and outcome only from the wipe with that token.
 """
 
 import dataclasses
@@ -20,17 +20,17 @@ from vpmem_driver.pool import reservations
 
 LOG = logging.getLogger(__name__)
 
-#: How often to look in the ledger for the progress of another process's wipe.
-_LOOK_SECONDS = 0.2
-#: After this time without progress the other process may be gone: try again. That starts a process, perhaps as root.
+#: Interval of reading the ledger for the progress of another process's wipe.
+_POLL_SECONDS = 0.2
+#: After this time without progress the other process may have ended: try again. That starts a worker, perhaps as root.
 _QUIET_SECONDS = 2.0
-#: After this time without progress the namespace counts as failed: whoever holds its lock may hold it for ever.
+#: After this time without progress the wipe counts as failed: the lock may never be released.
 STUCK_SECONDS = 15.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WipeProgress:
-    """How far the wipe of one namespace is: `done` of `size` bytes in `phase` (zero, then verify)."""
+    """Progress of one wipe: `done` of `size` bytes in `phase` (zero, then verify)."""
 
     uuid: str
     name: str
@@ -41,18 +41,18 @@ class WipeProgress:
 
 OnProgress = Callable[[WipeProgress], None]
 
-#: A word for each phase.
-VERBS = {"zero": "wiping", "verify": "checking"}
+#: The verb for each phase in messages.
+VERBS = {"zero": "wiping", "verify": "verifying"}
 
 
 class ProgressLog:
-    """Logs how far each wipe is, whenever it has got a quarter further."""
+    """Logs the progress of each wipe at every quarter."""
 
     def __init__(self) -> None:
         self._quarters: dict[tuple[str, str], int] = {}
 
     def __call__(self, event: WipeProgress) -> None:
-        """Log it, if it is due."""
+        """Log the event if it reaches a new quarter."""
         quarter = 4 * event.done // event.size
         if quarter > self._quarters.get((event.uuid, event.phase), 0):
             self._quarters[event.uuid, event.phase] = quarter
@@ -63,10 +63,10 @@ Find = Callable[[str], model.Namespace]
 
 
 class Wiper:
-    """Wipes dirty namespaces of one ledger. Several may run at once, in any number of processes."""
+    """Wipes dirty namespaces of one ledger. Wipers in any number of threads and processes may run at once."""
 
     def __init__(self, ledger: Ledger, engine: Engine, find: Find, domains: Domains) -> None:
-        """`find` is what tells where a namespace is now: :meth:`vpmem_driver.discovery.interface.Discovery.find`."""
+        """`find` returns the current device of a namespace: :meth:`vpmem_driver.discovery.interface.Discovery.find`."""
         self._ledger = ledger
         self._engine = engine
         self._find = find
@@ -75,16 +75,17 @@ class Wiper:
     def wipe(
         self, uuids: Iterable[str], *, on_progress: OnProgress | None = None, stop: threading.Event | None = None
     ) -> list[Result]:
-        """Wipe those that are dirty; return when each is wiped, failed or refused.
+        """Wipe the dirty namespaces among `uuids`; return when each is wiped, failed or refused.
 
-        Where another process is at it already, wait for that one.
+        If another process is already wiping one, wait for that wipe.
 
+        :raises UnknownNamespace: the ledger has no such namespace
         :raises LedgerError: the ledger could not be read or written
         """
         stop = stop or threading.Event()
         results: dict[str, Result] = {}
         pending = list(dict.fromkeys(uuids))
-        others = _Others(self._ledger)
+        others = _OtherWipes(self._ledger)
         while pending:
             rows = self._dirty(pending, results)
             jobs = [self._job(row) for row in rows]
@@ -107,14 +108,16 @@ class Wiper:
         return Job(uuid=row.uuid, name=row.name or row.uuid, size=row.size, start=start)
 
     def users_of(self, devices: Collection[str]) -> dict[str, str]:
-        """Which of these device paths a running guest or, as far as this user may see, a process uses, and who.
+        """Return a user of each of `devices` (paths) that a running domain or a process uses, by path.
+
+        Processes that this user may not inspect are not found.
 
         :raises LibvirtError: libvirt does not answer
         """
         return device_users.users_of(devices) | self._domains.users_of(devices)
 
     def _dirty(self, uuids: list[str], results: dict[str, Result]) -> list[Row]:
-        """The rows that are still dirty; another process has dealt with the others."""
+        """Return the rows that are still dirty, and add a result for each other one to `results`."""
         dirty = []
         for uuid in uuids:
             row = self._ledger.row(uuid)
@@ -123,7 +126,7 @@ class Wiper:
             if row.state is model.State.DIRTY:
                 dirty.append(row)
             else:
-                results[uuid] = _settled(row)
+                results[uuid] = _result_of_not_dirty(row)
         return dirty
 
     def _explain_stuck(self, result: Result) -> None:
@@ -132,42 +135,42 @@ class Wiper:
             self._ledger.explain(row, None, result.reason)
 
 
-def _settled(row: Row) -> Result:
-    """The result for a namespace that is not dirty."""
+def _result_of_not_dirty(row: Row) -> Result:
+    """Return the result for a namespace that another process has wiped, quarantined or returned to unknown."""
     outcome, reason = {
         model.State.QUARANTINED: (Outcome.MEDIA, row.reason or ""),
-        model.State.UNKNOWN: (Outcome.STOPPED, "its claim or wipe was called off"),
+        model.State.UNKNOWN: (Outcome.STOPPED, "its claim or wipe was cancelled"),
     }.get(row.state, (Outcome.WIPED, ""))
     return Result(uuid=row.uuid, name=row.name or row.uuid, outcome=outcome, reason=reason)
 
 
-class _Others:
-    """Waits for wipes of other processes, as long as they make progress.
+class _OtherWipes:
+    """Waits for wipes of other processes while they make progress.
 
-    :ivar stuck: the namespaces whose lock is held without progress in the ledger for STUCK_SECONDS
+    :ivar stuck: uuids of locked namespaces without progress in the ledger for STUCK_SECONDS
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._last: dict[str, tuple[object, float]] = {}  # progress, and when it was first seen
+        self._last: dict[str, tuple[object, float]] = {}  # progress, and when it was first read
         self.stuck: set[str] = set()
 
     def wait(self, uuids: list[str], stop: threading.Event) -> None:
-        """Return when one is no longer dirty, when all are quiet, when one is stuck, or on `stop`."""
+        """Return when one is no longer dirty, when none makes progress, when one is stuck, or on `stop`."""
         begun = time.monotonic()
         while True:
             quiet = [self._quiet_seconds(uuid) for uuid in uuids]
             if math.inf in quiet:
                 return
             self.stuck |= {uuid for uuid, seconds in zip(uuids, quiet, strict=True) if seconds >= STUCK_SECONDS}
-            rested = time.monotonic() - begun >= _QUIET_SECONDS
-            if self.stuck.intersection(uuids) or (rested and min(quiet) >= _QUIET_SECONDS):
+            waited = time.monotonic() - begun >= _QUIET_SECONDS
+            if self.stuck.intersection(uuids) or (waited and min(quiet) >= _QUIET_SECONDS):
                 return
-            if stop.wait(_LOOK_SECONDS):
+            if stop.wait(_POLL_SECONDS):
                 return
 
     def _quiet_seconds(self, uuid: str) -> float:
-        """How long its wipe has made no progress; infinite when it is no longer dirty."""
+        """Return the time since the last progress of its wipe; infinite if it is no longer dirty."""
         row = self._ledger.row(uuid)
         if row is None or row.state is not model.State.DIRTY:
             self._last.pop(uuid, None)
@@ -179,13 +182,13 @@ class _Others:
 
 
 class _LedgerRecorder:
-    """Records in the ledger what the engine reports, while the engine holds the lock on the device.
+    """Records in the ledger what the engine reports, while the worker holds the lock on the device.
 
-    Every record presents the fencing token of the wipe: the lock is no proof, because a child that has died no longer
-    holds it, and what it said last may reach this process after others have wiped and used the namespace.
+    Every record requires the fencing token of the wipe. The lock alone proves nothing: a worker that died no longer
+    holds it, and its last report may arrive after others have wiped and used the namespace.
 
-    :ivar refused: results by uuid of the wipes that were not allowed to start
-    :ivar overtaken: uuids of the wipes that another process has overtaken; to be looked at again
+    :ivar refused: results of the wipes that were not allowed to start, by uuid
+    :ivar overtaken: uuids of the wipes that another process has overtaken; their rows must be read again
     """
 
     def __init__(
@@ -210,7 +213,7 @@ class _LedgerRecorder:
         if row is None:
             raise exception.UnknownNamespace(namespace=job.uuid)
         try:
-            # What this ledger never gave to anybody may be all that a domain has, though it is shut off now.
+            # A namespace without a last owner may contain the data of a domain that is shut off: check those too.
             user = self._domains.user_of(self._find(job.uuid).device or "", defined=row.last_owner is None)
         except exception.HostError as error:
             return self._refuse(job, row, Outcome.HOST, str(error))
@@ -252,7 +255,7 @@ class _LedgerRecorder:
             self._ledger.explain(self._rows[result.uuid], run, result.reason)
 
     def _settle(self, result: Result, run: str | None) -> bool:
-        """Record the end of a wipe. :returns: False when `run` is no longer the namespace's wipe."""
+        """Record the end of a wipe. :returns: False if `run` is no longer the token of the namespace's wipe."""
         with self._ledger.transaction():
             row = self._ledger.row(result.uuid)
             if row is None or run is None or row.run != run:
@@ -261,7 +264,7 @@ class _LedgerRecorder:
                 reserved = [other for other in reservations.members(self._ledger, row) if other.uuid != row.uuid]
                 self._ledger.move(row, model.State.QUARANTINED, f"wipe failed: {result.reason}", reason=result.reason)
                 if row.reservation is not None:
-                    reservations.cancel(self._ledger, reserved, f"claim called off: the wipe of {row.name} failed")
+                    reservations.cancel(self._ledger, reserved, f"claim cancelled: the wipe of {row.name} failed")
             elif row.reservation is not None:
                 reservations.claim_when_complete(self._ledger, row)
             else:
@@ -270,10 +273,10 @@ class _LedgerRecorder:
 
 
 def raise_for(results: Iterable[Result]) -> None:
-    """Raise what the results amount to; return when all are wiped.
+    """Raise an error for the namespaces that are not wiped; return if all are wiped.
 
-    :raises WipeFailed: some are quarantined now
-    :raises NamespaceInUse: some were left alone, because a guest or process has them
+    :raises WipeFailed: some are now quarantined
+    :raises NamespaceInUse: some were not wiped because a domain or process uses them
     :raises HostToolError: some could not be wiped on this host, or the wipe was stopped
     """
     left = [result for result in results if result.outcome is not Outcome.WIPED]
@@ -286,5 +289,5 @@ def raise_for(results: Iterable[Result]) -> None:
         raise exception.HostToolError(
             what=f"Wiping namespace {result.name}",
             reason=result.reason or "it was stopped",
-            remedy="Nobody gets it before it is wiped; 'vpmem wipe' resumes.",
+            remedy="No other owner gets it before it is wiped; 'vpmem wipe' resumes",
         )

@@ -1,1 +1,1 @@
-"""The process that touches bytes. It may run as root. Nothing imports it: the engine starts it."""
+"""The worker process, which accesses the devices and may run as root. The engine starts it; nothing imports it."""

@@ -1,6 +1,6 @@
-"""Giving up what root may do, all but what a wipe needs: for good, and for every program that it starts.
+"""Drop all of root's capabilities that a wipe does not need, permanently and for every program that is started.
 
-After capabilities(7) and <linux/capability.h>, Linux 5.x and 6.x.
+Sources: capabilities(7) and <linux/capability.h>, Linux 5.x and 6.x.
 """
 
 import os
@@ -8,19 +8,19 @@ import os
 from vpmem_driver import _linux
 
 CAP_DAC_OVERRIDE = 1
-"""To open a device or file that belongs to somebody else: libvirt gives it to QEMU's user."""
+"""Needed to open a device or file of another user: libvirt changes its owner to QEMU's user."""
 CAP_SYS_PTRACE = 19
-"""To see who has it mapped or open: /proc/PID/maps and fd, proc(5)."""
+"""Needed to find processes that have it mapped or open: /proc/PID/maps and fd, proc(5)."""
 CAP_CHECKPOINT_RESTORE = 40
-"""To follow /proc/PID/map_files to the file itself, since Linux 5.9: a path may lead elsewhere."""
+"""Needed to follow /proc/PID/map_files to the file itself (Linux 5.9 and later): a path may lead elsewhere."""
 
 FOR_A_WIPE = (CAP_DAC_OVERRIDE, CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE)
 
 
 def keep_only(*kept: int) -> None:
-    """Have this process, and what it executes from now on, keep no capabilities but `kept`.
+    """Drop all capabilities except `kept`, for this process and the programs that it executes.
 
-    A process that lacks one of them is not given it.
+    A capability that the process lacks is not added.
 
     :raises OSError: the kernel refused
     """

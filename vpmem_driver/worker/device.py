@@ -1,4 +1,4 @@
-"""The device or file of a namespace: found by uuid, opened, identified, locked, and mapped a part at a time."""
+"""The device or file of a namespace: find it by uuid, open, lock, identify and map it."""
 
 import errno
 import fcntl
@@ -10,9 +10,9 @@ from vpmem_driver import device_users, exception, model
 from vpmem_driver.discovery import interface
 from vpmem_driver.protocol import Outcome
 
-#: How much is mapped at a time. Mapping device-dax takes multiples of its alignment, which is at most 1 GiB.
+#: Bytes mapped at a time. A mapping of a device-dax must be a multiple of its alignment, which is at most 1 GiB.
 REGION = 1 << 30
-#: The same where a page cache is in between: small, since mapping reads it in, and nobody is heeded meanwhile.
+#: The same with a page cache. It is small because mapping reads the file, and stdin is not checked during that.
 CACHED_REGION = 64 << 20
 
 #: <asm-generic/mman-common.h>, Linux 4.15. The mmap module of Python 3.11 to 3.13 has neither.
@@ -20,11 +20,11 @@ _MAP_SHARED_VALIDATE, _MAP_SYNC = 0x03, 0x080000
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SHARED = stat.S_IWGRP | stat.S_IWOTH
 _LINKS = {errno.ELOOP: "it is a symbolic link", errno.ENOTDIR: "a directory on the way is a symbolic link"}
-_NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
+_PERMISSION_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class Failed(Exception):
-    """The wipe cannot be done, or went wrong."""
+    """The wipe is not possible, or failed."""
 
     def __init__(self, outcome: Outcome, reason: str) -> None:
         super().__init__(reason)
@@ -32,7 +32,7 @@ class Failed(Exception):
 
 
 class Device:
-    """What is wiped: open for writing, locked against other wipes, and known to be the namespace's."""
+    """The device to wipe: open for writing, locked against other wipes, and verified to be the namespace's."""
 
     def __init__(self, fd: int, size: int, align: int) -> None:
         self.fd = fd
@@ -44,16 +44,16 @@ class Device:
 
     @classmethod
     def open(cls, source: interface.Discovery, uuid: str, size: int, *, privileged: bool = False) -> "Device":
-        """Open and lock the namespace of that uuid. The lock lasts until the process ends.
+        """Open and lock the namespace with that uuid. The lock lasts until the process ends.
 
         :param privileged: see :func:`open_directory`
-        :raises Failed: it is not there, not `size` bytes long, not what discovery says, locked, or not ours to open
+        :raises Failed: it is missing, locked, not `size` bytes long, not as discovered, or may not be opened
         :raises DiscoveryFailed: discovery failed
         """
         fd = _open(_find(source, uuid), privileged)
         try:
             _lock(fd)
-            # The path may lead elsewhere by now. Only what is open counts, and discovery still has to list it.
+            # The path may have changed since. Verify the open file, and that discovery still lists it.
             namespace = _find(source, uuid)
             _check(fd, source.identity_of(fd), namespace, size)
             return cls(fd, size, namespace.align)
@@ -62,9 +62,9 @@ class Device:
             raise
 
     def map(self, offset: int, length: int, protection: int) -> mmap.mmap:
-        """A part of it. `offset` is a multiple of ``region``, and so is `length`, but for the last one.
+        """Map a part. `offset` is a multiple of ``region``, and so is `length`, except for the last part.
 
-        :raises Failed: it has become shorter
+        :raises Failed: the file has become shorter
         :raises OSError: it cannot be mapped
         """
         flags = mmap.MAP_SHARED
@@ -75,30 +75,30 @@ class Device:
         try:
             memory = mmap.mmap(self.fd, length, flags=flags, prot=protection, offset=offset)
         except ValueError as error:
-            raise Failed(Outcome.MISSING, "it has become shorter") from error
+            raise Failed(Outcome.MISSING, "its size has decreased") from error
         memory.madvise(mmap.MADV_DONTDUMP)
         return memory
 
-    def settle(self) -> None:
-        """Make durable what was stored. :raises OSError: it cannot be."""
+    def make_durable(self) -> None:
+        """Make all stores durable. :raises OSError: that failed."""
         if self.cached:
             os.fdatasync(self.fd)
 
     def allocate(self) -> None:
-        """Make sure that a file has all its blocks: a store to a hole in it is SIGBUS when the filesystem is full.
+        """Allocate all blocks of a file: a store to a hole raises SIGBUS if the filesystem is full.
 
-        :raises OSError: it is full
+        :raises OSError: the filesystem is full
         """
         if self._regular and os.fstat(self.fd).st_blocks * 512 < self.size:
             os.posix_fallocate(self.fd, 0, self.size)
 
-    def forget(self) -> None:
-        """Have the page cache drop it, so that it is read back from the medium."""
+    def drop_cache(self) -> None:
+        """Drop the device's pages from the page cache, so that verification reads the medium."""
         if self.cached:
             os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _maps_synchronously(self) -> bool:
-        # MAP_SYNC is refused unless the file is on DAX, and keeps its metadata durable: then stores are all it takes.
+        # The kernel refuses MAP_SYNC unless the file is on DAX. It keeps metadata durable, so that no fsync is needed.
         flags = _MAP_SHARED_VALIDATE | _MAP_SYNC
         try:
             mmap.mmap(self.fd, min(mmap.PAGESIZE, self.size), flags=flags, prot=mmap.PROT_READ).close()
@@ -108,9 +108,9 @@ class Device:
 
 
 def dax_size(number: int, sys: str = "/sys") -> int:
-    """The size in bytes of the device-dax of a device number, which stat(2) does not tell.
+    """Return the size in bytes of the device-dax with a device number. stat(2) does not report it.
 
-    Source: drivers/dax/bus.c, Linux 6.1; libpmem2 of PMDK 2.1 asks for it the same way.
+    Source: drivers/dax/bus.c, Linux 6.1; libpmem2 of PMDK 2.1 reads it in the same way.
 
     :raises Failed: it is not a device-dax
     """
@@ -132,13 +132,13 @@ def _find(source: interface.Discovery, uuid: str) -> model.Namespace:
 
 
 def open_directory(path: str, *, privileged: bool) -> int:
-    """Open a directory by its absolute path, with O_PATH, and follow no symbolic link, not even on the way.
+    """Open a directory by its absolute path, with O_PATH, without following a symbolic link in any component.
 
-    Each directory on the way is opened in the one that is open already, so that what is renamed meanwhile does not lead
-    elsewhere. openat2(2) with RESOLVE_NO_SYMLINKS does the same, but cannot look at the directories that it passes.
+    Each component is opened relative to the open parent directory, so that a concurrent rename cannot redirect it.
+    openat2(2) with RESOLVE_NO_SYMLINKS does the same, but cannot check the directories of the path.
 
-    :param privileged: refuse a directory, also on the way, that others than root and this user may write to
-    :raises OSError: it cannot be opened; ENOTDIR where there is a symbolic link
+    :param privileged: refuse the path if users other than root and this user may write to one of its directories
+    :raises OSError: it cannot be opened; ENOTDIR if the path contains a symbolic link
     :raises Failed: see `privileged`
     """
     opened, passed = os.open("/", _DIRECTORY), "/"
@@ -158,11 +158,12 @@ def open_directory(path: str, *, privileged: bool) -> int:
 
 
 def refuse_if_shared(status: os.stat_result, path: str) -> None:
-    """Refuse a file or directory that others than root and this user may write to. :raises Failed: it is one."""
-    # With an ACL, the group's bits are the most that it allows to anybody. The sticky bit keeps nobody from adding.
+    """Verify that only root and this user may write to a file or directory. :raises Failed: others may."""
+    # With an ACL, the group bits are the mask of all its entries. The sticky bit does not prevent new files.
     if status.st_uid not in {0, os.geteuid()} or status.st_mode & _SHARED:
         raise Failed(
-            Outcome.HOST, f"others than root may write to {path}; 'chown root {path}' and 'chmod go-w {path}' forbid it"
+            Outcome.HOST,
+            f"users other than root may write to {path}; to fix that, run 'chown root {path}' and 'chmod go-w {path}'",
         )
 
 
@@ -177,9 +178,9 @@ def _open(namespace: model.Namespace, privileged: bool) -> int:
         finally:
             os.close(directory)
     except FileNotFoundError as error:
-        raise Failed(Outcome.MISSING, f"there is no {namespace.device}") from error
+        raise Failed(Outcome.MISSING, f"{namespace.device} does not exist") from error
     except OSError as error:
-        remedy = "; run this as a user who may write to it, such as root" if error.errno in _NOT_OURS else ""
+        remedy = "; run this as a user who may write to it, such as root" if error.errno in _PERMISSION_ERRORS else ""
         reason = _LINKS.get(error.errno or 0, error.strerror)
         raise Failed(Outcome.HOST, f"{namespace.device} cannot be opened: {reason}{remedy}") from error
 
@@ -189,13 +190,13 @@ def _lock(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = device_users.locked_by(fd) or "another process"
-        raise Failed(Outcome.BUSY, f"{holder} has it locked") from error
+        raise Failed(Outcome.BUSY, f"{holder} holds the lock on it") from error
     except OSError as error:
         raise Failed(Outcome.HOST, f"it cannot be locked: {error.strerror}") from error
 
 
 def _check(fd: int, identity: str | None, namespace: model.Namespace, size: int) -> None:
-    """Make sure that `fd`, which discovery identifies as `identity`, is the namespace. :raises Failed: it is not."""
+    """Verify that `fd`, which discovery identifies as `identity`, is the namespace. :raises Failed: it is not."""
     status = os.fstat(fd)
     if stat.S_ISREG(status.st_mode):
         length = status.st_size
@@ -203,11 +204,13 @@ def _check(fd: int, identity: str | None, namespace: model.Namespace, size: int)
         length = dax_size(status.st_rdev)
     else:
         raise Failed(Outcome.HOST, f"{namespace.device} is neither a device-dax nor a file")
-    # Copies of a filesystem have the same identities: the path must lead here, too.
+    # Files of a copied filesystem have the same identities, so the path must also lead to this file.
     if identity != namespace.uuid or not _leads_to(namespace.device or "", status):
         raise Failed(Outcome.MISSING, f"{namespace.device} was replaced or removed while it was being opened")
     if not length == namespace.size == size:
-        raise Failed(Outcome.MISSING, f"its size is {length} bytes, {namespace.size} to discovery, and was {size}")
+        raise Failed(
+            Outcome.MISSING, f"its size is {length} bytes, discovery reports {namespace.size}, the ledger has {size}"
+        )
 
 
 def _leads_to(path: str, status: os.stat_result) -> bool:

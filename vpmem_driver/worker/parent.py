@@ -1,4 +1,4 @@
-"""The other end of a worker's stdin and stdout."""
+"""The worker's connection to its parent, over stdin and stdout."""
 
 import os
 import select
@@ -7,11 +7,11 @@ from vpmem_driver import protocol
 
 
 class Stopped(Exception):
-    """The parent has closed stdin."""
+    """The parent has closed stdin or stdout, or has broken the protocol."""
 
 
 class Parent:
-    """The other end of stdin and stdout."""
+    """The parent process, which sends requests through stdin and reads reports from stdout."""
 
     def __init__(self, requests: int, reports: int) -> None:
         self._requests = requests
@@ -19,7 +19,7 @@ class Parent:
         self._received = b""
 
     def line(self) -> bytes:
-        """The next line. :raises Stopped: there is none."""
+        """Read the next line. :raises Stopped: stdin is closed, or the line is too long."""
         while b"\n" not in self._received:
             piece = os.read(self._requests, protocol.LINE_BYTES)
             if not piece or len(self._received) > protocol.LINE_BYTES:
@@ -28,19 +28,19 @@ class Parent:
         line, self._received = self._received.split(b"\n", 1)
         return line
 
-    def tell(self, event: protocol.Event) -> None:
-        """Report. :raises Stopped: nobody listens any more."""
+    def report(self, event: protocol.Event) -> None:
+        """Report an event. :raises Stopped: the parent no longer reads stdout."""
         try:
             os.write(self._reports, protocol.encode(event))
         except BrokenPipeError as error:
             raise Stopped from error
 
     def pause(self, seconds: float) -> None:
-        """Wait that long. :raises Stopped: at once when stdin closes, or says something, which it should not."""
+        """Wait `seconds`. :raises Stopped: at once if stdin closes or has data, which the protocol does not allow."""
         if select.select([self._requests], [], [], seconds)[0]:
             raise Stopped
 
     def wait_until_closed(self) -> None:
-        """Wait, as long as it takes, for the parent to have written down the outcome."""
+        """Wait until the parent has recorded the outcome and closes stdin."""
         while os.read(self._requests, protocol.LINE_BYTES):
             pass

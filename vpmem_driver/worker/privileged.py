@@ -1,13 +1,13 @@
-"""``vpmem-wipe``: the child process of a wipe, for a service that may not open the devices itself.
+"""``vpmem-wipe``: the worker process for a service that may not open the devices itself.
 
-It is run as root, by sudo or rootwrap, without arguments. What the service says names a namespace by uuid and nothing
-else: where namespaces are looked for is this side's own configuration, never the request's. So the service can have
-persistent memory of this host overwritten, and no other file. Of root's capabilities it keeps three.
+sudo or rootwrap runs it as root, without arguments. The request identifies a namespace by uuid only: this process looks
+it up with its own configuration, never with that of the request. So the service can have persistent memory of this host
+overwritten, but no other file. The process keeps three of root's capabilities.
 
-* Its configuration is one file of root's. Environment variables and home directories count for nothing, neither here
-  nor in the programs that it starts, such as ndctl.
-* It uses no file and no directory that others may write to.
-* It zeroes every byte before it reads one, so that it tells nothing of what the namespace held.
+* Its configuration is one file of root's. Environment variables and home directories are ignored, here and in the
+  programs that it starts, such as ndctl.
+* It uses no file and no directory that other users may write to.
+* It zeroes every byte before it reads one, so that it reveals nothing of the namespace's content.
 """
 
 import os
@@ -20,15 +20,15 @@ from vpmem_driver import conf, discovery, exception
 from vpmem_driver.discovery import interface
 from vpmem_driver.worker import capabilities, device, session
 
-#: All that is left of the environment.
+#: The whole environment of the process.
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 def _make(_name: str, /, **_options: str) -> interface.Discovery:
-    """The discovery of our own configuration.
+    """Create the discovery of this process's own configuration; the request's name and options are ignored.
 
-    :raises ConfigurationError: the configuration cannot be used
-    :raises Failed: others may write to the configuration file, to its directory, or to that of the namespaces
+    :raises ConfigurationError: the configuration is invalid
+    :raises Failed: other users may write to the configuration file, its directory, or the directory of namespaces
     """
     _check_config_file()
     try:
@@ -58,32 +58,32 @@ def _check_config_file() -> None:
 
 
 def _check_directory(path: str) -> None:
-    """Whoever may have `path` lead elsewhere could have any file taken for a namespace."""
+    """Verify that no other user can redirect `path`, and so have any file taken for a namespace."""
     try:
         os.close(device.open_directory(path, privileged=True))
     except FileNotFoundError:
-        pass  # discovery says so
+        pass  # discovery reports this
     except NotADirectoryError as error:
         raise exception.InvalidOption(
             group="vpmem",
             option="directory",
-            reason=f"'{path}' leads through a symbolic link, or to no directory",
-            remedy=f"Set it in {conf.CONFIG_FILE} to the directory's real path.",
+            reason=f"'{path}' contains a symbolic link, or is not a directory",
+            remedy=f"Set it in {conf.CONFIG_FILE} to the directory's real path",
         ) from error
 
 
 def main() -> int:
-    """Do what stdin says; see :mod:`.child`."""
+    """Run the worker; see :mod:`.session`."""
     if not sys.flags.isolated:
-        # A console script is started by a plain interpreter, which heeds PYTHONPATH and its like, and HOME.
+        # The interpreter of a console script is not isolated: it uses HOME and variables such as PYTHONPATH.
         arguments = (sys.executable, "-I", "-m", "vpmem_driver.worker.privileged")
-        os.execve(sys.executable, arguments, ENVIRONMENT)  # noqa: S606  no shell is wanted
+        os.execve(sys.executable, arguments, ENVIRONMENT)  # noqa: S606  no shell is needed
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
     try:
         capabilities.keep_only(*capabilities.FOR_A_WIPE)
     except OSError as error:
-        print(f"vpmem-wipe: capabilities cannot be given up: {error.strerror}", file=sys.stderr)
+        print(f"vpmem-wipe: cannot drop capabilities: {error.strerror}", file=sys.stderr)
         return 1
     return session.main(_make, privileged=True)
 

@@ -1,15 +1,15 @@
-"""What a worker does: it wipes one namespace. Its command is ``python -m vpmem_driver.worker``.
+"""The worker's main program: wipe one namespace. Its command is ``python -m vpmem_driver.worker``.
 
-It is a process of its own because a store to bad media raises SIGBUS. It talks to its parent
-(:mod:`vpmem_driver.engine`) as :mod:`vpmem_driver.protocol` says. These rules hold:
+It is a separate process because a store to bad media raises SIGBUS. It communicates with its parent
+(:mod:`vpmem_driver.engine`) by :mod:`vpmem_driver.protocol`. These rules hold:
 
-* It takes no path. The parent names a namespace by uuid; the device is looked up here, at the moment of use.
-* Before the first byte it holds the lock on the device (flock, exclusive), and no other process has the device mapped
-  or open: neither before the parent is told so, nor after it has said go. What maps it later is not seen.
-* Every number of bytes that it reports is durable. When stdin closes it stops soon, and it does not outlive its parent.
-* It keeps the lock until stdin closes: the parent writes down the outcome before anybody else can get the device.
+* It accepts no path. The parent identifies a namespace by uuid, and the worker looks up the device when it uses it.
+* Before it overwrites the first byte, it holds the lock on the device (flock, exclusive), and no other process has the
+  device mapped or open. It checks this before it reports ready, and again after go. Later users are not detected.
+* Every byte count that it reports is durable. It stops soon after stdin closes, and does not outlive its parent.
+* It keeps the lock until stdin closes, so that the parent records the outcome before another process gets the device.
 
-What the device holds goes nowhere else: not to stdout, not to stderr, not into a core dump.
+The content of the device is never copied elsewhere: not to stdout, not to stderr, not to a core dump.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ from vpmem_driver.worker.parent import Parent, Stopped
 from vpmem_driver.worker.wipe import Wipe
 
 NICENESS = 10
-#: The exit status when the task is not understood.
+#: The exit status for an invalid task.
 USAGE_ERROR = 2
 
-_EHWPOISON = 133  # <asm-generic/errno.h>; the errno module has it not
+_EHWPOISON = 133  # <asm-generic/errno.h>; not in the errno module
 _MEDIA_ERRORS = (errno.EIO, errno.ENODATA, _EHWPOISON)
 
 
@@ -38,18 +38,18 @@ def wipe(task: protocol.Task, parent: Parent, source: interface.Discovery, *, pr
     """Wipe the namespace.
 
     :param privileged: see :func:`main`
-    :raises Failed: it could not be wiped, or should not be
-    :raises HostError: discovery failed, or processes could not be looked at; nothing was changed
-    :raises OSError: the host failed otherwise; nothing was changed
-    :raises Stopped: the parent does not want it any more
+    :raises Failed: it could not be wiped, or must not be
+    :raises HostError: discovery failed, or processes could not be inspected; nothing was changed
+    :raises OSError: the host failed in another way; nothing was changed
+    :raises Stopped: the parent stopped the wipe
     """
     if task.start > task.size:
-        raise Failed(Outcome.HOST, f"the wipe was to start at byte {task.start} of {task.size}")
+        raise Failed(Outcome.HOST, f"the wipe cannot start at byte {task.start} of {task.size}")
     device = Device.open(source, task.uuid, task.size, privileged=privileged)
     _refuse_if_used(device)
     if not device.cached and _pmem.backend() == "memset":
-        raise Failed(Outcome.HOST, "there is no way here to write durably to persistent memory on a CPU of this kind")
-    parent.tell(protocol.Ready())
+        raise Failed(Outcome.HOST, "this package cannot write durably to persistent memory on this CPU")
+    parent.report(protocol.Ready())
     if parent.line() != protocol.GO:
         raise Stopped
     _refuse_if_used(device)
@@ -59,7 +59,7 @@ def wipe(task: protocol.Task, parent: Parent, source: interface.Discovery, *, pr
         passes.verify()
     except OSError as error:
         outcome = Outcome.MEDIA if error.errno in _MEDIA_ERRORS else Outcome.HOST
-        raise Failed(outcome, f"the device does not take it: {error.strerror}") from error
+        raise Failed(outcome, f"access to the device failed: {error.strerror}") from error
 
 
 def _refuse_if_used(device: Device) -> None:
@@ -69,24 +69,24 @@ def _refuse_if_used(device: Device) -> None:
 
 
 def main(make: Callable[..., interface.Discovery] = discovery.make, *, privileged: bool = False) -> int:
-    """Do what stdin says.
+    """Execute the task that the parent sends on stdin.
 
-    :param privileged: this process may do more than its parent. Then it uses no directory that others may write to, and
-        reads back only what it has zeroed itself
+    :param privileged: this process has more privileges than its parent. It then uses no directory that others may write
+        to, and reads back only bytes that it has zeroed itself
     :returns: the exit status
     """
     os.nice(NICENESS)
     _linux.end_with_parent(signal.SIGTERM)
-    parent = _take_over_standard_streams()
+    parent = _reserve_standard_streams()
     try:
         task = protocol.decode_task(parent.line())
     except Stopped:
         return 0
     except protocol.NOT_UNDERSTOOD as error:
-        print(f"vpmem: the task on standard input is not understood: {error}", file=sys.stderr)
+        print(f"vpmem: invalid task on standard input: {error}", file=sys.stderr)
         return USAGE_ERROR
     with contextlib.suppress(Stopped):
-        parent.tell(_outcome(task, parent, make, privileged=privileged))
+        parent.report(_outcome(task, parent, make, privileged=privileged))
         parent.wait_until_closed()
     return 0
 
@@ -94,7 +94,7 @@ def main(make: Callable[..., interface.Discovery] = discovery.make, *, privilege
 def _outcome(
     task: protocol.Task, parent: Parent, make: Callable[..., interface.Discovery], *, privileged: bool
 ) -> protocol.Event:
-    """Wipe, and return what to tell the parent. :raises Stopped: it does not want it any more."""
+    """Wipe, and return the event that reports the outcome. :raises Stopped: the parent stopped the wipe."""
     try:
         wipe(task, parent, make(task.discovery, **task.options), privileged=privileged)
     except Failed as failure:
@@ -106,8 +106,8 @@ def _outcome(
     return protocol.Wiped()
 
 
-def _take_over_standard_streams() -> Parent:
-    """Keep stdin and stdout for the protocol: nothing that is called here may read the one or print to the other."""
+def _reserve_standard_streams() -> Parent:
+    """Reserve stdin and stdout for the protocol: no code or program called later may read or write them."""
     parent = Parent(os.dup(0), os.dup(1))
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     os.dup2(null, 0)

@@ -1,4 +1,4 @@
-"""Zeroing and reading back a device: the two passes of a wipe."""
+"""The two passes of a wipe: zero the device, then verify it."""
 
 import concurrent.futures
 import mmap
@@ -12,9 +12,9 @@ from vpmem_driver.protocol import Outcome
 from vpmem_driver.worker.device import Device, Failed
 from vpmem_driver.worker.parent import Parent
 
-#: How much is written between two looks at stdin when there is no limit of rate.
+#: Bytes written between two checks of stdin if the rate is unlimited.
 STEP = 256 << 20
-#: With a limit of rate, a step is what may be written in this time.
+#: With a rate limit, a step is the number of bytes that may be written in this time.
 STEP_SECONDS = 0.1
 PROGRESS_SECONDS = 0.2
 MOST_THREADS = 4
@@ -25,7 +25,7 @@ _Result = TypeVar("_Result")
 
 
 class Pace:
-    """Spreads work over time. What was left of the rate is not saved up."""
+    """Limits the rate of the work. Unused capacity is not carried over."""
 
     def __init__(self, rate: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
@@ -33,13 +33,13 @@ class Pace:
         self._due = clock()
 
     def step(self, most: int) -> int:
-        """How many bytes to do at once: `most` or fewer, and whole pages then."""
+        """Return the size of the next step in bytes: `most`, or fewer in whole pages."""
         if self._rate == 0:
             return most
         return min(most, max(_PAGE, int(self._rate * STEP_SECONDS) // _PAGE * _PAGE))
 
     def delay(self, done: int) -> float:
-        """How many seconds to wait after `done` bytes."""
+        """Return how many seconds to wait after `done` bytes."""
         if self._rate == 0:
             return 0.0
         now = self._clock()
@@ -60,9 +60,9 @@ class Wipe:
         self._known_zero = 0
 
     def zero(self, start: int, *, reported: int = 0) -> None:
-        """Overwrite all from `start` on, durably.
+        """Overwrite all bytes from `start` durably with zeros.
 
-        :param reported: bytes that the parent has as zero already: no fewer are reported
+        :param reported: number of bytes that the parent already knows to be zero; smaller numbers are not reported
         :raises Stopped, Failed, OSError: before the end
         """
         self._device.allocate()
@@ -70,14 +70,14 @@ class Wipe:
         self._pass("zero", start, mmap.PROT_READ | mmap.PROT_WRITE, self._zero)
 
     def verify(self) -> None:
-        """Read all of it. :raises Failed: a byte is not zero. :raises Stopped, OSError: before the end."""
-        self._device.forget()
+        """Read all bytes. :raises Failed: a byte is not zero. :raises Stopped, OSError: before the end."""
+        self._device.drop_cache()
         self._pass("verify", 0, mmap.PROT_READ, self._verify)
 
     def _pass(
         self, phase: protocol.Phase, start: int, protection: int, act: Callable[[mmap.mmap, int, int, int], None]
     ) -> None:
-        """Map region by region; act, report and pause step by step."""
+        """Map the device region by region, and call `act`, report and pause for each step."""
         device, pace, done = self._device, Pace(self._rate), start
         try:
             while done < device.size:
@@ -88,23 +88,23 @@ class Wipe:
                         step = pace.step(min(STEP, end - done))
                         act(memory, region, done - region, step)
                         done += step
-                        self._report(phase, done)
+                        self._report_if_due(phase, done)
                         self._parent.pause(pace.delay(step))
         finally:
-            self._tell(phase, done)
+            self._report(phase, done)
 
-    def _report(self, phase: protocol.Phase, done: int) -> None:
+    def _report_if_due(self, phase: protocol.Phase, done: int) -> None:
         now = time.monotonic()
         if now - self._reported >= PROGRESS_SECONDS:
             self._reported = now
-            self._tell(phase, done)
+            self._report(phase, done)
 
-    def _tell(self, phase: protocol.Phase, done: int) -> None:
-        self._parent.tell(protocol.Progress(phase, max(done, self._known_zero) if phase == "zero" else done))
+    def _report(self, phase: protocol.Phase, done: int) -> None:
+        self._parent.report(protocol.Progress(phase, max(done, self._known_zero) if phase == "zero" else done))
 
     def _zero(self, memory: mmap.mmap, _region: int, offset: int, length: int) -> None:
         self._spread(lambda at, size: _pmem.zero(memory, at, size), offset, length)
-        self._device.settle()
+        self._device.make_durable()
 
     def _verify(self, memory: mmap.mmap, region: int, offset: int, length: int) -> None:
         found = self._spread(lambda at, size: _pmem.first_nonzero(memory, at, size), offset, length)
@@ -113,7 +113,7 @@ class Wipe:
             raise Failed(Outcome.MEDIA, f"byte {region + min(bad)} is not zero after zeroing")
 
     def _spread(self, work: Callable[[int, int], _Result], offset: int, length: int) -> list[_Result]:
-        """What `work` returns for each thread's share of a range: whole pages but for the last."""
+        """Run `work` in threads on shares of a range, in whole pages except the last, and return the results."""
         share = -(-length // (self._threads * _PAGE)) * _PAGE
         starts = range(offset, offset + length, share)
         return list(self._workers.map(work, starts, [min(share, offset + length - at) for at in starts]))

@@ -35,7 +35,7 @@ class NeverRaisesTest(test_defects.DefectTestCase):
             self.assert_kept(self.written)
             self.assert_holds(self.names, self.host, self.server)
             self.run_periodic(self.host)
-        self.assert_logged(self.server["id"], "stays as it is")
+        self.assert_logged(self.server["id"], "is not released")
         self.run_periodic(self.host)
         self.assert_wiped(self.host, self.written)
 
@@ -60,7 +60,7 @@ class NeverRaisesTest(test_defects.DefectTestCase):
         instance = self.instance(self.server)
 
         def start():
-            with self.driver._giving_back_what_fails(context.get_admin_context(), instance):
+            with self.driver._releasing_on_failure(context.get_admin_context(), instance):
                 self.pool.held.side_effect = KeyError("unheard of")
                 raise ValueError("why it failed")
 

@@ -290,7 +290,7 @@ class PickTest(TrackerTestCase):
             self.assert_all_on_offer()
 
     def test_what_was_found_after_the_last_update_is_not_picked(self):
-        del self.offers._called[uuid_of("all0")]
+        del self.offers._named[uuid_of("all0")]
         operation = Operation(builds=True)
         self.assertTrue(self.claim(operation, all=EACH - 1))
         self.assertNotIn("all0", operation.names)

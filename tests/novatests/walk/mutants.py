@@ -66,7 +66,7 @@ MUTANTS = {
     "shelve keeps": _decides(shelving="KEEP"),
     "live migration keeps": _decides(migrate_data="KEEP"),
     "a source that returns keeps": _decides(elsewhere="KEEP"),
-    "spawn failure keeps": _replaces(f"{_MIXIN}.VPMEMDriverMixin._giving_back_what_fails", _keeps_what_fails),
+    "spawn failure keeps": _replaces(f"{_MIXIN}.VPMEMDriverMixin._releasing_on_failure", _keeps_what_fails),
     "confirm keeps": _replaces(f"{_POOL}.release_others", lambda *_args: None),
     "local delete keeps": _replaces(f"{_POOL}.release_deleted", lambda *_args: None),
     "wipes do nothing": _wipes_do_nothing,

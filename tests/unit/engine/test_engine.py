@@ -237,7 +237,7 @@ def test_of_two_engines_on_one_namespace_one_is_busy(host):
     assert host.engine(rate=SLOW).run([job], Recorder(progress=progress)) == {job.uuid: (Outcome.WIPED, "")}
     ((outcome, reason),) = others[0].values()
     assert outcome is Outcome.BUSY
-    assert re.fullmatch(r"process \d+ \(python.*\) has it locked", reason)
+    assert re.fullmatch(r"process \d+ \(python.*\) holds the lock on it", reason)
 
 
 def test_engines_that_start_at_the_same_time_do_not_take_each_other_for_users(host):

@@ -78,7 +78,7 @@ def test_it_waits_while_the_other_gets_further(records, row):
     run = records.begin_wipe(row.uuid, 0)
     for done in range(0, SIZE, SIZE // 8):
         records.progress(row.uuid, run, wiped=done)
-        thread.join(wipes._LOOK_SECONDS)
+        thread.join(wipes._POLL_SECONDS)
         assert thread.is_alive()
     with records.transaction():
         records.move(records.row(row.uuid), State.CLEAN, "wiped")
@@ -122,7 +122,7 @@ def test_verification_by_another_process_is_progress(records, row, monkeypatch):
     records.progress(row.uuid, run, wiped=SIZE)
     for done in range(0, SIZE, SIZE // 8):
         records.progress(row.uuid, run, verified=done)
-        thread.join(wipes._LOOK_SECONDS)
+        thread.join(wipes._POLL_SECONDS)
         assert thread.is_alive()
     with records.transaction():
         records.move(records.row(row.uuid), State.CLEAN, "wiped")
@@ -131,7 +131,7 @@ def test_verification_by_another_process_is_progress(records, row, monkeypatch):
 
 
 def test_what_another_process_has_wiped_is_not_stuck(records, row):
-    others = wipes._Others(records)
+    others = wipes._OtherWipes(records)
     with records.transaction():
         records.move(row, State.CLEAN, "wiped")
     others.wait([row.uuid], threading.Event())

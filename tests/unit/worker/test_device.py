@@ -64,7 +64,7 @@ def test_it_is_found_by_uuid_opened_and_locked(tmp_path):
         assert not os.get_inheritable(opened.fd)
         assert is_locked(tmp_path / "ns1")
         assert not is_locked(tmp_path / "ns0")
-        with pytest.raises(Failed, match=r"process \d+ \(.*\) has it locked") as failure:
+        with pytest.raises(Failed, match=r"process \d+ \(.*\) holds the lock on it") as failure:
             Device.open(source, found["ns1"].uuid, SIZE)
         assert failure.value.outcome is Outcome.BUSY
     finally:
@@ -91,7 +91,7 @@ def test_a_symbolic_link_is_not_followed(file):
 
 
 def test_a_path_that_leads_nowhere_is_missing(file):
-    check_refused(Fixed(file.with_name("gone")), Outcome.MISSING, "there is no .*gone")
+    check_refused(Fixed(file.with_name("gone")), Outcome.MISSING, "gone does not exist")
 
 
 def test_a_file_replaced_between_finding_and_opening_it_is_refused(file):
@@ -155,7 +155,9 @@ def test_a_privileged_process_refuses_a_directory_that_others_may_write_to(unsha
     shared = unshared_path / "shared"
     (shared / "inner").mkdir(parents=True)
     shared.chmod(mode)
-    with pytest.raises(Failed, match=f"others than root may write to {shared}; 'chown root") as failure:
+    with pytest.raises(
+        Failed, match=f"users other than root may write to {shared}; to fix that, run 'chown root"
+    ) as failure:
         open_directory(shared / inner)
     assert failure.value.outcome is Outcome.HOST
     os.close(device.open_directory(str(shared / inner), privileged=False))
@@ -165,7 +167,7 @@ def test_a_privileged_process_refuses_a_directory_that_others_may_write_to(unsha
 def test_a_privileged_process_refuses_a_directory_that_belongs_to_another(unshared_path):
     (unshared_path / "theirs").mkdir(mode=0o755)
     os.chown(unshared_path / "theirs", 65534, 65534)
-    with pytest.raises(Failed, match="others than root may write"):
+    with pytest.raises(Failed, match="users other than root may write"):
         open_directory(unshared_path / "theirs")
 
 
@@ -175,7 +177,7 @@ def test_a_privileged_process_opens_nothing_where_others_may_write(unshared_path
     os.close(opened.fd)
     unshared_path.chmod(0o777)
     before = set(os.listdir("/proc/self/fd"))
-    with pytest.raises(Failed, match="others than root may write"):
+    with pytest.raises(Failed, match="users other than root may write"):
         Device.open(Fixed(path), "u", SIZE, privileged=True)
     assert set(os.listdir("/proc/self/fd")) == before
 
@@ -183,7 +185,7 @@ def test_a_privileged_process_opens_nothing_where_others_may_write(unshared_path
 @pytest.mark.parametrize("length,said,asked", [(SIZE, SIZE, 4096), (SIZE, 4096, SIZE), (4096, SIZE, SIZE)])
 def test_of_another_size_it_is_not_the_namespace_that_was_meant(file, length, said, asked):
     fill(file, length)
-    match = f"its size is {length} bytes, {said} to discovery, and was {asked}"
+    match = f"its size is {length} bytes, discovery reports {said}, the ledger has {asked}"
     check_refused(Fixed(file, size=said), Outcome.MISSING, match, size=asked)
 
 
@@ -243,7 +245,7 @@ def test_what_is_mapped_is_its_content_and_stays_out_of_core_dumps(opened):
 
 def test_what_has_become_shorter_cannot_be_mapped(opened):
     os.ftruncate(opened.fd, 0)
-    with pytest.raises(Failed, match="it has become shorter"):
+    with pytest.raises(Failed, match="its size has decreased"):
         opened.map(0, SIZE, mmap.PROT_READ)
 
 
@@ -252,8 +254,8 @@ def test_without_dax_a_page_cache_is_in_between(opened):
     if not opened.cached:
         pytest.skip("the tests' directory is on DAX")
     assert opened.region == device.CACHED_REGION
-    opened.settle()
-    opened.forget()
+    opened.make_durable()
+    opened.drop_cache()
 
 
 def test_regions_are_multiples_of_every_alignment(opened):

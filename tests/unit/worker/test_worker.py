@@ -216,7 +216,7 @@ def failure_of(task):
 def test_a_namespace_that_is_not_there_or_not_as_it_was_is_missing(host):
     assert failure_of(host.task(uuid="f00")) == (Outcome.MISSING, "discovery does not find it")
     outcome, reason = failure_of(host.task(size=host.size + PAGE))
-    assert (outcome, f"and was {host.size + PAGE}" in reason) == (Outcome.MISSING, True)
+    assert (outcome, f"the ledger has {host.size + PAGE}" in reason) == (Outcome.MISSING, True)
     assert is_untouched(host.path)
 
 
@@ -355,14 +355,14 @@ def check_not_understood(host, task):
         assert talk.hear() is None
         said = talk.process.stderr.read().decode()
         talk.process.stderr.close()
-    assert re.fullmatch(r"vpmem: the task on standard input is not understood: [^\n]+\n", said)
+    assert re.fullmatch(r"vpmem: invalid task on standard input: [^\n]+\n", said)
     assert is_untouched(host.path)
 
 
 def test_a_start_after_the_end_is_the_hosts_fault(host):
     assert failure_of(host.task(start=host.size + 1)) == (
         Outcome.HOST,
-        f"the wipe was to start at byte {host.size + 1} of {host.size}",
+        f"the wipe cannot start at byte {host.size + 1} of {host.size}",
     )
 
 
@@ -499,7 +499,7 @@ def test_a_hole_on_a_full_filesystem_is_the_hosts_fault(tmp_path):
                 while True:
                     os.write(other.fileno(), bytes(PAGE))
             talk.say(protocol.GO)
-            assert talk.hear() == protocol.Failure(Outcome.HOST, "the device does not take it: No space left on device")
+            assert talk.hear() == protocol.Failure(Outcome.HOST, "access to the device failed: No space left on device")
             assert talk.close() == 0
     finally:
         subprocess.run(["umount", tmp_path], check=True)
@@ -538,9 +538,9 @@ def test_an_error_of_the_device_is_told_from_one_of_the_host(host, pipes, monkey
     def settle(_):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(device.Device, "settle", settle)
+    monkeypatch.setattr(device.Device, "make_durable", settle)
     os.write(pipes.our_requests, protocol.GO + b"\n")
-    with pytest.raises(device.Failed, match=f"the device does not take it: {os.strerror(number)}") as failure:
+    with pytest.raises(device.Failed, match=f"access to the device failed: {os.strerror(number)}") as failure:
         session.wipe(protocol.decode_task(host.task()), pipes.parent, host.source)
     assert failure.value.outcome is outcome
     # Nothing was durable yet.
