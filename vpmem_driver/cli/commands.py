@@ -138,6 +138,12 @@ def add_connect_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--connect", metavar="URI", help="libvirt URI (default: the host's own daemon)")
 
 
+def add_domain_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a domain and its libvirt."""
+    parser.add_argument("domain", metavar="DOMAIN", help="name or uuid")
+    add_connect_argument(parser)
+
+
 def add_release_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of a release."""
     parser.add_argument("--wait", action="store_true", help="wait until the namespaces are wiped")

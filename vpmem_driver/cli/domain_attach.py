@@ -19,9 +19,8 @@ class DomainAttach(commands.Command, lister.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem domain attach db1 4GB,SMALL --connect qemu:///system"
-        parser.add_argument("domain", metavar="DOMAIN", help="name or uuid")
+        commands.add_domain_arguments(parser)
         commands.add_claim_arguments(parser)
-        commands.add_connect_argument(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:

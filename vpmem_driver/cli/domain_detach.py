@@ -17,8 +17,7 @@ class DomainDetach(commands.Command, lister.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem domain detach db1 --dry-run"
-        parser.add_argument("domain", metavar="DOMAIN", help="name or uuid")
-        commands.add_connect_argument(parser)
+        commands.add_domain_arguments(parser)
         commands.add_release_arguments(parser)
         return parser
 
@@ -27,11 +26,7 @@ class DomainDetach(commands.Command, lister.Lister):
         domains = commands.app(self).domains(parsed_args.connect)
         with domains.connection() as connection:
             domain = domains.find(connection, parsed_args.domain)
-            grants = pool.grants(domain.UUIDString())
-            if not grants:
-                raise exception.NotOwner(
-                    owner=domain.UUIDString(), namespace="any namespace", reason="the ledger has none for it"
-                )
+            grants = pool.grants(domain.UUIDString(), required=True)
             if domains.is_running(domain):
                 raise exception.DomainRefused(domain=domain.name(), reason="it is running", remedy="Shut it down first")
             if not parsed_args.dry_run:

@@ -39,11 +39,7 @@ class DomainXML(commands.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        grants = commands.app(self).pool().grants(parsed_args.owner)
-        if not grants:
-            raise exception.NotOwner(
-                owner=parsed_args.owner, namespace="any namespace", reason="the ledger has none for it"
-            )
+        grants = commands.app(self).pool().grants(parsed_args.owner, required=True)
         if parsed_args.base is not None:
             domain_xml = guestxml.add(_read(parsed_args.base), grants)
         else:

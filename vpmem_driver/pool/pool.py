@@ -171,14 +171,19 @@ class Pool:
             chosen = table.choose([classes.index(resource_class)], numa_node, without)
             return self._state.view.usable[chosen[0]] if chosen else None
 
-    def grants(self, owner: str) -> tuple[model.Grant, ...]:
+    def grants(self, owner: str, *, required: bool = False) -> tuple[model.Grant, ...]:
         """Reconcile, and return what `owner` holds, in the order of its devices, with current device paths.
 
+        :param required: refuse an owner that holds nothing
         :raises InvalidRequest: `owner` is not a uuid
+        :raises NotOwner: it holds nothing, and `required` is true
         """
         owner = requests.owner(owner)
         self.reconcile()
-        return tuple(self._state.view.grant(row) for row in self._state.ledger.held(owner))
+        held = self._state.ledger.held(owner)
+        if required:
+            _require_any(owner, held)
+        return tuple(self._state.view.grant(row) for row in held)
 
     def find(self, namespace: str) -> str:
         """Return the uuid of the namespace with that name or uuid.
@@ -394,8 +399,7 @@ class Pool:
         :raises NotOwner: `owner` does not hold one of them, or holds nothing
         """
         held = {row.uuid: row for row in self._state.ledger.held(owner)}
-        if not held:
-            raise exception.NotOwner(owner=owner, namespace="any namespace", reason="the ledger records none for it")
+        _require_any(owner, held)
         for uuid in uuids or ():
             if uuid not in held:
                 row = self._state.row(uuid)
@@ -429,3 +433,8 @@ class Pool:
                 untouched = row.state is State.DIRTY and row.owner is None and row.last_owner is None and not row.begun
                 if old.state is State.UNKNOWN and untouched:  # otherwise it may contain the data of a later owner
                     self._state.move(row, State.UNKNOWN, "not wiped")
+
+
+def _require_any(owner: str, held: Collection[object]) -> None:
+    if not held:
+        raise exception.NotOwner(owner=owner, namespace="any namespace", reason="the ledger records none for it")
