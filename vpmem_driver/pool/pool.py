@@ -8,7 +8,6 @@ import shlex
 import threading
 import types
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 
 from oslo_config import cfg
 
@@ -115,14 +114,14 @@ class Pool:
         with self._books.change() as table:
             return table.inventory()
 
-    def free(self, resource_class: str, without: AbstractSet[str]) -> int:
+    def free(self, resource_class: str, without: Collection[str]) -> int:
         """How many namespaces of a resource class are free, without those of these uuids."""
         with self._books.read() as table:
             classes = self._books.view.config.resource_classes
             return table.free(classes.index(resource_class), without) if resource_class in classes else 0
 
     def next_free(
-        self, resource_class: str, without: AbstractSet[str], numa_node: int | None = None
+        self, resource_class: str, without: Collection[str], numa_node: int | None = None
     ) -> model.Namespace | None:
         """The namespace that a claim of one of this resource class is given now. It stays free.
 
