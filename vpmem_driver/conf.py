@@ -1,4 +1,4 @@
-"""Options. They are registered on the ConfigOpts that is handed in and read when a pool or a driver is made."""
+"""Configuration options. They are registered on a given ConfigOpts, and read when a pool or a driver is created."""
 
 import os
 import shlex
@@ -9,19 +9,23 @@ from oslo_config import cfg, types
 
 from vpmem_driver import exception
 
+#: The configuration that root's programs read: the worker that runs as root, and the libvirt hook. It belongs to root;
+#: no environment variable and nothing below a home directory changes what it says.
+CONFIG_FILE = "/etc/vpmem/vpmem.conf"
+
 
 class _Text(types.String):
-    """Text that a path, a URI or a program's argument can be."""
+    """A printable string: a path, a URI or a program's argument."""
 
     def __call__(self, value: object) -> str:
         text = str(super().__call__(value))
         if not text.isprintable():
-            raise ValueError("it has characters that cannot be printed")
+            raise ValueError("it contains unprintable characters")
         return text
 
 
 class _AbsolutePath(_Text):
-    """One that does not depend on where a program is started."""
+    """An absolute path, which does not depend on the working directory."""
 
     def __call__(self, value: object) -> str:
         path = super().__call__(value)
@@ -35,23 +39,33 @@ class _Command(_Text):
 
     def __call__(self, value: object) -> str:
         command = super().__call__(value)
-        shlex.split(command)  # ValueError: a quote is left open
+        shlex.split(command)  # ValueError: unclosed quote
         return command
 
 
-#: As nova/conf/libvirt.py declares it (Nova 31-34), so that both may register it on one ConfigOpts.
+class _Number(types.Integer):
+    """An integer. oslo.config's own type returns None for an empty value."""
+
+    def __call__(self, value: object) -> int:
+        number = super().__call__(value)
+        if number is None:
+            raise ValueError("a number is missing")
+        return int(number)
+
+
+#: Declared as in nova/conf/libvirt.py (Nova 31-34), so that both can register it on the same ConfigOpts.
 PMEM_NAMESPACES = cfg.ListOpt(
     "pmem_namespaces",
     item_type=types.String(),
     default=[],
     sample_default=["4GB:ns0|ns1", "SMALL:ns2"],
     help="""
-Which namespaces guests may be given, by label:
+Namespaces for guests, by label:
 ``$LABEL:$NAMESPACE[|$NAMESPACE][,$LABEL:$NAMESPACE[|$NAMESPACE]]``.
 
-* ``$NAMESPACE`` is the name of a namespace of this host, or its uuid where two namespaces have one name.
-* ``$LABEL`` is what a flavor asks for (``hw:pmem=4GB,SMALL``). Labels are told apart by their resource class,
-  ``CUSTOM_PMEM_NAMESPACE_$LABEL`` in upper case with every other character as an underscore.
+* ``$NAMESPACE`` is the name of a namespace of this host, or its uuid if two namespaces have the same name.
+* ``$LABEL`` is the name that a flavor asks for (``hw:pmem=4GB,SMALL``). Labels are compared by their resource class,
+  ``CUSTOM_PMEM_NAMESPACE_$LABEL``, in upper case and with an underscore for every other character.
 """,
 )
 
@@ -60,102 +74,109 @@ VPMEM_OPTS = [
         "discovery",
         default="ndctl",
         choices=[
-            ("ndctl", "ask the ndctl program (needs root)"),
-            ("sysfs", "read /sys/bus/nd and /sys/bus/dax; needs neither ndctl nor root"),
-            ("directory", "preallocated files below the directory of the option 'directory', one namespace each"),
+            ("ndctl", "run the ndctl program (needs root)"),
+            ("sysfs", "read /sys/bus/nd and /sys/bus/dax (needs neither ndctl nor root)"),
+            ("directory", "use preallocated files in the directory of the option 'directory', one namespace each"),
         ],
-        help="Where this host's namespaces come from.",
+        help="Source of this host's namespaces.",
     ),
     cfg.Opt(
         "directory",
         type=_Text(),
         help="""
-The directory of ``discovery = directory``, best on a DAX filesystem. A file's name is the namespace's name.
-Files directly in it have no NUMA node; those in its subdirectories ``node0``, ``node1``, … have that one.
+Directory of the files for ``discovery = directory``, preferably on a DAX filesystem. The name of a file is the name
+of the namespace. Files in subdirectories ``node0``, ``node1``, … have that NUMA node, other files have none.
 """,
     ),
     cfg.Opt(
         "state_path",
         type=_AbsolutePath(),
         default="/var/lib/vpmem",
-        help="Directory of the ledger, an absolute path. It is made, private to its owner, when it is not there.",
+        help="Directory of the ledger, an absolute path. It is created, private to its owner, if it does not exist.",
     ),
     cfg.Opt(
         "connection_uri",
         type=_Text(),
         help="""
-The libvirt whose running domains are asked before a namespace is wiped. Unset, it is ``qemu:///system`` if the
-socket of a libvirt daemon is there. When it is set and does not answer, nothing is wiped. Processes that map the
-namespace are looked for in any case.
+URI of the libvirt to ask, before a wipe, whether a running domain uses the namespace. The default is
+``qemu:///system`` if a libvirt daemon has a socket on this host. If libvirt does not answer, nothing is wiped.
+Processes that have the namespace mapped are checked in any case.
 """,
     ),
     cfg.Opt(
         "wipe_command",
         type=_Command(),
         help="""
-What to start for each wipe when this user may not open the devices, for example
-``sudo nova-rootwrap /etc/nova/rootwrap.conf vpmem-wipe``. It takes no arguments, and looks namespaces up where
-/etc/vpmem/vpmem.conf says, in a directory that only root may write to. Unset, the wipe runs as the user who asks for
-it.
+Command that starts each wipe, if this user cannot open the devices. Example:
+``sudo nova-rootwrap /etc/nova/rootwrap.conf vpmem-wipe``. ``vpmem-wipe`` takes no arguments. It finds namespaces as
+/etc/vpmem/vpmem.conf says, in a directory that only root may write to. By default a wipe runs as the current user.
 """,
     ),
-    cfg.IntOpt("wipe_parallel", default=2, min=1, max=64, help="How many namespaces are wiped at a time."),
-    cfg.IntOpt(
-        "wipe_threads", default=0, min=0, max=256, help="Threads for each namespace that is wiped; 0: up to 4, by CPUs."
+    cfg.Opt(
+        "wipe_parallel",
+        type=_Number(min=1, max=64),
+        default=2,
+        help="Number of namespaces wiped at the same time.",
     ),
-    cfg.IntOpt(
-        "wipe_rate",
+    cfg.Opt(
+        "wipe_threads",
+        type=_Number(min=0, max=256),
         default=0,
-        min=0,
-        help="Most MiB per second that the wipe of one namespace writes, and then reads; 0: no limit.",
+        help="Threads for each wipe; 0: one per CPU, up to 4.",
+    ),
+    cfg.Opt(
+        "wipe_rate",
+        type=_Number(min=0, max=1 << 40),
+        default=0,
+        help="Limit, in MiB per second, for the writes and reads of the wipe of one namespace; 0: no limit.",
     ),
 ]
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register all options on `conf`, except those that it has already (Nova's own pmem_namespaces)."""
+    """Register all options on `conf`, except those that it already has (Nova's own pmem_namespaces)."""
     if "libvirt" not in conf or PMEM_NAMESPACES.dest not in conf.libvirt:
         conf.register_opt(PMEM_NAMESPACES, group="libvirt")
     conf.register_opts(VPMEM_OPTS, group="vpmem")
 
 
 def read(config_files: Iterable[str] = ()) -> cfg.ConfigOpts:
-    """The options as `config_files` have them; where there are none, as oslo.config's own files for vpmem have them.
+    """Read the options from `config_files`, or from oslo.config's default files for vpmem if there are none.
 
     :raises InvalidConfigFile: a file is missing or cannot be read
-    :raises InvalidOption: an option has a value that it cannot have
+    :raises InvalidOption: an option has an invalid value
     """
     return _read([f"--config-file={file}" for file in config_files])
 
 
 def read_file_only(path: str, *, required: bool = False) -> cfg.ConfigOpts:
-    """The options of one file: for what root runs for others, whose environment and home directory must not count.
+    """Read the options from one file. Programs that root runs for others must ignore environment and home directory.
 
-    :param required: the file must be there; without it, all options have their defaults when it is not
-    :raises InvalidConfigFile: the file cannot be read, or it is required and not there
-    :raises InvalidOption: an option has a value that it cannot have
+    :param required: fail if the file does not exist, instead of using the defaults
+    :raises InvalidConfigFile: the file cannot be read, or is required and does not exist
+    :raises InvalidOption: an option has an invalid value
     """
     files = [path] if required or os.path.lexists(path) else []
     return _read([], default_config_files=files, default_config_dirs=[], use_env=False)
 
 
 def _read(words: list[str], **arguments: typing.Any) -> cfg.ConfigOpts:
-    """No line of a file is in an error, nor in its cause: nova.conf has passwords."""
+    """Errors and their causes contain no line of a file: nova.conf has passwords."""
     options = cfg.ConfigOpts()
     register_opts(options)
     try:
         options(words, project="vpmem", prog="vpmem", **arguments)
     except cfg.ConfigFileParseError as error:
         cause = error.__context__
-        said = f": line {cause.lineno}, {cause.msg}" if isinstance(cause, cfg.ParseError) else ""
-        raise exception.InvalidConfigFile(reason=f"{error.config_file} cannot be parsed{said}") from None
+        where = f": line {cause.lineno}, {cause.msg}" if isinstance(cause, cfg.ParseError) else ""
+        raise exception.InvalidConfigFile(reason=f"{error.config_file} cannot be parsed{where}") from None
     except UnicodeDecodeError as error:
         names = ", ".join(options.config_file or options.default_config_files or words)
-        raise exception.InvalidConfigFile(reason=f"{names} is not all UTF-8 text") from error
+        raise exception.InvalidConfigFile(reason=f"{names} is not UTF-8 text") from error
     except OSError as error:
         raise exception.InvalidConfigFile(reason=f"{error.filename}: {error.strerror}") from error
     except cfg.Error as error:
-        raise exception.InvalidConfigFile(reason=error) from error
+        raise exception.InvalidConfigFile(reason=str(error)) from error
     _check_values(options)
     return options
 
@@ -166,13 +187,13 @@ def _check_values(options: cfg.ConfigOpts) -> None:
             try:
                 options[group][opt.dest]
             except (cfg.Error, ValueError, RecursionError) as error:
-                # What the value lacks is in the context of oslo.config's own error, which names the option again.
+                # oslo.config's own error repeats the name of the option; its context has the reason alone.
                 reason = error.__context__ if isinstance(error.__context__, ValueError) else error
                 raise exception.InvalidOption(
-                    group=group, option=opt.name, reason=exception.shorten(reason), remedy="Correct its value."
+                    group=group, option=opt.name, reason=exception.shorten(reason), remedy="Correct its value"
                 ) from error
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    """All options by group, for oslo-config-generator."""
+    """Return all options by group, for oslo-config-generator."""
     return [("libvirt", [PMEM_NAMESPACES]), ("vpmem", VPMEM_OPTS)]

@@ -1,77 +1,73 @@
-"""Every error of the package; one class per cause, one base class per remedy.
+"""All errors of the package: one class per cause, grouped by who has to act.
 
 ::
 
     VPMEMError
-    ├── ConfigurationError          the operator wrote something wrong: correct it and try again
+    ├── ConfigurationError          the operator wrote something wrong: fix it and try again
     │   ├── InvalidNamespaceConfig      an entry of [libvirt] pmem_namespaces
     │   ├── InvalidOption               another option, or a combination of options
     │   ├── InvalidConfigFile           a file, or a value in it
     │   ├── InvalidRequest              an argument: owner, label, namespace, NUMA node
     │   ├── InvalidDomainXML            domain XML that cannot be used
-    │   └── UnknownNamespace            no namespace of that name or uuid
+    │   └── UnknownNamespace            no namespace has that name or uuid
     ├── InsufficientNamespaces      not enough free namespaces of a label
     ├── Refused                     an invariant forbids it
     │   ├── NotOwner                    the ledger does not hold that namespace for that owner
     │   ├── NamespaceClaimed            only its owner may change it
     │   ├── NamespaceUnavailable        it is not free
     │   ├── NamespaceInUse              a guest or a process has it mapped
-    │   ├── NamespaceBusy               it has to be wiped first
+    │   ├── NamespaceBusy               it must be wiped first
     │   └── DomainRefused               the domain cannot be changed this way
-    ├── HostError                   the host's fault: nothing was changed
+    ├── HostError                   the host failed: nothing was changed
     │   ├── DiscoveryFailed             namespaces could not be listed
     │   ├── LedgerError                 the ledger could not be read or written
     │   │   ├── LedgerCorrupt
-    │   │   └── LedgerVersion               it was written by a newer version
-    │   ├── NamespaceMissing            discovery no longer sees it
-    │   ├── HostToolError               a device, a process or /proc did not answer as it should
+    │   │   └── LedgerVersion               a newer version wrote it
+    │   ├── NamespaceMissing            discovery no longer finds it
+    │   ├── HostToolError               a device, a process or /proc failed
     │   ├── LibvirtError
     │   └── InstallationError           this package and Nova do not find each other
-    └── WipeFailed                  zeros did not take; the namespace is quarantined
+    └── WipeFailed                  the medium failed; the namespace is quarantined
+
+A message says what happened, then what to do. Pass its texts without the final full stop: :class:`VPMEMError` adds it.
 """
 
 import itertools
+import os
 import typing
 from collections.abc import Iterable
 
-#: How many characters of what somebody wrote, and how many names, a message repeats. A label on an NVDIMM holds a name
-#: of 63 (NSLABEL_NAME_LEN in Linux 6.1, drivers/nvdimm/label.h).
-_SHOWN_CHARACTERS = 64
-_SHOWN_WORDS = 8
-
-#: The fields that hold what somebody wrote: an argument, or a part of the configuration.
-_WRITTEN = frozenset({"entry", "namespace", "value"})
+#: The most characters of a text, and the most names, that a message repeats. A name in an NVDIMM label has at most 63
+#: characters (NSLABEL_NAME_LEN in Linux 6.1, drivers/nvdimm/label.h).
+_MAX_CHARACTERS = 64
+_MAX_WORDS = 8
 
 
 def shorten(text: object) -> str:
-    """`text` as a message shows it: the start of a long one, and escaped where it cannot be printed."""
+    """Return `text` for a message: cut if it is long, escaped if it cannot be printed."""
     shown = str(text)
-    if len(shown) > _SHOWN_CHARACTERS:
-        shown = f"{shown[:_SHOWN_CHARACTERS]}…"
+    if len(shown) > _MAX_CHARACTERS:
+        shown = f"{shown[:_MAX_CHARACTERS]}…"
     return shown if shown.isprintable() else ascii(shown)[1:-1]
 
 
 def listed(words: Iterable[str | None]) -> str:
-    """The first of `words` as a message shows them; "none" when there are none."""
-    shown = [shorten(word) for word in itertools.islice(filter(None, words), _SHOWN_WORDS + 1)]
-    return ", ".join([*shown[:_SHOWN_WORDS], "…"] if len(shown) > _SHOWN_WORDS else shown) or "none"
+    """Return the first of `words` for a message, or "none"."""
+    shown = [shorten(word) for word in itertools.islice(filter(None, words), _MAX_WORDS + 1)]
+    return ", ".join([*shown[:_MAX_WORDS], "…"] if len(shown) > _MAX_WORDS else shown) or "none"
 
 
 class VPMEMError(Exception):
-    """Base of all errors; ``msg_fmt`` is filled from the keyword arguments, and what is long is shortened in it.
+    """Base of all errors.
 
-    :ivar kwargs: the keyword arguments
-    :cvar exit_code: what the command line exits with
+    :cvar exit_code: exit code of the command line
     """
 
-    msg_fmt: typing.ClassVar[str] = "An unknown error occurred."
     exit_code: typing.ClassVar[int] = 5
 
-    def __init__(self, **kwargs: object) -> None:
-        self.kwargs = kwargs
-        super().__init__(
-            self.msg_fmt % {key: shorten(value) if key in _WRITTEN else value for key, value in kwargs.items()}
-        )
+    def __init__(self, *sentences: str) -> None:
+        """Join the sentences of the message. Each one ends with exactly one full stop."""
+        super().__init__(" ".join(f"{sentence.rstrip('.')}." for sentence in sentences))
 
 
 class ConfigurationError(VPMEMError):
@@ -79,35 +75,47 @@ class ConfigurationError(VPMEMError):
 
 
 class InvalidNamespaceConfig(ConfigurationError):
-    msg_fmt = "[libvirt] pmem_namespaces, entry '%(entry)s': %(reason)s. %(remedy)s"
+    def __init__(self, *, entry: str, reason: str, remedy: str) -> None:
+        super().__init__(f"[libvirt] pmem_namespaces, entry '{shorten(entry)}': {reason}", remedy)
 
 
 class InvalidOption(ConfigurationError):
-    msg_fmt = "[%(group)s] %(option)s: %(reason)s. %(remedy)s"
+    def __init__(self, *, group: str, option: str, reason: str, remedy: str) -> None:
+        super().__init__(f"[{group}] {option}: {reason}", remedy)
 
 
 class InvalidConfigFile(ConfigurationError):
-    msg_fmt = "The configuration cannot be read: %(reason)s"
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(f"Cannot read the configuration: {reason}")
 
 
 class InvalidRequest(ConfigurationError):
-    msg_fmt = "%(what)s '%(value)s': %(reason)s. %(remedy)s"
+    def __init__(self, *, what: str, value: object, reason: str | None, remedy: str) -> None:
+        super().__init__(f"{what} '{shorten(value)}': {reason}", remedy)
 
 
 class InvalidDomainXML(ConfigurationError):
-    msg_fmt = "The domain XML cannot be used: %(reason)s. %(remedy)s"
+    def __init__(self, *, reason: str, remedy: str) -> None:
+        super().__init__(f"Cannot use the domain XML: {reason}", remedy)
 
 
 class UnknownNamespace(ConfigurationError):
-    msg_fmt = "There is no namespace '%(namespace)s'. 'vpmem namespace list --all' shows those of this host."
+    def __init__(self, *, namespace: str) -> None:
+        super().__init__(
+            f"Namespace '{shorten(namespace)}' does not exist",
+            "'vpmem namespace list --all' lists the namespaces of this host",
+        )
 
 
 class InsufficientNamespaces(VPMEMError):
-    msg_fmt = (
-        "Not enough free namespaces for %(request)s: %(shortage)s. Nothing was claimed. Release some, or add "
-        "namespaces to [libvirt] pmem_namespaces; 'vpmem namespace list' shows who holds what."
-    )
     exit_code = 3
+
+    def __init__(self, *, request: str, shortage: str) -> None:
+        super().__init__(
+            f"Not enough free namespaces for {request} ({shortage})",
+            "Nothing was claimed",
+            "Release namespaces, or add some to [libvirt] pmem_namespaces; 'vpmem namespace list' shows their owners",
+        )
 
 
 class Refused(VPMEMError):
@@ -115,27 +123,42 @@ class Refused(VPMEMError):
 
 
 class NotOwner(Refused):
-    msg_fmt = "%(owner)s does not hold %(namespace)s: %(reason)s. Nothing was done."
+    def __init__(self, *, owner: str, namespace: str | None, reason: str) -> None:
+        super().__init__(f"{owner} does not hold {shorten(namespace)}: {reason}", "Nothing was changed")
 
 
 class NamespaceClaimed(Refused):
-    msg_fmt = "Namespace %(namespace)s belongs to %(owner)s and is not wiped. 'vpmem release %(owner)s' gives it up."
+    def __init__(self, *, namespace: str, owner: str | None) -> None:
+        super().__init__(
+            f"Namespace {shorten(namespace)} belongs to {owner}, and only its owner may change it",
+            f"To give it up, run 'vpmem release {owner}'",
+        )
 
 
 class NamespaceUnavailable(Refused):
-    msg_fmt = "Namespace %(namespace)s cannot be given to %(owner)s: %(reason)s. Nothing was claimed."
+    def __init__(self, *, namespace: str, owner: str, reason: str) -> None:
+        super().__init__(f"Cannot give namespace {shorten(namespace)} to {owner}: {reason}", "Nothing was claimed")
 
 
 class NamespaceInUse(Refused):
-    msg_fmt = "Namespace %(namespace)s is in use by %(user)s. Stop that first; nothing was overwritten."
+    def __init__(self, *, namespace: str, user: str) -> None:
+        super().__init__(
+            f"Namespace {shorten(namespace)} is in use by {user}",
+            "Nothing was overwritten",
+            "Stop that domain or process first",
+        )
 
 
 class NamespaceBusy(Refused):
-    msg_fmt = "Namespace %(namespace)s is reserved, but not wiped yet. 'vpmem wipe' finishes that."
+    def __init__(self, *, namespace: str) -> None:
+        super().__init__(
+            f"Namespace {shorten(namespace)} is reserved but not wiped yet", "'vpmem wipe' completes the wipe"
+        )
 
 
 class DomainRefused(Refused):
-    msg_fmt = "Domain %(domain)s: %(reason)s. %(remedy)s"
+    def __init__(self, *, domain: str, reason: str, remedy: str) -> None:
+        super().__init__(f"Domain {domain}: {reason}", remedy)
 
 
 class HostError(VPMEMError):
@@ -143,11 +166,13 @@ class HostError(VPMEMError):
 
 
 class DiscoveryFailed(HostError):
-    msg_fmt = "The host's namespaces could not be listed by %(source)s: %(reason)s. %(remedy)s"
+    def __init__(self, *, source: str, reason: str, remedy: str) -> None:
+        super().__init__(f"Cannot list the namespaces of this host (discovery = {source}): {reason}", remedy)
 
 
 class LedgerError(HostError):
-    msg_fmt = "The ledger %(path)s cannot be used: %(reason)s. Nothing was changed. %(remedy)s"
+    def __init__(self, *, path: os.PathLike[str] | str, reason: str, remedy: str) -> None:
+        super().__init__(f"Cannot use the ledger {path}: {reason}", "Nothing was changed", remedy)
 
 
 class LedgerCorrupt(LedgerError):
@@ -159,27 +184,35 @@ class LedgerVersion(LedgerError):
 
 
 class NamespaceMissing(HostError):
-    msg_fmt = (
-        "Namespace %(namespace)s is in the ledger but not on this host now. Its record is kept; bring the device back "
-        "('ndctl list --idle' shows disabled ones), then try again."
-    )
+    def __init__(self, *, namespace: str) -> None:
+        super().__init__(
+            f"Namespace {shorten(namespace)} is in the ledger but not on this host now",
+            "Its record is kept",
+            "Bring the device back ('ndctl list --idle' shows disabled devices), then try again",
+        )
 
 
 class HostToolError(HostError):
-    msg_fmt = "%(what)s failed: %(reason)s. %(remedy)s"
+    def __init__(self, *, what: str, reason: str, remedy: str) -> None:
+        super().__init__(f"{what} failed: {reason}", remedy)
 
 
 class LibvirtError(HostError):
-    msg_fmt = "libvirt (%(uri)s): %(reason)s. %(remedy)s"
+    def __init__(self, *, uri: str | None, reason: str, remedy: str) -> None:
+        super().__init__(f"libvirt ({uri}): {reason}", remedy)
 
 
 class InstallationError(HostError):
-    msg_fmt = "%(reason)s. %(remedy)s."
+    def __init__(self, *, reason: str, remedy: str) -> None:
+        super().__init__(reason, remedy)
 
 
 class WipeFailed(VPMEMError):
-    msg_fmt = (
-        "Wiping failed and the namespace is quarantined, out of everyone's reach: %(failures)s. Look at the medium "
-        "('ndctl list --media-errors', the kernel log), then try again with 'vpmem wipe --namespace'."
-    )
     exit_code = 6
+
+    def __init__(self, *, failures: str) -> None:
+        super().__init__(
+            f"Wipe failed, namespace quarantined: {failures}",
+            "No owner can get it",
+            "Check the medium ('ndctl list --media-errors', kernel log), then run 'vpmem wipe --namespace'",
+        )

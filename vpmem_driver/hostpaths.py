@@ -1,7 +1,7 @@
-"""Which paths of this host lead to the same device or file. One may have any number: links, bind mounts, more nodes.
+"""Find the paths of this host that lead to the same device or file: links, bind mounts, additional device nodes.
 
-Devices are identified by their number, files by filesystem and inode. A path that leads nowhere, or that this user may
-not follow, is compared by its text.
+A device is identified by its number, a file by filesystem and inode. A path that does not exist, or that this user
+cannot follow, is compared as text.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _Identity = tuple[str, int, int] | tuple[str, str]
 
 
 class Wanted:
-    """Paths that are looked for among those that domains use. What they lead to is looked up when this is made."""
+    """Paths to search for among the paths that domains use. They are resolved when the object is created."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._paths = tuple(dict.fromkeys(paths))
@@ -27,11 +27,11 @@ class Wanted:
         for path in self._paths:
             status = _status(path)
             self._add(_identity(path, status), path)
-            if status is not None and stat.S_ISREG(status.st_mode):  # the disk that its filesystem is on
+            if status is not None and stat.S_ISREG(status.st_mode):  # the disk of its filesystem
                 self._add(("block device", os.major(status.st_dev), os.minor(status.st_dev)), path)
 
     def reached_from(self, path: str) -> Collection[str]:
-        """Those to which a guest comes that is given `path`: it is the same, or the directory or disk that holds it."""
+        """Return the wanted paths that `path` gives access to: the same file, or files in that directory or disk."""
         status = _status(path)
         if status is not None and stat.S_ISDIR(status.st_mode):
             return [*self._inside.get(_identity(path, status), ()), *self._linked.get(status.st_dev, ())]
@@ -42,7 +42,7 @@ class Wanted:
 
     @functools.cached_property
     def _inside(self) -> dict[_Identity, list[str]]:
-        """The files in each directory, or below it. A device node in one is no device of the guest's."""
+        """The files in and below each directory. A device node in a shared directory gives a guest no access."""
         found: dict[_Identity, list[str]] = {}
         mounts = _mounts()
         for path in self._paths:
@@ -52,7 +52,7 @@ class Wanted:
 
     @functools.cached_property
     def _linked(self) -> dict[int, list[str]]:
-        """The files of each filesystem that have other names on it, in whatever directory."""
+        """The files of each filesystem that have more hard links, which may be in any directory."""
         found: dict[int, list[str]] = {}
         for path in self._paths:
             status = _status(path)
@@ -62,7 +62,7 @@ class Wanted:
 
 
 class _Mount(typing.NamedTuple):
-    """What is mounted at `point`: the directory `root` of the filesystem on `device`."""
+    """A mount: the directory `root` of the filesystem on `device` is at `point`."""
 
     device: int
     root: str
@@ -72,7 +72,7 @@ class _Mount(typing.NamedTuple):
 def _status(path: str) -> os.stat_result | None:
     try:
         return os.stat(path)
-    except (OSError, ValueError):  # ValueError: no path at all, or not in the encoding of file names here
+    except (OSError, ValueError):  # ValueError: not a path, or not in the file system encoding
         return None
 
 
@@ -88,30 +88,30 @@ def _identity(path: str, status: os.stat_result | None) -> _Identity:
 
 
 def _parents(path: str, mounts: list[_Mount]) -> Iterator[str]:
-    """All directories above a file, and above the names that other mounts of its filesystem give it."""
+    """Yield the directories above a file, and above its names on other mounts of the same filesystem."""
     status = _status(path)
     if status is None or not stat.S_ISREG(status.st_mode):
         return
     name = os.path.realpath(path)
-    alike = [mount for mount in mounts if mount.device == status.st_dev]
+    same_device = [mount for mount in mounts if mount.device == status.st_dev]
     names = {name}
-    for mount in alike:
+    for mount in same_device:
         if inner := _below(name, mount.point):
-            rests = ((other.point, _below(os.path.join(mount.root, inner), other.root)) for other in alike)
+            rests = ((other.point, _below(os.path.join(mount.root, inner), other.root)) for other in same_device)
             names |= {os.path.join(point, rest) for point, rest in rests if rest}
     for other in names:
-        if _identity(other, _status(other)) == _identity(path, status):  # it may be hidden by what is mounted over it
+        if _identity(other, _status(other)) == _identity(path, status):  # another mount may hide it
             yield from map(str, pathlib.PurePath(other).parents)
 
 
 def _below(path: str, directory: str) -> str | None:
-    """The rest of `path` below a directory; None when it is not there."""
+    """Return `path` relative to a directory, or None if it is not below it."""
     rest = path.removeprefix(directory.rstrip("/") + "/")
     return None if rest == path else rest
 
 
 def _mounts() -> list[_Mount]:
-    """The mounts that this process sees (proc_pid_mountinfo(5)); none where that cannot be read."""
+    """Return the mounts of this process (proc_pid_mountinfo(5)), or none if they cannot be read."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
             lines = file.read().split("\n")

@@ -1,7 +1,7 @@
-"""The frozen values that every part of the package speaks in.
+"""Immutable values that all parts of the package share.
 
-Sizes and alignments are bytes. UUIDs are strings, lower case, in canonical form. What there is one of for each
-namespace of a host is a msgspec.Struct: it is made in a tenth of the time that a frozen dataclass takes.
+Sizes and alignments are bytes. UUIDs are strings in canonical form, lower case. Values that exist once per namespace
+are msgspec.Structs, which are created ten times faster than frozen dataclasses.
 """
 
 import dataclasses
@@ -11,14 +11,14 @@ import functools
 import msgspec
 import os_resource_classes
 
-#: Prefix that Nova puts before a label to make a Placement resource class (nova/virt/libvirt/driver.py, Nova 31-34).
+#: Nova's prefix of a label in a Placement resource class (nova/virt/libvirt/driver.py, Nova 31-34).
 RESOURCE_CLASS_PREFIX = "PMEM_NAMESPACE_"
 
 
 class State(enum.StrEnum):
-    """What the ledger knows about the bytes of a namespace.
+    """The state of a namespace in the ledger.
 
-    A dirty namespace that has an owner is reserved: it becomes that owner's, claimed, when its wipe is done.
+    A dirty namespace with an owner is reserved: it is claimed for that owner when its wipe is done.
     """
 
     UNKNOWN = "unknown"
@@ -29,17 +29,17 @@ class State(enum.StrEnum):
 
 
 class Namespace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One namespace as discovery sees it at this moment.
+    """One namespace as discovery finds it now.
 
-    :ivar uuid: its identity; None where the kind has none (such a namespace is unusable)
-    :ivar name: the operator's name for it; None when it was made without one
-    :ivar size: bytes that a guest can be given, all of which a wipe overwrites
-    :ivar align: bytes; what the device wants mappings to be aligned to
-    :ivar numa_node: host node, None when the host does not tell
+    :ivar uuid: its identity; None if this kind has none (then the namespace is unusable)
+    :ivar name: name given by the operator; None if it has none
+    :ivar size: bytes available to a guest; a wipe overwrites all of them
+    :ivar align: required alignment of mappings, in bytes
+    :ivar numa_node: host node; None if unknown
     :ivar mode: devdax, fsdax, sector, raw, system-ram, or file (a file of the directory discovery)
-    :ivar device: path of the device node or file, valid now and perhaps not after a reboot; None when there is none
-    :ivar pmem: whether stores to it are persistent without msync, which is what ``<pmem/>`` promises to QEMU
-    :ivar unusable: why it cannot be given to a guest, None when it can
+    :ivar device: current path of the device node or file, which can change at a reboot; None if there is none
+    :ivar pmem: whether stores are persistent without msync, which ``<pmem/>`` asserts to QEMU
+    :ivar unusable: why it cannot be given to a guest; None if it can
     """
 
     uuid: str | None
@@ -55,10 +55,10 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One namespace as listings show it: what discovery, configuration and ledger say together.
+    """One namespace in a listing, from discovery, configuration and ledger.
 
     :ivar state: a :class:`State`, or ``missing`` (in the ledger, not on the host) or ``unusable``
-    :ivar reason: why it is as it is, where the state does not say it all
+    :ivar reason: explanation of the state, if it needs one
     """
 
     uuid: str | None
@@ -76,10 +76,10 @@ class Record:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """How many namespaces of one label there are, by what can be done with them. They add up to `total`.
+    """The number of namespaces of one label by availability. The numbers add up to `total`.
 
-    :ivar claimed: held, or reserved until their wipe is done
-    :ivar unavailable: quarantined or missing, and unowned
+    :ivar claimed: claimed, or reserved until their wipe is done
+    :ivar unavailable: quarantined or missing, without an owner
     """
 
     label: str
@@ -94,12 +94,12 @@ class Inventory:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """One namespace that an owner holds, as the owner's guest needs it. Grants come in the order of the request.
+    """One namespace that an owner holds, with the values that its guest needs. Grants are in the order of the request.
 
     :ivar align: bytes
-    :ivar device: path now; None while the namespace is missing
-    :ivar known_device: path when it was granted: what an older domain XML may still say
-    :ivar ready: False while the namespace is reserved and its wipe is not done
+    :ivar device: current path; None while the namespace is missing
+    :ivar known_device: path when it was claimed, which an older domain XML may still contain
+    :ivar ready: False while the namespace is reserved and not yet wiped
     """
 
     owner: str
@@ -117,5 +117,5 @@ class Grant:
 
 @functools.lru_cache
 def resource_class(label: str) -> str:
-    """The Placement resource class of a label, for example ``CUSTOM_PMEM_NAMESPACE_4GB``."""
+    """Return the Placement resource class of a label, for example ``CUSTOM_PMEM_NAMESPACE_4GB``."""
     return str(os_resource_classes.normalize_name(RESOURCE_CLASS_PREFIX + label))

@@ -1,4 +1,4 @@
-"""What ``compute_driver = vpmem.VPMEMLibvirtDriver`` finds: nova-compute looks below nova.virt and nowhere else."""
+"""The module that ``compute_driver = vpmem.VPMEMLibvirtDriver`` names. nova-compute looks only below nova.virt."""
 
 from vpmem_driver.nova.driver import VPMEMLibvirtDriver
 

@@ -13,7 +13,8 @@ from bench import hosts
 from bench.measure import Measure
 from bench.rows import Row, Target
 
-MIB = 1 << 20
+from vpmem_driver.sizes import MIB
+
 #: A guest's device takes 4 MiB at least: 2 for the label area, 2 for the guest.
 SMALL = 4 * MIB
 LARGE = 8192 * MIB
@@ -74,7 +75,7 @@ def _destroyed(sizes: dict[str, int], directory: pathlib.Path, *, intree: bool) 
 
         def make_clean(self) -> None:
             """Stop the wipe in the background: nothing was written, and to wait for gigabytes shows nothing here."""
-            background, ledger = self.driver._vpmem.background, self.driver._vpmem._pool.ledger
+            background, ledger = self.driver._vpmem.background, self.driver._vpmem._pool._state.ledger
             background.stop.set()
             self.wait_for(lambda: not background._workers, "the end of the wipe")
             background.stop.clear()

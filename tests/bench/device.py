@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 
 from vpmem_driver import _pmem, discovery
-from vpmem_driver.wipe import Engine, Job, Outcome
-from vpmem_driver.wipe.device import Device
+from vpmem_driver.engine import Engine, Job, Outcome, Result
+from vpmem_driver.worker.device import Device
 
 
 class _Clock:
@@ -31,7 +31,7 @@ class _Clock:
         if (phase, done) == ("zero", job.size):
             self.zeroing = time.perf_counter() - self._go
 
-    def finished(self, job: Job, outcome: Outcome, reason: str) -> None:
+    def finished(self, result: Result) -> None:
         pass
 
 
@@ -49,9 +49,9 @@ def compare(name: str, threads: int, *, rounds: int = 3) -> dict[str, list[float
 
     def ours() -> None:
         job = Job(uuid=namespace.uuid or "", name=name, size=size)
-        outcome, reason = engine.run([job], clock)[job.uuid]
-        if outcome is not Outcome.WIPED:
-            raise RuntimeError(f"{path}: {outcome}: {reason}")
+        result = engine.run([job], clock)[job.uuid]
+        if result.outcome is not Outcome.WIPED:
+            raise RuntimeError(f"{path}: {result.outcome}: {result.reason}")
 
     ways: dict[str, Callable[[], object]] = {
         "ours": ours,

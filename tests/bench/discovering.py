@@ -13,14 +13,13 @@ from bench import hosts
 from bench.measure import Measure
 from bench.rows import Row, Target
 
-from vpmem_driver import labels
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.discovery.sysfs import SysfsDiscovery
-from vpmem_driver.pool import matching
+from vpmem_driver.pool import labels, matching
+from vpmem_driver.sizes import MIB
 
 SIZES = (8, 64, 512, 4096)
 SYSFS_SIZE = 512
-MIB = 1 << 20
 
 
 def _loops(size: int) -> int:

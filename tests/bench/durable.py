@@ -14,7 +14,7 @@ from bench.measure import Measure
 from bench.rows import Row, Target
 
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
-from vpmem_driver.domains import Domains
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import Pool
 
@@ -33,10 +33,10 @@ def _pool(state_path: str) -> Pool:
 
 def _clean(pool: Pool) -> None:
     """As after all wipes."""
-    with pool.ledger.transaction():
-        for row in pool.ledger.rows():
+    with pool._state.ledger.transaction():
+        for row in pool._state.ledger.rows():
             if row.state is not State.CLEAN:
-                pool.ledger.move(row, State.CLEAN, "made so")
+                pool._state.ledger.move(row, State.CLEAN, "made so")
 
 
 def _plain(state_path: str) -> Callable[[], None]:
@@ -110,7 +110,7 @@ def _log_sizes(state_path: str) -> dict[str, int]:
 def _commits(pool: Pool, act: Callable[[], object]) -> int:
     """How many commits SQLite is asked for by that."""
     said: list[str] = []
-    connection = pool.ledger._db
+    connection = pool._state.ledger._db
     connection.set_trace_callback(said.append)
     act()
     connection.set_trace_callback(None)

@@ -13,7 +13,7 @@ from bench.measure import Measure
 from bench.rows import Row, Target
 
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
-from vpmem_driver.domains import Domains
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.pool import Pool
 
 SIZES = (8, 64, 512, 4096)

@@ -7,10 +7,10 @@ import tempfile
 import uuid
 
 from oslo_config import cfg
+from vpmem_driver.domains import Domains
 
 from vpmem_driver import conf
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
-from vpmem_driver.domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import Pool
 

@@ -8,8 +8,9 @@ from bench import hosts
 from bench.measure import Measure
 from bench.rows import Row, Target
 
+from vpmem_driver.sizes import MIB
+
 IMPORT, LIST = "import vpmem_driver", "vpmem namespace list"
-MIB = 1 << 20
 
 
 def _run(*words: str) -> None:

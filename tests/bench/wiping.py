@@ -18,8 +18,8 @@ from bench.measure import Measure
 from bench.rows import Row, Target
 
 from vpmem_driver import _pmem
-from vpmem_driver.wipe.child import Parent, Wipe
-from vpmem_driver.wipe.device import Device
+from vpmem_driver.worker.device import Device
+from vpmem_driver.worker.session import Parent, Wipe
 
 SIZE = 1 << 30
 THREADS = (1, 2)
@@ -37,7 +37,7 @@ class _Silent(Parent):
     def __init__(self) -> None:
         super().__init__(-1, -1)
 
-    def tell(self, event: object) -> None:
+    def report(self, event: object) -> None:
         pass
 
     def pause(self, seconds: float) -> None:

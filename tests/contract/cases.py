@@ -6,8 +6,7 @@ import typing
 import uuid
 
 from vpmem_driver import guestxml, model
-
-MIB = 1024 * 1024
+from vpmem_driver.sizes import MIB
 
 _INACTIVE = 2  # VIR_DOMAIN_XML_INACTIVE
 

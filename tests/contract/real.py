@@ -13,7 +13,7 @@ from lxml import etree
 
 from tests.contract.cases import MIB, Contract
 from vpmem_driver import exception, guestxml
-from vpmem_driver.domains import Domains
+from vpmem_driver.libvirt_domains import Domains
 
 DOMAINS = pathlib.Path(__file__).parents[1] / "data" / "domains"
 _HOSTILE = {"billion-laughs", "external-entity"}
@@ -108,7 +108,7 @@ class RealContract(Contract):
         self.define(self.written(owner))
         for known in (owner, f"vpmem-{owner}"):
             assert self.domains.find(self.connection, known).UUIDString() == owner
-        with pytest.raises(exception.InvalidRequest, match="there is no such domain"):
+        with pytest.raises(exception.InvalidRequest, match="it does not exist on"):
             self.domains.find(self.connection, owner[:8])
 
     def test_devices_come_and_go(self):

@@ -2,18 +2,18 @@
 
 import contextlib
 
-from vpmem_driver import reservations, wiping
+from vpmem_driver.engine import Outcome
 from vpmem_driver.ledger import Ledger
 from vpmem_driver.model import State
-from vpmem_driver.pool import claims
+from vpmem_driver.pool import claims, reservations, wipes
 
 
-def _settle_whatever_is_dirty(self, job, _run, failure):
+def _settle_whatever_is_dirty(self, result, _run):
     with self._ledger.transaction():
-        row = self._ledger.row(job.uuid)
+        row = self._ledger.row(result.uuid)
         if row is not None and row.state is State.DIRTY:
-            if failure is not None:
-                self._ledger.move(row, State.QUARANTINED, "x", reason=failure)
+            if result.outcome is Outcome.MEDIA:
+                self._ledger.move(row, State.QUARANTINED, "x", reason=result.reason)
             elif row.owner is not None:
                 reservations.claim(self._ledger, row)
             else:
@@ -31,17 +31,17 @@ def _progress_of_whatever_is_dirty(self, uuid, _run, *, wiped=None, verified=Non
 
 def _take_clean_ones_at_once(self, owner, rows, reservation):
     return [
-        reservations.claim(self._books.ledger, row) if row.state is State.CLEAN else row
+        reservations.claim(self._state.ledger, row) if row.state is State.CLEAN else row
         for row in _TAKE(self, owner, rows, reservation)
     ]
 
 
 def _cancel_to_clean(self, owner, rows, why):
-    with self._books.change():
+    with self._state.change():
         for before in rows:
-            row = self._books.row(before.uuid)
+            row = self._state.row(before.uuid)
             if row.owner == owner and row.state is State.CLAIMED:
-                self._books.move(row, State.CLEAN, why)
+                self._state.move(row, State.CLEAN, why)
     return _CANCEL(self, owner, rows, why)
 
 
@@ -51,7 +51,10 @@ _TAKE, _CANCEL = claims.Claims._take, claims.Claims._cancel
 HOLES = {
     "a stalled parent records what its dead child said": (
         "Wipes",
-        [(wiping._Watcher, "_settle", _settle_whatever_is_dirty), (Ledger, "progress", _progress_of_whatever_is_dirty)],
+        [
+            (wipes._LedgerRecorder, "_settle", _settle_whatever_is_dirty),
+            (Ledger, "progress", _progress_of_whatever_is_dirty),
+        ],
     ),
     "a cancelled claim makes clean what its owner has written": (
         "CalledOff",

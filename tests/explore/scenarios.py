@@ -3,10 +3,10 @@
 import uuid
 
 from tests.explore import world as worlds
-from vpmem_driver import labels, ledger, wiping
+from vpmem_driver import ledger
+from vpmem_driver.engine import Engine
 from vpmem_driver.model import State
-from vpmem_driver.pool import Pool
-from vpmem_driver.wipe import Engine
+from vpmem_driver.pool import Pool, labels, wipes
 
 A, B, C = (str(uuid.UUID(int=number)) for number in (0xA, 0xB, 0xC))
 NS = tuple(str(uuid.UUID(int=0x100 + number)) for number in range(3))
@@ -17,7 +17,7 @@ def open_pool(world, directory, names):
     source = worlds.Source(tuple(worlds.namespace(NS[number], f"ns{number}") for number in range(names)))
     records = ledger.Ledger(directory)
     engine = Engine(source, parallel=1, threads=1, rate=0, wait=world.wait if world else None)
-    wiper = wiping.Wiper(records, engine, source.find, worlds.NoDomains())
+    wiper = wipes.Wiper(records, engine, source.find, worlds.NoDomains())
     config = labels.parse([f"L{number}:ns{number}" for number in range(names)])
     return Pool(config, source, records, wiper)
 
@@ -41,13 +41,13 @@ class Scenario:
     def prepare(self, directory):
         worlds.current = None
         pool = open_pool(None, directory, len(self.before))
-        with pool.ledger.transaction():
+        with pool._state.ledger.transaction():
             for number, state in enumerate(self.before):
-                row = pool.ledger.row(NS[number])
+                row = pool._state.ledger.row(NS[number])
                 if state is not State.UNKNOWN:
-                    pool.ledger.move(row, State.DIRTY, "prepared")
+                    pool._state.ledger.move(row, State.DIRTY, "prepared")
                 if state is State.CLEAN:
-                    pool.ledger.move(pool.ledger.row(NS[number]), State.CLEAN, "prepared")
+                    pool._state.ledger.move(pool._state.ledger.row(NS[number]), State.CLEAN, "prepared")
         pool.close()
 
     def world(self, directory):
@@ -76,13 +76,13 @@ class Scenario:
             except worlds.Broken as broken:
                 world.main.throw(broken)
 
-        world.ledgers[world.start(name, run)] = pool.ledger
+        world.ledgers[world.start(name, run)] = pool._state.ledger
 
 
 def newcomer(pool, world):
     owner = str(uuid.UUID(int=0xF))
     pool.wipe(stop=worlds.Stop(world))
-    for row in pool.ledger.rows():
+    for row in pool._state.ledger.rows():
         if row.owner is None and row.state is not State.QUARANTINED:
             try:
                 claim_exact(pool, world, owner, [row.uuid])

@@ -15,10 +15,11 @@ import types
 import greenlet
 import msgspec
 
-from vpmem_driver import exception, ledger, model, wiping
-from vpmem_driver.discovery import base
-from vpmem_driver.domains import Domains
-from vpmem_driver.wipe import process, protocol
+from vpmem_driver import exception, ledger, model, protocol
+from vpmem_driver.discovery import interface
+from vpmem_driver.engine import process
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.pool import wipes
 
 BLOCK = 4 << 20
 BLOCKS = 2
@@ -139,7 +140,7 @@ class Child:
         task = protocol.decode_task(self._line("task"))
         self.uuid = task.uuid
         if any(uuid == task.uuid for _, uuid in self.world.locks):
-            self._say(protocol.Failure(protocol.Kind.BUSY, "another process is wiping it"))
+            self._say(protocol.Failure(protocol.Outcome.BUSY, "another process is wiping it"))
             return
         self.world.locks.add((self, task.uuid))
         self._say(protocol.Ready())
@@ -151,7 +152,7 @@ class Child:
             os.write(self._out, protocol.encode(protocol.Progress("zero", (block + 1) * BLOCK)))
         self._step("verifies")
         if task.uuid in self.world.bad or any(disk):
-            self._say(protocol.Failure(protocol.Kind.MEDIA, "a byte is not zero after zeroing"))
+            self._say(protocol.Failure(protocol.Outcome.MEDIA, "a byte is not zero after zeroing"))
         else:
             os.write(self._out, protocol.encode(protocol.Progress("verify", SIZE)))
             self._say(protocol.Wiped())
@@ -176,7 +177,7 @@ class Stop:
         return False
 
 
-class Source(base.Discovery):
+class Source(interface.Discovery):
     name = "ndctl"
 
     def __init__(self, namespaces):
@@ -246,7 +247,7 @@ class World:
             raise Gone
 
     def wait(self, fds, _timeout):
-        """As vpmem_driver.wipe.waiting.wait, for the engine."""
+        """As vpmem_driver.engine.poll.wait, for the engine."""
         readable = []
 
         def look():
@@ -360,8 +361,8 @@ def install():
         TimeoutExpired=TimeoutError,
     )
     # Fewer looks at what another process does.
-    wiping._QUIET_SECONDS, wiping.STUCK_SECONDS = 2 * wiping._LOOK_SECONDS, 4 * wiping._LOOK_SECONDS
-    wiping.time = types.SimpleNamespace(monotonic=lambda: current.now)
+    wipes._QUIET_SECONDS, wipes.STUCK_SECONDS = 2 * wipes._POLL_SECONDS, 4 * wipes._POLL_SECONDS
+    wipes.time = types.SimpleNamespace(monotonic=lambda: current.now)
 
 
 def _is_running():

@@ -11,8 +11,7 @@ from oslo_config import cfg
 
 from vpmem_driver import conf
 from vpmem_driver.pool import Pool
-
-MIB = 1024 * 1024
+from vpmem_driver.sizes import MIB
 
 
 def fill(path: pathlib.Path) -> bytes:
@@ -30,14 +29,14 @@ def is_zero(path: pathlib.Path) -> bool:
 #: A child that wipes as ever, on a medium that has forgotten one zero by the time it is read back.
 _FORGETFUL = """
 import os, sys
-from vpmem_driver.wipe import child
-path, at, verify = sys.argv[1], int(sys.argv[2]), child.Wipe.verify
-def forget_and_verify(wipe):
-    if os.path.samestat(os.fstat(wipe._device.fd), os.stat(path)):
-        os.pwrite(wipe._device.fd, b"x", at)
-    verify(wipe)
-child.Wipe.verify = forget_and_verify
-sys.exit(child.main())
+from vpmem_driver.worker import session, wipe
+path, at, verify = sys.argv[1], int(sys.argv[2]), wipe.Wipe.verify
+def forget_and_verify(passes):
+    if os.path.samestat(os.fstat(passes._device.fd), os.stat(path)):
+        os.pwrite(passes._device.fd, b"x", at)
+    verify(passes)
+wipe.Wipe.verify = forget_and_verify
+sys.exit(session.main())
 """
 
 

@@ -15,8 +15,7 @@ from vpmem_driver import ledger
 from vpmem_driver.cli.main import VPMEMApp
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.pool import Pool
-
-MIB = 1 << 20
+from vpmem_driver.sizes import MIB
 
 #: All that --help documents, without the one for a defect of the program.
 DOCUMENTED = {0, 2, 3, 4, 5, 6}
@@ -121,7 +120,7 @@ def test_a_column_that_there_is_not_is_refused_before_anything_is_done(vpmem_jso
     vpmem_json("claim", owner, "SMALL")
     err = refused(2, "release", owner, "--wait", option, "nosuch")
     assert "column 'nosuch'" in err
-    assert "There are: uuid, name, label" in err
+    assert "The columns are: uuid, name, label" in err
 
 
 def test_a_numa_node_that_no_host_has(refused):  # noqa: F811
@@ -130,7 +129,7 @@ def test_a_numa_node_that_no_host_has(refused):  # noqa: F811
 
 
 def test_history_of_an_owner_that_is_no_uuid(refused):  # noqa: F811
-    assert "it is no uuid" in refused(2, "history", "--owner", "db1")
+    assert "it is not a uuid" in refused(2, "history", "--owner", "db1")
 
 
 def test_a_number_of_lines_that_cannot_be(refused):  # noqa: F811
@@ -249,7 +248,7 @@ def test_a_table_has_a_screenful_of_history_and_a_pipe_all(host, vpmem, vpmem_js
     lines(host, 100)
     code, out, err = vpmem("history")
     assert (code, out.count("wiped")) == (0, 50)
-    assert "the newest 50 lines; --all shows all" in err
+    assert "Only the newest 50 lines are shown" in err
     code, out, err = vpmem("history", "--all")
     assert (out.count("wiped"), "newest" in err) == (100, False)
     assert vpmem("history", "--last", "60")[1].count("wiped") == 60

@@ -63,7 +63,7 @@ def snapshot(host):
     rows, moves = [], []
     if (host.state_path / ledger.FILE_NAME).exists():
         records = ledger.Ledger(host.state_path)
-        moves = [move for move in records.history() if move.reason != "first seen"]
+        moves = [move for move in records.history() if move.reason != "discovered"]
         moved = {move.uuid for move in moves}
         rows = [row for row in records.rows() if row.uuid in moved]
         records.close()
@@ -122,7 +122,7 @@ class TestListing:
         host.pmem_namespaces = []
         code, _, err = vpmem("namespace", "list")
         assert code == 0
-        assert "none of this host's 5 namespaces has a label" in err
+        assert "None of the 5 namespaces of this host has a label" in err
 
     def test_a_file_system_without_dax_is_said_once(self, vpmem):
         _, _, err = vpmem("namespace", "list")
@@ -212,14 +212,14 @@ class TestConfiguration:
     @pytest.mark.parametrize(
         ("entries", "said"),
         [
-            (["LARGE:nowhere"], "there is no namespace 'nowhere' on this host. There are: large0, large1, small0"),
-            (["A:small0|small0"], "namespace 'small0' stands twice under this label"),
-            (["A:small0", "B:small0"], "namespace 'small0' is under another label already"),
-            (["small0"], "there is no colon"),
-            (["A:"], "a namespace's name is empty"),
-            (["A:small0||small1"], "a namespace's name is empty"),
+            (["LARGE:nowhere"], "namespace 'nowhere' is not on this host. Usable namespaces: large0, large1, small0"),
+            (["A:small0|small0"], "namespace 'small0' appears twice under this label"),
+            (["A:small0", "B:small0"], "namespace 'small0' is already under another label"),
+            (["small0"], "it has no colon"),
+            (["A:"], "a namespace name is empty"),
+            (["A:small0||small1"], "a namespace name is empty"),
             ([":small0"], "the label is empty"),
-            (["A_B:small0", "a-b:small1"], "are both resource class CUSTOM_PMEM_NAMESPACE_A_B"),
+            (["A_B:small0", "a-b:small1"], "have the same resource class CUSTOM_PMEM_NAMESPACE_A_B"),
         ],
     )
     def test_pmem_namespaces(self, host, refused, entries, said):
@@ -233,7 +233,7 @@ class TestConfiguration:
         namespaces = DirectoryDiscovery(str(host.directory)).namespaces()
         uuids = [namespace.uuid for namespace in namespaces if namespace.name == "small0"]
         err = refused(2, "namespace", "list")
-        assert "two namespaces of this host have the name 'small0'. Write the uuid" in err
+        assert "several namespaces of this host have the name 'small0'. Write the uuid" in err
         assert all(uuid in err for uuid in uuids)  # no listing can be had until the configuration is right
 
     @pytest.mark.parametrize("kind", ["empty", "odd", "symlink", "fifo", "device"])
@@ -253,7 +253,7 @@ class TestConfiguration:
                     pytest.skip("only root can make a device node")
                 os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))
         host.pmem_namespaces = ["A:bad"]
-        assert "namespace 'bad' cannot be used" in refused(2, "namespace", "list")
+        assert "namespace 'bad' is unusable" in refused(2, "namespace", "list")
 
     def test_a_configuration_file_that_is_not_there(self, vpmem):
         code, _, err = vpmem("--config-file", "/nonexistent.conf", "namespace", "list")
@@ -272,12 +272,12 @@ class TestConfiguration:
 class TestRequests:
     def test_an_owner_that_is_no_uuid(self, refused):
         for owner in ("db1", "", "12345678-1234", "{" + new_owner() + "}"):
-            assert "it is no uuid" in refused(2, "claim", owner, "SMALL")
+            assert "it is not a uuid" in refused(2, "claim", owner, "SMALL")
 
     def test_a_label_that_is_not_configured(self, refused):
         err = refused(2, "claim", new_owner(), "SMALL,HUGE")
         assert "label 'HUGE'" in err
-        assert "It has: LARGE, SMALL." in err
+        assert "Configured labels: LARGE, SMALL." in err
 
     @pytest.mark.parametrize("labels", ["", ",", "SMALL,", ",SMALL"])
     def test_an_empty_label(self, refused, labels):
@@ -299,7 +299,7 @@ class TestRequests:
             ("wipe", "--namespace", "nowhere"),
             ("adopt", new_owner(), "nowhere"),
         ):
-            assert "There is no namespace 'nowhere'" in refused(2, *words)
+            assert "Namespace 'nowhere' does not exist" in refused(2, *words)
 
     def test_an_unusable_namespace(self, host, vpmem, refused):
         (host.directory / "empty").touch()
@@ -324,7 +324,7 @@ class TestRefusals:
         (claimed,) = vpmem_json("claim", owner, "SMALL")
         vpmem_json("claim", stranger, "SMALL")
         assert f"it belongs to {owner}" in refused(4, "release", stranger, "--namespace", claimed["name"])
-        assert "the ledger has none for it" in refused(4, "release", new_owner())
+        assert "the ledger records none for it" in refused(4, "release", new_owner())
 
     def test_wipe_of_what_is_claimed(self, vpmem_json, refused):
         owner = new_owner()
@@ -401,7 +401,7 @@ class TestHostTrouble:
             code, out, err = vpmem("namespace", "list")
         assert (code, out) == (5, "")
         assert f"{locked}" in err
-        assert "may not be read by this user" in err
+        assert "this user may not read" in err
 
     @pytest.mark.parametrize(
         ("script", "said"),

@@ -9,7 +9,7 @@ import pytest
 from tests.functional.conftest import fill, is_zero, new_owner
 from tests.functional.test_cli import refused, snapshot, vpmem, vpmem_json  # noqa: F401  fixtures
 from vpmem_driver import exception, guestxml
-from vpmem_driver.domains import Domains
+from vpmem_driver.libvirt_domains import Domains
 
 URI = "test:///default"
 
@@ -74,7 +74,7 @@ def test_attach_to_a_running_domain_is_for_its_next_start(domain, vpmem):  # noq
     domain.create()
     code, _, err = vpmem("domain", "attach", domain.name(), "SMALL", "--connect", URI)
     assert code == 0
-    assert "from its next start on" in err
+    assert "at its next start" in err
     assert len(paths(domain)) == 1
 
 
@@ -167,14 +167,14 @@ class TestRefused:
     def test_a_domain_that_does_not_exist(self, connection, refused):  # noqa: F811
         for command in (("attach", "nobody", "SMALL"), ("detach", "nobody")):
             err = refused(2, "domain", *command, "--connect", URI)
-            assert "domain 'nobody': there is no such domain on test:///default" in err
+            assert "domain 'nobody': it does not exist on test:///default" in err
 
     def test_a_domain_without_numa_cells(self, connection, refused):  # noqa: F811
         assert "<cpu><numa><cell" in refused(2, "domain", "attach", "test", "SMALL", "--connect", URI)
 
     def test_a_domain_that_has_nothing(self, domain, refused):  # noqa: F811
-        assert "the ledger has none for it" in refused(4, "domain", "detach", domain.name(), "--connect", URI)
-        assert "the ledger has none for it" in refused(4, "domain", "xml", new_owner())
+        assert "the ledger records none for it" in refused(4, "domain", "detach", domain.name(), "--connect", URI)
+        assert "the ledger records none for it" in refused(4, "domain", "xml", new_owner())
 
     def test_a_base_that_has_the_device_already(self, domain, vpmem, vpmem_json, refused, tmp_path):  # noqa: F811
         vpmem_json("domain", "attach", domain.name(), "SMALL", "--connect", URI)
@@ -205,7 +205,7 @@ class TestRefused:
 
     def test_a_definition_that_libvirt_does_not_take_gives_the_claim_back(self, host, domain, vpmem, monkeypatch):  # noqa: F811
         def define(self, connection, domain_xml):
-            raise exception.LibvirtError(uri=URI, reason="no", remedy="Try again.")
+            raise exception.LibvirtError(uri=URI, reason="no", remedy="Try again")
 
         monkeypatch.setattr(Domains, "define", define)
         code, _, _ = vpmem("domain", "attach", domain.name(), "SMALL", "--connect", URI)

@@ -14,10 +14,10 @@ import uuid
 
 from oslo_config import cfg
 
-from vpmem_driver import exception, wiping
-from vpmem_driver.domains import Domains
-from vpmem_driver.pool import Pool
-from vpmem_driver.wipe import Outcome
+from vpmem_driver import exception
+from vpmem_driver.engine import Outcome
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.pool import Pool, wipes
 
 PROCESSES, THREADS, ROUNDS = 8, 8, 157  # a claim and a release each: more than 20,000 in all
 
@@ -28,12 +28,11 @@ class NoEngine:
     resumes = True
 
     def run(self, jobs, watcher, stop=None):
-        outcomes = {}
+        results = {}
         for job in jobs:
-            outcome = Outcome.WIPED if watcher.may_start(job) else Outcome.STOPPED
-            watcher.finished(job, outcome, "")
-            outcomes[job.uuid] = (outcome, "")
-        return outcomes
+            results[job.uuid] = job.ended(Outcome.WIPED if watcher.may_start(job) else Outcome.STOPPED)
+            watcher.finished(results[job.uuid])
+        return results
 
 
 @contextlib.contextmanager
@@ -66,13 +65,14 @@ def work(pool, directory, seed):
 
 def process(config_file, directory, seed):
     """What each process runs: threads that share one pool."""
-    from vpmem_driver import conf, discovery, labels, ledger
+    from vpmem_driver import conf, discovery, ledger
+    from vpmem_driver.pool import labels
 
     options = cfg.ConfigOpts()
     conf.register_opts(options)
     options(["--config-file", config_file])
     source, records = discovery.from_conf(options), ledger.Ledger(options.vpmem.state_path)
-    wiper = wiping.Wiper(records, NoEngine(), source.find, Domains("test:///default"))
+    wiper = wipes.Wiper(records, NoEngine(), source.find, Domains("test:///default"))
     wiper._domains.user_of = lambda device, defined=False: None
     pool = Pool(labels.parse(options.libvirt.pmem_namespaces), source, records, wiper)
     failures = []
@@ -113,7 +113,7 @@ def test_invariant_1_eight_processes_of_eight_threads(host, tmp_path):
     ]
     said = [child.communicate() for child in children]
     assert [child.returncode for child in children] == [0] * PROCESSES, said
-    moves = host.pool().ledger.history()
+    moves = list(host.pool()._state.ledger.history())
     claimed = [move for move in moves if move.to_state == "claimed"]
     released = [move for move in moves if move.from_state == "claimed"]
     assert len(claimed) == len(released) >= PROCESSES * THREADS * ROUNDS

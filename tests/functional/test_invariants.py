@@ -7,10 +7,11 @@ import threading
 import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
-from vpmem_driver import discovery, exception, labels, ledger, pool, wiping
-from vpmem_driver.domains import Domains
+from vpmem_driver import discovery, exception, ledger, pool
+from vpmem_driver.engine import Engine, Outcome
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.wipe import Engine, Outcome
+from vpmem_driver.pool import labels, wipes
 
 
 def state_of(some_pool, name):
@@ -23,7 +24,7 @@ def uuid_of(some_pool, name):
 
 
 def wipe_all(some_pool):
-    wiping.raise_for(some_pool.wipe([record.uuid for record in some_pool.records()]))
+    wipes.raise_for(some_pool.wipe([record.uuid for record in some_pool.records()]))
 
 
 class HookedDomains(Domains):
@@ -49,7 +50,7 @@ def pool_with(host, hook):
         labels.parse(conf.libvirt.pmem_namespaces),
         source,
         records,
-        wiping.Wiper(records, engine, source.find, HookedDomains(hook)),
+        wipes.Wiper(records, engine, source.find, HookedDomains(hook)),
     )
 
 
@@ -69,15 +70,15 @@ class TestInvariant1:
         (grant,) = host.pool().claim(owner, ["SMALL"])
         with pytest.raises(exception.NotOwner, match=owner):
             host.pool().adopt(new_owner(), [grant.uuid])
-        assert host.pool().ledger.row(grant.uuid).owner == owner
+        assert host.pool()._state.ledger.row(grant.uuid).owner == owner
 
     def test_invariant_1_the_ledger_refuses_a_second_owner_whatever_the_table_says(self, host):
         one, other = host.pool(), host.pool()
-        row = one.ledger.row(uuid_of(one, "small0"))
-        with one.ledger.transaction():
-            one.ledger.move(row, State.CLAIMED, "x", owner=new_owner(), position=0)
-        with pytest.raises(exception.LedgerError), other.ledger.transaction():
-            other.ledger.move(row, State.CLAIMED, "x", owner=new_owner(), position=0)
+        row = one._state.ledger.row(uuid_of(one, "small0"))
+        with one._state.ledger.transaction():
+            one._state.ledger.move(row, State.CLAIMED, "x", owner=new_owner(), position=0)
+        with pytest.raises(exception.LedgerError), other._state.ledger.transaction():
+            other._state.ledger.move(row, State.CLAIMED, "x", owner=new_owner(), position=0)
 
 
 class TestInvariant2:
@@ -103,7 +104,7 @@ class TestInvariant2:
         pattern = fill(host.path(grant.name))
         some_pool._wiper.wipe([grant.uuid])
         assert host.path(grant.name).read_bytes() == pattern
-        assert some_pool.ledger.row(grant.uuid).state is State.CLAIMED
+        assert some_pool._state.ledger.row(grant.uuid).state is State.CLAIMED
 
     def test_invariant_2_claimed_between_the_decision_and_the_first_byte(self, host):
         owner = new_owner()
@@ -114,7 +115,7 @@ class TestInvariant2:
         results = late.wipe([grant.uuid])
         late.close()
         assert host.path(grant.name).read_bytes() == pattern
-        assert host.pool().ledger.row(grant.uuid).owner == owner
+        assert host.pool()._state.ledger.row(grant.uuid).owner == owner
         assert [result.outcome for result in results] == [Outcome.WIPED] or results[0].outcome is Outcome.STOPPED
 
     def test_invariant_2_a_running_domain_keeps_its_bytes_though_the_ledger_says_dirty(self, host):
@@ -205,7 +206,7 @@ class TestInvariant3:
         (grant,) = some_pool.claim(owner, ["SMALL"])
         some_pool.release(owner)
         some_pool.wipe([grant.uuid])
-        with pytest.raises(exception.NamespaceUnavailable, match="it was wiped, .*'vpmem claim'"):
+        with pytest.raises(exception.NamespaceUnavailable, match="it was wiped .*'vpmem claim'"):
             some_pool.adopt(owner, [grant.uuid])
         assert state_of(some_pool, grant.name) == "clean"
 
@@ -224,7 +225,7 @@ class TestInvariant4:
         assert len(some_pool.grants(stranger)) == 1
 
     def test_invariant_4_release_by_an_owner_that_is_not_known(self, host):
-        with pytest.raises(exception.NotOwner, match="the ledger has none for it"):
+        with pytest.raises(exception.NotOwner, match="the ledger records none for it"):
             host.pool().release(new_owner())
 
     def test_invariant_4_one_wrong_name_releases_nothing(self, host):
@@ -250,7 +251,7 @@ class TestInvariant5:
         owner = new_owner()
         some_pool = host.pool()
         (grant,) = some_pool.claim(owner, ["SMALL"])
-        with sqlite3.connect(some_pool.ledger.path) as another:
+        with sqlite3.connect(some_pool._state.ledger.path) as another:
             row = another.execute("SELECT state, owner FROM namespace WHERE uuid = ?", (grant.uuid,)).fetchone()
         another.close()
         assert row == ("claimed", owner)
@@ -263,7 +264,7 @@ class TestInvariant5:
             patch.setattr(ledger.Ledger, "move", _fail)
             with pytest.raises(exception.LedgerError):
                 some_pool.claim(owner, ["SMALL"])
-        assert some_pool.ledger.held(owner) == []
+        assert some_pool._state.ledger.held(owner) == []
         assert len(some_pool.claim(new_owner(), ["SMALL", "SMALL", "SMALL"])) == 3, "the table was put right again"
 
     def test_invariant_5_a_release_that_is_not_on_disk_is_not_told(self, host, monkeypatch):
@@ -298,7 +299,7 @@ class TestInvariant5:
         uuid = uuid_of(some_pool, "small0")
 
         def on_progress(event):
-            phases.append((event.phase, event.done, host.pool().ledger.row(uuid).state))
+            phases.append((event.phase, event.done, host.pool()._state.ledger.row(uuid).state))
 
         some_pool.wipe([uuid], on_progress=on_progress)
         assert phases[-1] == ("verify", 4 << 20, State.DIRTY)
@@ -314,7 +315,7 @@ class TestInvariant6:
         (host.state_path / ledger.FILE_NAME).write_bytes(b"not a ledger" * 1000)
         for suffix in ("-wal", "-shm"):
             (host.state_path / (ledger.FILE_NAME + suffix)).unlink(missing_ok=True)
-        with pytest.raises(exception.LedgerCorrupt, match="move it away"):
+        with pytest.raises(exception.LedgerCorrupt, match="move the ledger away"):
             host.pool()
         assert before == {path: path.read_bytes() for path in host.directory.rglob("*") if path.is_file()}
 
@@ -323,7 +324,7 @@ class TestInvariant6:
         host.pool().claim(owner, ["SMALL"])
         host.directory.rename(host.directory.parent / "elsewhere")
         host.directory.mkdir()
-        with pytest.raises(exception.DiscoveryFailed, match="sees no usable namespace, but the ledger has 5"):
+        with pytest.raises(exception.DiscoveryFailed, match="found no usable namespace, but the ledger has 5"):
             host.pool()
         host.directory.rmdir()
         (host.directory.parent / "elsewhere").rename(host.directory)
@@ -378,7 +379,7 @@ class TestInvariant7:
     def test_invariant_7_two_of_one_name_are_told_apart(self, host):
         host.make("small0", node=7)
         with pytest.raises(
-            exception.InvalidNamespaceConfig, match="two namespaces of this host have the name 'small0'"
+            exception.InvalidNamespaceConfig, match="several namespaces of this host have the name 'small0'"
         ):
             host.pool()
         host.pmem_namespaces = []
@@ -390,9 +391,9 @@ class TestInvariant7:
     def test_invariant_7_an_operator_must_say_which_of_two(self, host):
         host.pmem_namespaces = []
         host.make("small0", node=7)
-        with pytest.raises(exception.InvalidRequest, match="Give its uuid"):
+        with pytest.raises(exception.InvalidRequest, match="Identify it by its uuid"):
             host.pool().find("small0")
 
 
 def _fail(*_args, **_kwargs):
-    raise exception.LedgerError(path="x", reason="disk I/O error", remedy="Mend it.")
+    raise exception.LedgerError(path="x", reason="disk I/O error", remedy="Fix it")

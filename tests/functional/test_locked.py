@@ -8,8 +8,9 @@ import pytest
 
 from tests.functional.conftest import new_owner
 from tests.functional.test_pool import row
-from vpmem_driver import exception, wiping
-from vpmem_driver.wipe import Outcome, engine, process
+from vpmem_driver import exception
+from vpmem_driver.engine import Outcome, engine, process
+from vpmem_driver.pool import wipes
 
 _HOLD = (
     "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); time.sleep(600)"
@@ -20,7 +21,7 @@ DEADLINE_SECONDS = 30.0
 @pytest.fixture
 def hold(monkeypatch):
     """Hold the lock of a file in another process for the rest of the test."""
-    monkeypatch.setattr(wiping, "STUCK_SECONDS", 1.0, raising=False)
+    monkeypatch.setattr(wipes, "STUCK_SECONDS", 1.0, raising=False)
     holders = []
 
     def begin(path):
@@ -63,7 +64,7 @@ def test_one_that_holds_a_lock_for_ever_does_not_stop_the_wipes_of_others(host, 
     }
     assert row(pool, "large0").reason == results["large0"].reason
     with pytest.raises(exception.HostToolError, match="Wiping namespace large0 failed"):
-        wiping.raise_for(results.values())
+        wipes.raise_for(results.values())
 
 
 def test_a_child_that_says_nothing_is_given_up(host, monkeypatch):
@@ -73,5 +74,5 @@ def test_a_child_that_says_nothing_is_given_up(host, monkeypatch):
     pool = host.pool()
     (result,) = within(pool.wipe, [pool.find("small0")])
     assert result.outcome is Outcome.HOST
-    assert result.reason.endswith("said nothing for 1 seconds")
+    assert result.reason.endswith("reported nothing for 1 seconds")
     assert row(pool, "small0").state == "unknown"

@@ -6,27 +6,19 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from tests.functional.conftest import MIB, fill, is_zero, new_owner
-from vpmem_driver import exception, interpreter, wiping
+from tests.waiting import wait_until
+from vpmem_driver import exception, interpreter
+from vpmem_driver.engine import Outcome
 from vpmem_driver.model import State
-from vpmem_driver.wipe import Outcome
-
-
-def until(condition, seconds=20.0):
-    """Wait for a condition, with a deadline."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "it did not come"
-        time.sleep(0.01)
-    return value
+from vpmem_driver.pool import wipes
 
 
 def row(pool, name):
-    (found,) = [row for row in pool.ledger.rows() if row.name == name]
+    (found,) = [row for row in pool._state.ledger.rows() if row.name == name]
     return found
 
 
@@ -79,10 +71,10 @@ class TestChoosing:
 class TestAllOrNothing:
     def test_nothing_is_claimed_when_one_is_short(self, host):
         pool = host.pool()
-        before = pool.ledger.rows()
+        before = pool._state.ledger.rows()
         with pytest.raises(exception.InsufficientNamespaces, match="LARGE: 3 wanted, 2 free"):
             pool.claim(new_owner(), ["SMALL", "LARGE", "LARGE", "LARGE"])
-        assert pool.ledger.rows() == before
+        assert pool._state.ledger.rows() == before
 
     def test_another_takes_the_place_of_one_that_cannot_be_wiped(self, host):
         pool = host.pool()
@@ -97,7 +89,7 @@ class TestAllOrNothing:
         with host.path("small2").open("r+b"), pytest.raises(exception.NamespaceInUse, match="small2"):
             pool.claim(new_owner(), ["SMALL", "SMALL", "SMALL"])
         assert [row(pool, f"small{number}").state for number in range(3)] == ["clean", "clean", "unknown"]
-        assert {row.owner for row in pool.ledger.rows()} == {None}
+        assert {row.owner for row in pool._state.ledger.rows()} == {None}
 
     def test_a_claim_that_is_called_off(self, host):
         host.options["wipe_rate"] = 4
@@ -106,7 +98,7 @@ class TestAllOrNothing:
         with pytest.raises(exception.HostToolError, match="it was stopped") as caught:
             pool.claim(new_owner(), ["SMALL", "LARGE"], stop=stop, on_progress=lambda event: stop.set())
         assert "dirty" not in str(caught.value), "it may be unknown again"
-        assert {row.owner for row in pool.ledger.rows()} == {None}
+        assert {row.owner for row in pool._state.ledger.rows()} == {None}
         assert row(pool, "small0").state is State.CLEAN, "it was never handed out"
         assert row(pool, "large0").state is State.DIRTY, "some of it is overwritten: it is nobody's data any more"
 
@@ -134,14 +126,14 @@ class TestClaimExact:
         if trouble == "owned":
             pool.claim_exact(new_owner(), [uuids[1]])
         elif trouble == "quarantined":
-            with pool.ledger.transaction():
-                pool.ledger.move(row(pool, "small1"), State.QUARANTINED, "bad", reason="bad")
+            with pool._state.ledger.transaction():
+                pool._state.ledger.move(row(pool, "small1"), State.QUARANTINED, "bad", reason="bad")
         else:
             host.path("small1").unlink()
             pool = host.pool()
         with pytest.raises(exception.NamespaceUnavailable, match="small1"):
             pool.claim_exact(owner, uuids)
-        assert pool.ledger.held(owner) == []
+        assert pool._state.ledger.held(owner) == []
         assert row(pool, "small0").state is State.UNKNOWN
 
 
@@ -154,14 +146,14 @@ class TestInterrupted:
         pool.adopt(owner, [pool.find("huge")])
         pool.release(owner)
         wipe = vpmem(host, "wipe")
-        until(lambda: row(pool, "huge").wiped > 4 * MIB)
+        wait_until(lambda: row(pool, "huge").wiped > 4 * MIB)
         kill(wipe)
         done = row(pool, "huge").wiped
         assert 0 < done < 64 * MIB
         assert is_prefix_zero(host.path("huge"), done)
         host.options["wipe_rate"] = 0
         events = []
-        wiping.raise_for(host.pool().wipe(on_progress=events.append))
+        wipes.raise_for(host.pool().wipe(on_progress=events.append))
         zeroed = [event.done for event in events if event.phase == "zero"]
         assert min(zeroed) >= done, "nothing was done again"
         assert is_zero(host.path("huge"))
@@ -176,18 +168,18 @@ class TestInterrupted:
         pool.adopt(owner, [pool.find("huge")])
         pool.release(owner)
         wipe = vpmem(host, "wipe")
-        until(lambda: row(pool, "huge").wiped > 8 * MIB)
+        wait_until(lambda: row(pool, "huge").wiped > 8 * MIB)
         kill(wipe)
-        host.options["wipe_command"] = shlex.join(interpreter.command("vpmem_driver.wipe.child", site=False))
+        host.options["wipe_command"] = shlex.join(interpreter.command("vpmem_driver.worker", site=False))
         events = []
-        wiping.raise_for(host.pool().wipe(on_progress=events.append))
+        wipes.raise_for(host.pool().wipe(on_progress=events.append))
         assert min(event.done for event in events) <= 4 * MIB
 
     def test_a_claim_whose_process_was_killed_is_accounted_for(self, host):
         host.options["wipe_rate"] = 4
         pool, owner = host.pool(), new_owner()
         claim = vpmem(host, "claim", owner, "LARGE")
-        until(lambda: row(pool, "large0").wiped > 0)
+        wait_until(lambda: row(pool, "large0").wiped > 0)
         kill(claim)
         reserved = row(pool, "large0")
         assert (reserved.state, reserved.owner) == (State.DIRTY, owner)
@@ -202,7 +194,7 @@ class TestInterrupted:
         host.options["wipe_rate"] = 4
         pool, owner = host.pool(), new_owner()
         claim = vpmem(host, "claim", owner, "LARGE")
-        until(lambda: row(pool, "large0").wiped > 0)
+        wait_until(lambda: row(pool, "large0").wiped > 0)
         kill(claim)
         host.options["wipe_rate"] = 0
         host.pool().wipe()
@@ -228,11 +220,11 @@ class TestInterrupted:
         uuid = pool.find("large0")
         first = threading.Thread(target=lambda: results.extend(host.pool().wipe([uuid])))
         first.start()
-        until(lambda: row(pool, "large0").wiped > 0)
+        wait_until(lambda: row(pool, "large0").wiped > 0)
         results += pool.wipe([uuid])
         first.join()
         assert [result.outcome for result in results] == [Outcome.WIPED, Outcome.WIPED]
-        assert [move.to_state for move in pool.ledger.history(uuid=uuid)] == ["unknown", "dirty", "clean"]
+        assert [move.to_state for move in pool._state.ledger.history(uuid=uuid)] == ["unknown", "dirty", "clean"]
 
     def test_one_that_fails_does_not_stop_the_others(self, host):
         host.options["wipe_command"] = host.forgetful(host.path("large0"), 0)
@@ -241,7 +233,7 @@ class TestInterrupted:
         outcomes = {result.name: result.outcome for result in results}
         assert outcomes == {"large0": Outcome.MEDIA, "small0": Outcome.WIPED, "small1": Outcome.WIPED}
         with pytest.raises(exception.WipeFailed, match="large0"):
-            wiping.raise_for(results)
+            wipes.raise_for(results)
 
 
 class TestReconcile:
@@ -289,7 +281,7 @@ class TestReconcile:
             file.write(bytes(MIB))
         (grant,) = host.pool().grants(owner)
         assert grant.size == held.size + MIB
-        assert f"{held.name} was {held.size} bytes and is {grant.size} now; {owner} holds it" in caplog.text
+        assert f"Size of {held.name} changed from {held.size} to {grant.size} bytes; {owner} holds it" in caplog.text
         assert host.path(held.name).read_bytes()[: held.size] == pattern
 
     def test_what_is_wrong_is_said_when_it_becomes_so_and_not_at_each_look(self, host, caplog):
@@ -323,15 +315,15 @@ class TestReconcile:
 
     def test_a_row_that_cannot_be_is_left_out_and_not_fatal(self, host, caplog):
         pool = host.pool()
-        with pool.ledger.transaction():
+        with pool._state.ledger.transaction():
             for name, change in {"large0": f"size = {2**63 - 1}", "small0": f"numa_node = {2**40}"}.items():
-                pool.ledger._execute(f"UPDATE namespace SET {change} WHERE name = ?", (name,))  # noqa: S608
+                pool._state.ledger._execute(f"UPDATE namespace SET {change} WHERE name = ?", (name,))  # noqa: S608
         for name in ("large0", "small0"):  # what discovery says would put it right
             host.path(name).rename(host.directory.parent / name)
         pool = host.pool()
         (grant,) = pool.claim(new_owner(), ["LARGE"])
         assert grant.name == "large1"
-        assert "the ledger has 9223372036854775807 bytes for it" in caplog.text
+        assert "the ledger records an impossible size of 9223372036854775807 bytes" in caplog.text
 
 
 def is_prefix_zero(path, length):

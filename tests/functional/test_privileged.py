@@ -11,9 +11,12 @@ import pytest
 
 from tests.functional.conftest import Host, is_zero, new_owner
 from vpmem_driver import discovery
-from vpmem_driver.wipe import Engine, Job, Outcome
+from vpmem_driver.engine import Engine, Job, Outcome
 
 PROGRAM = pathlib.Path(sys.executable).with_name("vpmem-wipe")
+
+#: Where ndctl is not installed, and where it lists nothing.
+WITHOUT_NAMESPACES = {Outcome.HOST, Outcome.MISSING}
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other users take root")
 
@@ -21,7 +24,8 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="other users take root
 def command(config_file):
     """As ``vpmem-wipe``, with another place for what belongs to root."""
     program = (
-        f"from vpmem_driver.wipe import privileged; privileged.CONFIG_FILE = {str(config_file)!r}; privileged.main()"
+        "from vpmem_driver import conf; from vpmem_driver.worker import privileged; "
+        f"conf.CONFIG_FILE = {str(config_file)!r}; privileged.main()"
     )
     return shlex.join([sys.executable, "-I", "-c", program])
 
@@ -45,7 +49,7 @@ def wipe(host, wipe_command, name="large0"):
 def test_of_what_root_may_do_it_keeps_what_a_wipe_needs():
     """And what it executes, such as ndctl, has no more."""
     program = (
-        "from vpmem_driver.wipe import capabilities as c; c.keep_only(*c.FOR_A_WIPE);"
+        "from vpmem_driver.worker import capabilities as c; c.keep_only(*c.FOR_A_WIPE);"
         "import subprocess; print(open('/proc/self/status').read());"
         "print(subprocess.run(['cat', '/proc/self/status'], capture_output=True, text=True, check=True).stdout)"
     )
@@ -78,7 +82,7 @@ def test_what_only_the_request_names_is_not_touched(host, tmp_path):
     theirs.make("real0")
     theirs.pmem_namespaces = []
     result = wipe(host, command(theirs.config_file()))
-    assert (result.outcome, result.reason) == (Outcome.HOST, "discovery does not find it")
+    assert (result.outcome, result.reason) == (Outcome.MISSING, "discovery does not find it")
 
 
 @pytest.mark.parametrize("by", ["home", "variables"])
@@ -89,7 +93,7 @@ def test_neither_environment_nor_home_configures_it(host, tmp_path, by):
     host.config_file().rename(files / "vpmem.conf")
     variables = [f"OS_VPMEM__{name.upper()}={value}" for name, value in host.conf().vpmem.items() if value]
     environment = {"home": [f"HOME={tmp_path / 'home'}"], "variables": variables}[by]
-    assert wipe(host, shlex.join(["env", *environment, str(PROGRAM)])).outcome is Outcome.HOST
+    assert wipe(host, shlex.join(["env", *environment, str(PROGRAM)])).outcome in WITHOUT_NAMESPACES
 
 
 def test_programs_are_not_found_by_the_callers_path(host, tmp_path):
@@ -98,7 +102,7 @@ def test_programs_are_not_found_by_the_callers_path(host, tmp_path):
     program.parent.mkdir()
     program.write_text(f"#!/bin/sh\ntouch {tmp_path}/executed\n")
     program.chmod(0o755)
-    assert wipe(host, f"env PATH={program.parent}:/usr/bin:/bin {PROGRAM}").outcome is Outcome.HOST
+    assert wipe(host, f"env PATH={program.parent}:/usr/bin:/bin {PROGRAM}").outcome in WITHOUT_NAMESPACES
     assert not (tmp_path / "executed").exists()
 
 
@@ -111,7 +115,9 @@ def test_a_configuration_that_others_may_write_to_is_refused(host, tmp_path, nam
     (directory / name).chmod(mode if name == "vpmem.conf" else mode | 0o111)
     result = wipe(host, command(config_file))
     assert result.outcome is Outcome.HOST
-    assert result.reason.startswith(f"others than root may write to {(directory / name)}; 'chown root")
+    assert result.reason.startswith(
+        f"users other than root may write to {(directory / name)}; to fix that, run 'chown root"
+    )
 
 
 @needs_root
@@ -119,7 +125,7 @@ def test_a_configuration_of_another_user_is_refused(host):
     config_file = host.config_file()
     os.chown(config_file, 65534, 65534)
     result = wipe(host, command(config_file))
-    assert (result.outcome, "others than root may write" in result.reason) == (Outcome.HOST, True)
+    assert (result.outcome, "users other than root may write" in result.reason) == (Outcome.HOST, True)
 
 
 def test_a_configuration_that_is_a_link_is_refused(host, tmp_path):
@@ -129,7 +135,7 @@ def test_a_configuration_that_is_a_link_is_refused(host, tmp_path):
     result = wipe(host, command(link))
     assert (result.outcome, result.reason) == (
         Outcome.HOST,
-        f"The configuration cannot be read: {link} is not a regular file",
+        f"Cannot read the configuration: {link} is not a regular file",
     )
 
 
@@ -139,7 +145,7 @@ def test_a_configuration_that_is_a_link_is_refused(host, tmp_path):
         (b"[vpmem]\ndiscovery = telepathy\n", "discovery"),
         (b"[vpmem]\npassword\n", "vpmem.conf cannot be parsed"),
         (b"[vpmem]\ndiscovery = directory\n", "directory: it is not set"),
-        (b"\xff", "is not all UTF-8 text"),
+        (b"\xff", "is not UTF-8 text"),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_explained(host, content, said):
@@ -153,7 +159,7 @@ def test_a_configuration_that_cannot_be_used_is_explained(host, content, said):
 
 def test_without_a_configuration_it_asks_ndctl(host, tmp_path):
     result = wipe(host, command(tmp_path / "none" / "vpmem.conf"))
-    assert result.outcome is Outcome.HOST
+    assert result.outcome in WITHOUT_NAMESPACES
     assert "ndctl" in result.reason or result.reason == "discovery does not find it"
 
 
@@ -165,7 +171,7 @@ def test_namespaces_are_not_wiped_where_others_may_write(host, name):
     directory.chmod(0o1777)
     result = wipe(host, command(config_file))
     assert result.outcome is Outcome.HOST
-    assert result.reason.startswith(f"others than root may write to {directory}; 'chown root")
+    assert result.reason.startswith(f"users other than root may write to {directory}; to fix that, run 'chown root")
 
 
 def test_a_directory_of_namespaces_that_is_a_link_is_refused(host, tmp_path):
@@ -177,7 +183,7 @@ def test_a_directory_of_namespaces_that_is_a_link_is_refused(host, tmp_path):
     host.directory = directory
     result = wipe(host, command(config_file))
     assert result.outcome is Outcome.HOST
-    assert "leads through a symbolic link" in result.reason
+    assert "contains a symbolic link" in result.reason
 
 
 class Watcher:
@@ -187,7 +193,7 @@ class Watcher:
     def progress(self, job, phase, done):
         pass
 
-    def finished(self, job, outcome, reason):
+    def finished(self, result):
         pass
 
 
@@ -197,7 +203,7 @@ def test_it_zeroes_what_it_reads_whatever_an_earlier_wipe_is_said_to_have_zeroed
     (found,) = (each for each in source.namespaces() if each.name == "large0")
     engine = Engine(source, parallel=1, threads=1, rate=0, command=shlex.split(command(host.config_file())))
     job = Job(uuid=found.uuid, name=found.name, size=found.size, start=found.size)
-    assert engine.run([job], Watcher()) == {found.uuid: (Outcome.WIPED, "")}
+    assert engine.run([job], Watcher()) == {found.uuid: job.ended(Outcome.WIPED)}
     assert is_zero(host.path("large0"))
 
 
@@ -205,4 +211,4 @@ def test_it_zeroes_what_it_reads_whatever_an_earlier_wipe_is_said_to_have_zeroed
 def test_a_task_that_is_not_understood_is_one_line_and_an_exit_status(task):
     done = subprocess.run([PROGRAM], input=task + "\ngo\n", capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(r"vpmem: the task on standard input is not understood: [^\n]+\n", done.stderr)
+    assert re.fullmatch(r"vpmem: invalid task on standard input: [^\n]+\n", done.stderr)

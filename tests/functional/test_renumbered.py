@@ -12,8 +12,8 @@ import pytest
 from tests.functional.conftest import fill, new_owner
 from tests.functional.test_cli import refused, vpmem, vpmem_json  # noqa: F401  fixtures
 from tests.functional.test_cli_domains import DOMAIN, URI, connection, paths  # noqa: F401  fixtures
-from vpmem_driver import guestxml
-from vpmem_driver.cli import libvirt_hook
+from vpmem_driver import conf, guestxml
+from vpmem_driver.hook import main
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def hook(host, monkeypatch, capsys):
     """What libvirt is told when it asks whether a domain may start, and why."""
 
     def ask(domain, xml=None, operation="prepare"):
-        monkeypatch.setattr(libvirt_hook, "CONFIG_FILE", str(host.config_file()))
+        monkeypatch.setattr(conf, "CONFIG_FILE", str(host.config_file()))
         monkeypatch.setattr("sys.stdin", io.StringIO(xml or domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)))
-        code = libvirt_hook.main(["vpmem-libvirt-hook", domain.name(), operation, "begin", "-"])
+        code = main.main(["vpmem-libvirt-hook", domain.name(), operation, "begin", "-"])
         return code, capsys.readouterr().err
 
     return ask
@@ -159,7 +159,7 @@ class TestHook:
         assert hook(domain)[0] == 1
         swap(host, pathlib.Path(paths(domain)[0]).name, "large0")
         code, said = hook(domain)
-        assert (code, "now, and not at" in said) == (1, True)
+        assert (code, "is now at" in said) == (1, True)
 
     def test_what_is_none_of_its_business(self, host, attached, new_domain, hook):
         domain, _ = attached("SMALL")
@@ -169,4 +169,4 @@ class TestHook:
             file.write_bytes(b"no ledger")
         assert hook(plain) == (0, "")
         code, said = hook(domain)
-        assert (code, "cannot be used" in said) == (1, True), "in doubt it is not started"
+        assert (code, "Cannot use the ledger" in said) == (1, True), "in doubt it is not started"

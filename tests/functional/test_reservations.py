@@ -7,7 +7,9 @@ import pytest
 from tests.functional.conftest import fill, is_zero, new_owner
 from tests.functional.test_invariants import pool_with, wipe_all
 from tests.functional.test_pool import row
-from vpmem_driver import exception, wiping
+from vpmem_driver import exception
+from vpmem_driver.engine import Outcome, Result
+from vpmem_driver.pool import wipes
 
 
 def use_what_is_ready(host, owner):
@@ -17,19 +19,19 @@ def use_what_is_ready(host, owner):
 
 def test_a_claim_that_is_called_off_does_not_make_clean_what_its_owner_has_written(host):
     pool, owner, written = host.pool(), new_owner(), []
-    wiping.raise_for(pool.wipe([pool.find("small0")]))
+    wipes.raise_for(pool.wipe([pool.find("small0")]))
     host.pmem_namespaces = ["LARGE:large0", "SMALL:small0"]
     host.options["wipe_command"] = host.forgetful(host.path("large0"), 0)
     pool = host.pool()
     with pytest.raises(exception.WipeFailed, match="large0"):
         pool.claim(owner, ["SMALL", "LARGE"], on_progress=lambda event: written.extend(use_what_is_ready(host, owner)))
     assert row(pool, "small0").state != "clean" or is_zero(host.path("small0"))
-    assert {row.owner for row in pool.ledger.rows()} == {None}
+    assert {row.owner for row in pool._state.ledger.rows()} == {None}
 
 
 def test_none_is_ready_before_all_are(host):
     pool, owner, ready = host.pool(), new_owner(), []
-    wiping.raise_for(pool.wipe([pool.find("small0")]))
+    wipes.raise_for(pool.wipe([pool.find("small0")]))
     pool.claim(
         owner, ["SMALL", "LARGE"], on_progress=lambda event: ready.append({g.ready for g in host.pool().grants(owner)})
     )
@@ -59,7 +61,7 @@ def test_a_claim_that_another_process_completes_is_a_claim(host):
 
     def wipe(uuids, **_):
         completed.append(host.pool().wipe())
-        return [wiping.Result(uuid=uuid, name=uuid, outcome=wiping.Outcome.STOPPED) for uuid in uuids]
+        return [Result(uuid=uuid, name=uuid, outcome=Outcome.STOPPED) for uuid in uuids]
 
     pool._claims._wiper.wipe = wipe
     grants = pool.claim(owner, ["SMALL", "LARGE"])
@@ -69,20 +71,20 @@ def test_a_claim_that_another_process_completes_is_a_claim(host):
 
 def test_releasing_one_of_a_reservation_calls_off_the_claim(host):
     pool, owner = host.pool(), new_owner()
-    wiping.raise_for(pool.wipe([pool.find("small0")]))
-    reserved = pool._claims._reserve(owner, [1, 0], None, ())
+    wipes.raise_for(pool.wipe([pool.find("small0")]))
+    reserved = pool._claims._reserve(owner, [1, 0], None, frozenset())
     pool.release(owner, [reserved[0].uuid])
-    assert {row.owner for row in pool.ledger.rows()} == {None}
+    assert {row.owner for row in pool._state.ledger.rows()} == {None}
     assert row(pool, "small0").state == "clean", "nobody has had it"
 
 
 def test_a_reservation_whose_process_died_is_shown_and_can_be_given_back(host):
     pool, owner = host.pool(), new_owner()
     wipe_all(pool)
-    (reserved,) = pool._claims._reserve(owner, [1], None, ())
+    (reserved,) = pool._claims._reserve(owner, [1], None, frozenset())
     record = host.pool().record(reserved.uuid)
     assert (record.state, record.owner) == ("clean", owner)
-    assert f"'vpmem release {owner}' calls it off" in record.reason
+    assert f"'vpmem release {owner}' cancels it" in record.reason
     host.pool().release(owner)
     assert (row(pool, reserved.name).state, row(pool, reserved.name).owner) == ("clean", None)
 
@@ -90,7 +92,7 @@ def test_a_reservation_whose_process_died_is_shown_and_can_be_given_back(host):
 def test_a_reserved_clean_namespace_that_grows_is_not_handed_out(host):
     pool, owner = host.pool(), new_owner()
     wipe_all(pool)
-    (reserved,) = pool._claims._reserve(owner, [1], None, ())
+    (reserved,) = pool._claims._reserve(owner, [1], None, frozenset())
     with host.path(reserved.name).open("ab") as file:
         file.write(b"x" * 4096)
     host.pool()
@@ -117,6 +119,28 @@ class TestInUse:
         assert pool.grants(owner) == ()
         pool.close()
 
+    def test_it_is_no_longer_what_its_last_owner_left(self, host):
+        pool, owner = host.pool(), new_owner()
+        (grant,) = pool.claim(owner, ["SMALL"])
+        pool.release(owner)
+        wipe_all(pool)
+        pool = pool_with(host, lambda device: "the running domain db1")
+        with pytest.raises(exception.NamespaceInUse):
+            pool.claim_exact(new_owner(), [grant.uuid])
+        with pytest.raises(exception.NotOwner, match="its wipe has begun"):
+            pool.adopt(owner, [grant.uuid])
+        pool.close()
+
+    def test_it_does_not_become_unknown(self, host):
+        """It was never held, but it was wiped: what is in it now is the user's."""
+        wipe_all(host.pool())
+        pool, owner = pool_with(host, lambda device: "the running domain db1"), new_owner()
+        for _ in range(2):
+            with pytest.raises(exception.NamespaceInUse):
+                pool.claim_exact(owner, [pool.find("small0")])
+        assert row(pool, "small0").state == "dirty"
+        pool.close()
+
     def test_a_libvirt_that_does_not_answer_hands_out_nothing(self, host):
         wipe_all(host.pool())
         host.options["connection_uri"] = "nosuch:///system"
@@ -124,7 +148,7 @@ class TestInUse:
         with pytest.raises(exception.LibvirtError, match="nosuch"):
             pool.claim(owner, ["SMALL"])
         assert pool.grants(owner) == ()
-        assert {row.state for row in pool.ledger.rows()} == {"clean"}
+        assert {row.state for row in pool._state.ledger.rows()} == {"clean"}
 
     def test_the_guest_of_a_retry_does_not_cost_its_owner_the_namespace(self, host):
         """The retry completes the claim and starts the guest between the reservation and the look for users."""
@@ -133,13 +157,15 @@ class TestInUse:
 
         def complete_and_start(device):
             if not patterns:
-                for grant in host.pool().claim_exact(owner, [row.uuid for row in host.pool().ledger.held(owner)]):
+                for grant in host.pool().claim_exact(
+                    owner, [row.uuid for row in host.pool()._state.ledger.held(owner)]
+                ):
                     patterns[grant.name] = fill(host.path(grant.name))
             return "the running domain db1"
 
         pool = pool_with(host, complete_and_start)
         grants = pool.claim(owner, ["SMALL", "LARGE"])
         assert {grant.name for grant in grants} == set(patterns)
-        assert {row.state for row in pool.ledger.held(owner)} == {"claimed"}
+        assert {row.state for row in pool._state.ledger.held(owner)} == {"claimed"}
         assert {name: host.path(name).read_bytes() for name in patterns} == patterns
         pool.close()

@@ -11,8 +11,10 @@ import signal
 import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
-from tests.functional.test_pool import row, until
-from vpmem_driver import exception, wiping
+from tests.functional.test_pool import row
+from tests.waiting import wait_until
+from vpmem_driver import exception
+from vpmem_driver.pool import wipes
 
 
 def wiping_children():
@@ -21,7 +23,7 @@ def wiping_children():
     return [
         int(pid)
         for pid in itertools.chain.from_iterable(children)
-        if b"vpmem_driver.wipe.child" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+        if b"vpmem_driver.worker" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
 
 
@@ -31,9 +33,9 @@ def is_zombie(pid):
 
 def kill_when_it_has_said_all(pid):
     """Kill a child that waits for its parent: all that it says is in the pipe by then."""
-    until(lambda: is_waiting(pid))
+    wait_until(lambda: is_waiting(pid))
     os.kill(pid, signal.SIGKILL)
-    until(lambda: is_zombie(pid))
+    wait_until(lambda: is_zombie(pid))
 
 
 def is_waiting(pid):
@@ -58,7 +60,7 @@ def test_a_stalled_parent_does_not_record_what_its_dead_child_said(host, phase):
             stalled.append(child)
             kill_when_it_has_said_all(child)
             other = host.pool()
-            wiping.raise_for(other.wipe([uuid]))
+            wipes.raise_for(other.wipe([uuid]))
             other.claim_exact(secret, [uuid])
             fill(host.path("large0"))
             other.release(secret)
@@ -81,7 +83,7 @@ def test_a_stalled_parent_does_not_mark_what_others_have_claimed(host):
             stalled.append(child)
             kill_when_it_has_said_all(child)
             other = host.pool()
-            wiping.raise_for(other.wipe([uuid]))
+            wipes.raise_for(other.wipe([uuid]))
             other.claim_exact(owner, [uuid])
 
     pool.wipe([uuid], on_progress=stall)

@@ -5,12 +5,12 @@ import pathlib
 import select
 import subprocess
 import sys
-import time
 
 import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
 from tests.functional.test_cli import refused, vpmem, vpmem_json  # noqa: F401  fixtures
+from tests.waiting import wait_until
 
 PROGRAM = pathlib.Path(sys.executable).with_name("vpmem")
 DEADLINE_SECONDS = 30
@@ -23,14 +23,6 @@ _WAITING = """
 echo $PPID > {told}.new && mv {told}.new {told}
 cat {gate}
 """
-
-
-def wait_for(condition, what):
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not (result := condition()):
-        assert time.monotonic() < deadline, f"it did not come: {what}"
-        time.sleep(0.02)
-    return result
 
 
 def has_ended(pid):
@@ -68,7 +60,7 @@ def test_release_ran_modules_of_the_working_directory(host, planted, vpmem_json)
     done = run(planted, "--config-file", "../vpmem.conf", "release", owner)
     assert done.returncode == 0, done.stderr
     show = ("namespace", "show", claimed["name"])
-    wait_for(lambda: ran(planted) or vpmem_json(*show)["state"] == "clean", "the wipe in the background")
+    wait_until(lambda: ran(planted) or vpmem_json(*show)["state"] == "clean", "the background wipe")
     assert ran(planted) == ""
     assert is_zero(pathlib.Path(claimed["device"]))
 
@@ -89,7 +81,7 @@ def waiting_wipe(host, tmp_path):
     yield told
     with gate.open("w"):
         pass
-    wait_for(lambda: has_ended(int(told.read_text())), "the end of the wipe in the background")
+    wait_until(lambda: has_ended(int(told.read_text())), "the end of the background wipe")
 
 
 def test_a_wipe_in_the_background_kept_the_callers_open_files(host, vpmem_json, waiting_wipe, tmp_path):  # noqa: F811
@@ -102,7 +94,7 @@ def test_a_wipe_in_the_background_kept_the_callers_open_files(host, vpmem_json, 
     words = [PROGRAM, "--config-file", host.config_file(), "release", owner]
     subprocess.run(words, check=True, capture_output=True, pass_fds=[writer], timeout=60)
     os.close(writer)
-    wait_for(waiting_wipe.exists, "the wipe in the background")
+    wait_until(waiting_wipe.exists, "the background wipe")
     ready, _, _ = select.select([reader], [], [], 5)
     process = f"/proc/{waiting_wipe.read_text().strip()}"
     try:

@@ -10,13 +10,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from vpmem_driver import exception, labels, model, wiping
-from vpmem_driver.discovery import base
-from vpmem_driver.domains import Domains
+from vpmem_driver import exception, model
+from vpmem_driver.discovery import interface
+from vpmem_driver.engine import Outcome
 from vpmem_driver.ledger import Ledger
-from vpmem_driver.pool import Pool
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.pool import Pool, labels, wipes
 from vpmem_driver.pool.table import Table
-from vpmem_driver.wipe import Outcome
 
 MIB = 1 << 20
 OWNERS = [str(uuid.UUID(int=number)) for number in range(1, 5)]
@@ -30,7 +30,7 @@ pools = st.integers(0, 1)
 nodes = st.none() | st.integers(0, 2)
 
 
-class Source(base.Discovery):
+class Source(interface.Discovery):
     """A host of which the test says what it has."""
 
     name = "made"
@@ -39,7 +39,7 @@ class Source(base.Discovery):
         self.found = {each: namespace(each, size=2, node=0) for each in UUIDS[:6]}
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        return base.check(self.name, self.found.values())
+        return interface.check(self.name, self.found.values())
 
     def options(self) -> dict[str, str]:
         return {}
@@ -62,8 +62,9 @@ class Engine:
         if watcher.may_start(job):
             watcher.progress(job, "zero", job.size // 2)
             outcome = self.outcome
-        watcher.finished(job, outcome, "" if outcome is Outcome.WIPED else "as the test has it")
-        return outcome, ""
+        result = job.ended(outcome, "" if outcome is Outcome.WIPED else "as the test has it")
+        watcher.finished(result)
+        return result
 
 
 def namespace(identity: str, *, size: int, node: int | None, name: str = "ns", unusable=None) -> model.Namespace:
@@ -104,7 +105,7 @@ class History(RuleBasedStateMachine):
     def pool(self, state_path: pathlib.Path) -> Pool:
         records = Ledger(state_path)
         self.stack.callback(records.close)
-        wiper = wiping.Wiper(records, self.engine, self.source.find, Domains(None))
+        wiper = wipes.Wiper(records, self.engine, self.source.find, Domains(None))
         return Pool(labels.parse(PMEM_NAMESPACES), self.source, records, wiper, leave_out_absent=True)
 
     def teardown(self) -> None:
@@ -146,7 +147,7 @@ class History(RuleBasedStateMachine):
 
     @rule(pool=pools, owner=owners, act=st.sampled_from(["claim", "release", "adopt"]), before=st.integers(0, 2))
     def a_commit_fails(self, pool, owner, act, before):
-        records, left = self.pools[pool].ledger, iter(range(before))
+        records, left = self.pools[pool]._state.ledger, iter(range(before))
         execute = records._execute
 
         def failing(statement, values=()):
@@ -182,20 +183,22 @@ class History(RuleBasedStateMachine):
 
     @rule(pool=pools, owner=owners)
     def nothing_has_changed(self, pool, owner):
-        books = self.pools[pool]._books
+        state = self.pools[pool]._state
         self.look(pool)
-        with books.read() as before:
+        with state.read() as before:
             pass
         with contextlib.suppress(exception.DiscoveryFailed):
             self.pools[pool].grants(owner)
-            with books.read() as after:
+            with state.read() as after:
                 assert after is before, "the table stays"
 
     @invariant()
     def as_made_anew(self):
         for pool in self.pools:
-            with pool._books.read() as table:
-                assert content(table) == content(Table(pool._books.view, pool.ledger.rows(), pool.ledger.last_move()))
+            with pool._state.read() as table:
+                assert content(table) == content(
+                    Table(pool._state.view, pool._state.ledger.rows(), pool._state.ledger.last_move())
+                )
 
 
 History.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=30)

@@ -11,8 +11,8 @@ from tests.functional.conftest import fill, new_owner
 from tests.functional.test_cli import vpmem, vpmem_json  # noqa: F401  fixtures
 from tests.functional.test_cli_domains import DOMAIN, URI, connection  # noqa: F401  fixtures
 from tests.unit.test_hostpaths import as_root, bind  # noqa: F401  fixtures
-from vpmem_driver import domains, interpreter
-from vpmem_driver.domains import Domains
+from vpmem_driver import interpreter, libvirt_domains
+from vpmem_driver.libvirt_domains import Domains
 
 _MEMORY = (
     "<memory model='{model}' access='shared'><source><path>{path}</path></source><target>{target}</target></memory>"
@@ -137,11 +137,11 @@ def assert_untouched(host, before):
 
 
 def test_a_claim_waited_for_ever_for_a_libvirt_that_hangs(host, silent, vpmem, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("vpmem_driver.domains.LIMIT_SECONDS", 0.5)
+    monkeypatch.setattr("vpmem_driver.libvirt_domains.LIMIT_SECONDS", 0.5)
     before = host.path("large0").read_bytes()
     code, _, err = vpmem("claim", new_owner(), "LARGE")
     assert code == 5
-    assert "there is no answer after 0.5 seconds" in err or "not answered yet" in err
+    assert "no answer after 0.5 seconds" in err or "not answered an earlier call yet" in err
     assert_untouched(host, before)
 
 
@@ -154,7 +154,7 @@ def test_ctrl_c_did_not_end_a_claim_while_libvirt_hangs(host, silent):
         connection, _ = silent.accept()
         process.send_signal(signal.SIGINT)
         try:
-            process.communicate(timeout=domains.LIMIT_SECONDS / 2)
+            process.communicate(timeout=libvirt_domains.LIMIT_SECONDS / 2)
         finally:
             process.kill()
             connection.close()

@@ -15,9 +15,10 @@ from tests.machine import libvirtd
 HOOK = """\
 #!{python}
 import sys
-from vpmem_driver.cli import libvirt_hook
-libvirt_hook.CONFIG_FILE = {config_file!r}
-sys.exit(libvirt_hook.main())
+from vpmem_driver import conf
+from vpmem_driver.hook import main
+conf.CONFIG_FILE = {config_file!r}
+sys.exit(main.main())
 """
 
 

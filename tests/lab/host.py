@@ -9,8 +9,8 @@ import sys
 import typing
 
 from tests.machine import commands, initramfs, kernel
+from vpmem_driver.sizes import MIB
 
-MIB = 1 << 20
 NODES = 2
 NVDIMM_SIZE = 2048 * MIB
 LABEL_SIZE = 2 * MIB

@@ -17,7 +17,7 @@ from nova.conf import CONF
 from nova.virt.libvirt import driver as libvirt_driver
 from oslo_utils import importutils
 
-from vpmem_driver import conf, wipe
+from vpmem_driver import conf, engine
 
 INTREE = "libvirt.LibvirtDriver"
 OURS = "vpmem.VPMEMLibvirtDriver"
@@ -43,7 +43,7 @@ def by_option(*, wipes: bool) -> None:
 
     test.TestCase.flags = flags
     if not wipes:
-        wipe.Engine.run = _no_wipes
+        engine.Engine.run = _no_wipes
     _count()
 
 
@@ -61,18 +61,18 @@ def by_class() -> None:
         return object.__new__(ours if cls is intree else cls)
 
     intree.__new__ = __new__
-    wipe.Engine.run = _no_wipes
+    engine.Engine.run = _no_wipes
     _count()
 
 
 def _no_wipes(self, jobs, watcher, stop=None):
     """In place of the privileged wipe: Nova's tests replace its own in the same way."""
-    outcomes = {}
+    results = {}
     for job in jobs:
-        outcome = wipe.Outcome.WIPED if watcher.may_start(job) else wipe.Outcome.STOPPED
-        watcher.finished(job, outcome, "")
-        outcomes[job.uuid] = (outcome, "")
-    return outcomes
+        result = job.ended(engine.Outcome.WIPED if watcher.may_start(job) else engine.Outcome.STOPPED)
+        watcher.finished(result)
+        results[job.uuid] = result
+    return results
 
 
 def _count() -> None:

@@ -13,8 +13,8 @@ from tests.sanitize.tree import Mutant, Result, Tree
 
 #: Each is a run of pytest; two run side by side.
 TESTS = (
-    ("tests/unit/test_fastalloc.py",),
-    ("tests/sanitize/test_edges.py", "tests/unit/test_pmem.py", "tests/unit/wipe/test_child.py"),
+    ("tests/unit/pool/test_fastalloc.py",),
+    ("tests/sanitize/test_edges.py", "tests/unit/test_pmem.py", "tests/unit/worker/test_worker.py"),
 )
 
 MUTANTS = (
@@ -48,7 +48,7 @@ MUTANTS = (
         "allocate(table, group_count + 1, sizeof(Group))",
         "allocate(table, group_count, sizeof(Group))",
         "heap-buffer-overflow",
-        ("tests/unit/test_fastalloc.py",),
+        ("tests/unit/pool/test_fastalloc.py",),
     ),
 )
 

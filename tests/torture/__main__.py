@@ -85,7 +85,9 @@ def main() -> int:
     parser.add_argument(
         "--mutants", nargs="*", metavar="NAME", help="break the package on purpose, and see who notices"
     )
-    parser.add_argument("--seconds", type=float, default=60, help="for each mutant (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="of processor time, for each mutant and job (default: %(default)s)"
+    )
     options = parser.parse_args()
     options.package = options.package.resolve()
     if options.mutants is not None:

@@ -8,13 +8,37 @@ claimed one by its owner's guest; nowhere else.
 import dataclasses
 import pathlib
 import sqlite3
-from collections.abc import Callable
+import typing
 
 from tests.torture.world import PAGE, UNIT, Namespace, World, contents, is_zero
 
+#: The invariant of the package that each check is of; a check without one may have another cause.
+INVARIANTS = {
+    "two owners": "at most one owner",
+    "taken away": "nobody but its owner gives it up",
+    "not asked for": "only who asks is given something",
+    "overwritten": "only the owner's guest changes what is claimed, and only a wipe that has begun what is dirty",
+    "clean is not zero": "clean only after every byte is zero",
+    "granted is not zero": "a new owner gets zeros",
+    "granted unwiped": "a new owner gets zeros",
+    "granted in use": "nobody is given what somebody else uses",
+    "adopted from another": "nobody gets the bytes of another",
+    "adopted half wiped": "an owner gets its bytes back as it left them",
+    "unknown is overwritten": "unknown is what nobody has overwritten",
+    "progress": "progress is told after the bytes are zero",
+    "quarantined": "quarantined only when the medium fails",
+    "told too early": "the ledger is durable before anybody is told",
+    "told but not held": "what an owner is told is in the ledger",
+    "told released": "released is dirty before the owner is told",
+    "told wiped": "wiped is clean before anybody is told",
+    "lost": "what was told outlives a power loss",
+    "identity": "a namespace is its uuid, not its name",
+    "history": "every move leaves its line",
+}
+
 
 class Violation(Exception):
-    """An invariant is broken."""
+    """An invariant is broken, or, with a check that is not one of INVARIANTS, something else is wrong."""
 
     def __init__(self, check: str, message: str) -> None:
         super().__init__(f"{check}: {message}")
@@ -114,10 +138,17 @@ class Step:
     writes: tuple[int, bytes] | None = None
 
 
-#: Whether some process that was asked to may end this tenure, and whether some may begin one.
-MayEnd = Callable[[Tenure], bool]
-MayBegin = Callable[[str, str], bool]
-MayAdopt = Callable[[str, str], bool]
+class Rules(typing.Protocol):
+    """What processes were asked to do, and so may."""
+
+    def may_end(self, tenure: Tenure) -> bool:
+        """Whether some process may end this tenure."""
+
+    def may_begin(self, owner: str, uuid: str) -> bool:
+        """Whether some process may give this namespace to that owner."""
+
+    def may_adopt(self, owner: str, uuid: str) -> bool:
+        """Whether some process may give it to that owner as it is."""
 
 
 def changed_to(old: bytes, new: bytes, written: bytes) -> bool:
@@ -128,11 +159,12 @@ def changed_to(old: bytes, new: bytes, written: bytes) -> bool:
 
 
 class Checker:
-    """Keeps what was seen, and compares."""
+    """Keeps what was seen, and compares. `rules` is set before the first check."""
 
-    def __init__(self, world: World, *, may_end: MayEnd, may_begin: MayBegin, may_adopt: MayAdopt) -> None:
+    rules: Rules
+
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._may_end, self._may_begin, self._may_adopt = may_end, may_begin, may_adopt
         self.rows: dict[str, Row] = {}
         self._before: dict[str, Row] = {}
         self.lives: dict[str, Life] = {}
@@ -175,6 +207,10 @@ class Checker:
     def row_of(self, namespace: Namespace) -> Row | None:
         uuid = self.uuid_of(namespace)
         return None if uuid is None else self.rows.get(uuid)
+
+    def present(self) -> list[Row]:
+        """What the ledger says of namespaces that are there."""
+        return [row for row in self.rows.values() if self.namespace(row.uuid) is not None]
 
     def tenures(self) -> list[Tenure]:
         return [life.tenure for life in self.lives.values() if life.tenure is not None]
@@ -330,7 +366,7 @@ class Checker:
     def _end(self, life: Life, held: Tenure, line: Line, name: str) -> None:
         if line.after == "claimed":
             raise Violation("two owners", f"{name} went from {held.owner} to {line.owner} directly")
-        if not self._may_end(held):
+        if not self.rules.may_end(held):
             raise Violation(
                 "taken away",
                 f"{held.owner} {'was told that it has' if held.told else 'had'} {name}, and it became {line.after} "
@@ -343,7 +379,7 @@ class Checker:
 
     def _begin(self, life: Life, owner: str, line: Line, namespace: Namespace | None) -> None:
         name = self.name(line.uuid)
-        if not self._may_begin(owner, line.uuid):
+        if not self.rules.may_begin(owner, line.uuid):
             raise Violation("not asked for", f"{name} became {owner}'s, who did not ask for it")
         life.tenure = Tenure(owner, line.uuid, line.id)
         before = self._before.get(line.uuid)
@@ -354,7 +390,7 @@ class Checker:
         if reserved or line.before == "clean":
             if not is_zero(content):
                 raise Violation("granted is not zero", f"{name} became {owner}'s with {contents(content)} in it")
-        elif not self._may_adopt(owner, line.uuid):
+        elif not self.rules.may_adopt(owner, line.uuid):
             raise Violation("granted unwiped", f"{name}, {line.before}, became {owner}'s as it was")
         elif line.before != "unknown":
             self._check_adopted(life, owner, name, content)

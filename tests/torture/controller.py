@@ -1,46 +1,31 @@
 """One round: starts processes, has one at a time take a step, kills and stops them, and has the checker look."""
 
 import collections
-import contextlib
 import dataclasses
-import json
-import math
-import os
 import pathlib
 import random
 import signal
-import socket
-import struct
 import sys
 import time
 
-from tests.torture import actors, container, spawn
-from tests.torture.checker import Checker, Row, Step, Violation
+from tests.torture import actors, container, fate, spawn
+from tests.torture.accidents import Accidents
+from tests.torture.checker import Checker, Step, Violation
 from tests.torture.facts import EXIT_CODES, Facts
-from tests.torture.link import KILLED, MESSAGE_BYTES
 from tests.torture.plan import Plan, Task
 from tests.torture.process import PATIENCE_SECONDS, Hangs, Process, Stall
+from tests.torture.processes import Processes
 from tests.torture.world import World, is_zero
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-#: What a kill or a stop at one point is as likely as, on average; each round prefers some points to others.
-KILL, STOP = 0.006, 0.004
-#: How much more often a process that wipes is stopped: others then meet its lock, or do what it was to do.
-CHILD_STOPS = 4
-#: How much more often a process that wipes is killed, when it has said something that its parent has not heard, and else.  # noqa: E501
-WORD_KILLS, CHILD_KILLS = 5, 2
-#: How much the preference of a round differs from point to point.
-SPREAD = 1.2
-LINES, INTERRUPT, POWER_LOSS, LOST_ZERO = 0.002, 0.0006, 0.001, 0.12
-MOST_LINES = 80
-#: In one round of so many some are killed by the clock, between two points: such a round is not repeated exactly.
-BY_CLOCK, MOST_CLOCK_SECONDS = 10, 0.002
 #: How likely the process that has just run is to run on.
 RUN_ON = 0.8
+#: A round with a trap ends when so many were caught.
+MOST_CAUGHT, MOST_TRAP_STEPS = 4, 3000
 MOST_STEPS, MOST_PROCESSES = 6000, 12
 #: How likely a stopped process is continued when all others wait.
-CONTINUE = 0.05
+CONTINUE = 0.1
 #: A task that takes longer, in the controller's time, hangs.
 TASK_SECONDS = 1000.0
 
@@ -66,48 +51,42 @@ class Round:
     """One round. `kills`: when so many processes were killed, the others may end."""
 
     def __init__(self, seed: int, directory: pathlib.Path, package: str, *, kills: int) -> None:
+        random.seed(seed)  # what the package leaves to chance
         self._rng = random.Random(seed)
         self._directory = directory
         self._wanted = kills
         self.report = Report(seed)
         self._world = World(directory, self._rng)
-        self._checker = Checker(
-            self._world,
-            may_end=lambda tenure: self._plan.may_end(tenure),  # noqa: PLW0108
-            may_begin=lambda owner, uuid: owner in self._plan.owners,
-            may_adopt=lambda owner, uuid: self._plan.may_adopt(owner, uuid),  # noqa: PLW0108
-        )
-        self._plan = Plan(self._world, self._checker, self._rng)
+        self._checker = Checker(self._world)
+        self._plan = self._checker.rules = Plan(self._world, self._checker, self._rng)
         self._facts = Facts(self._world, self._checker, self._plan)
-        self._address = str(directory / "controller")
-        self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listening.bind(self._address)
-        self._listening.listen(64)
-        self._listening.settimeout(PATIENCE_SECONDS)
-        self._processes: list[Process] = []
-        self._count = self._ended = 0
+        self._accidents = Accidents(self._world, self._checker, self._plan, self._rng, self.report.trace.append)
+        self._fate = fate.Fate(seed, self._rng, self._checker)
+        self._processes = Processes(directory)
+        self._ended = self._caught = 0
         self._now = 1000.0
         self._last: Process | None = None
-        self._statuses: dict[int, int] = {}
         self._calm = True
-        self._weights: dict[str, tuple[float, float]] = {}
-        self._most = self._rng.choice([2, 3, 3, 4])
-        # Where nobody is killed for long, others get round; where many are, all sorts of remains meet.
-        self._kills, self._stops = self._rng.choice([0.2, 0.5, 1.0, 1.5]), self._rng.choice([0.5, 1.0, 2.0])
-        self._containers = container.possible() and self._rng.random() < 0.5
+        self._most, self._most_steps = self._rng.choice([2, 3, 3, 4]), MOST_STEPS
+        contained = self._rng.random() < 0.5
+        if self._fate.trap is not None:
+            self._most, self._most_steps = 2, MOST_TRAP_STEPS
+            contained = contained if self._fate.trap.contained is None else self._fate.trap.contained
+        self._containers = contained and container.possible()
         spawn.real = self._rng.random() < 0.03
-        spawn.program = ["-P", str(ROOT / "tests/torture/program.py"), str(ROOT), package, self._address]
+        spawn.program = ["-P", str(ROOT / "tests/torture/program.py"), str(ROOT), package, self._processes.address]
         if spawn.real:
-            words = [sys.executable, *spawn.program, "child", "-m", "vpmem_driver.wipe.child"]
+            words = [sys.executable, *spawn.program, "child", "-m", "vpmem_driver.worker"]
             self._world.options["wipe_command"] = " ".join(words)
             self._wanted = min(kills, 6)  # they take long
 
     def run(self) -> Report:
         """Do it. What is wrong is in the report."""
         try:
-            self._begin()
+            self._introduce()
+            self._world.write_config()
             self._calm = False
-            while self.report.kills < self._wanted and self.report.steps < MOST_STEPS:
+            while self._goes_on():
                 self._run_one()
             self._calm = True
             self._finish()
@@ -117,14 +96,13 @@ class Round:
             self.report.violation = Violation("hangs", str(error))
         finally:
             self._end_all()
-            self._listening.close()
+            self._processes.close()
         return self.report
 
     # The course of a round
 
-    def _begin(self) -> None:
-        self._introduce()
-        self._world.write_config(labels=True)
+    def _goes_on(self) -> bool:
+        return self.report.kills < self._wanted and self.report.steps < self._most_steps and self._caught < MOST_CAUGHT
 
     def _introduce(self) -> None:
         """Have the ledger know new files before they have labels: small ones are accepted then."""
@@ -141,8 +119,10 @@ class Round:
         while self._processes:
             self._run_one()
             if self.report.steps > most:
-                where = "; ".join(f"{process} at {process.at[1]}" for process in self._processes)
-                raise Violation("hangs", f"nobody is stopped or killed any more, and these do not end: {where}")
+                raise Violation("hangs", f"nobody is stopped or killed any more, and these do not end: {self._where()}")
+
+    def _where(self) -> str:
+        return "; ".join(f"{process} at {process.at[1]}" for process in self._processes)
 
     def _finish(self) -> None:
         """All that is left must end well: everything is released, wiped, clean, and can be claimed."""
@@ -152,8 +132,8 @@ class Round:
             self._alone(Task("grants", owner))
             if any(row.owner == owner for row in self._checker.rows.values()):
                 self._alone(Task("release", owner))
-        self._alone(Task("wipe", uuids=[row.uuid for row in self._present()]))
-        for row in self._present():
+        self._alone(Task("wipe", uuids=[row.uuid for row in self._checker.present()]))
+        for row in self._checker.present():
             if row.state != "clean" or row.owner is not None:
                 raise Violation("left over", f"at the end {row.name} is {row.state}, owner {row.owner}")
         self._facts.check_file()
@@ -172,72 +152,56 @@ class Round:
             self._pass_time()
             return
         self._last = process
-        do, value = self._decide(process)
-        self._perform(process, do, value)
-        if not self._calm and self._rng.random() < POWER_LOSS:
+        self._perform(process)
+        if not self._calm and not self._is_quiet() and self._rng.random() < self._fate.power_loss:
             self._lose_power()
+
+    def _is_quiet(self) -> bool:
+        """Whether somebody is in the trap: nothing befalls the others."""
+        return any(process.stalled is not None and process.stalled.goal for process in self._processes)
 
     # Starting
 
     def _start_some(self) -> None:
         running = [process for process in self._processes if process.stalled is None and not process.waits]
-        if len(running) < self._most and len(self._processes) < MOST_PROCESSES:
+        most = MOST_PROCESSES if self._fate.trap is None else MOST_PROCESSES // 2
+        if len(running) >= self._most or len(self._processes) >= most:
+            return
+        if self._plan.goal == "stray" and not self._plan.has_stray():
+            self._start_guest(self._plan.stray())
+            return
+        chance = self._rng.random() if not self._containers else 1.0  # guests are not seen from a container
+        if chance < 0.15:
             tenures = self._plan.writable()
-            chance = self._rng.random() if not self._containers else 1.0  # guests are not seen from a container
-            if chance < 0.15:
-                task = self._plan.write("guest", self._rng.choice(tenures)) if tenures else None
-                if task is not None:
-                    self._start_guest(task)
-            elif chance < (0.17 if self._plan.hot is None else 0.22) and not self._plan.has_stray():
-                task = self._plan.stray()
-                if task is not None:
-                    self._start_guest(task)
-            else:
-                self._start(self._plan.choose() if self._rng.random() < 0.2 else None)
+            self._start_guest(self._plan.write("guest", self._rng.choice(tenures)) if tenures else None)
+        elif chance < (0.17 if self._plan.hot is None else 0.22) and not self._plan.has_stray():
+            self._start_guest(self._plan.stray())
+        else:
+            self._start(self._plan.choose() if self._rng.random() < 0.2 else None)
 
     def _start(self, task: Task | None, *, labels: bool = True) -> None:
         """Start a process: the command line if it can do `task`, else one that asks what to do."""
+        contained = self._containers and not self._calm and self._rng.random() < 0.5
         words = None
         if task is not None and not self._calm:
             words = self._plan.words(task)
         if words is None:
             pmem_namespaces = self._world.pmem_namespaces if labels else []
-            process = self._fork("api", actors.api, pmem_namespaces, self._world.options)
+            process = self._processes.start(actors.api, pmem_namespaces, self._world.options, contained=contained)
             process.answer = task
+            self._note(process, "starts")
         else:
-            output = str(self._directory / f"output{self._count}")
-            process = self._fork("cli", actors.cli, words, output)
+            output = str(self._directory / f"output{self._processes.count}")
+            process = self._processes.start(actors.cli, words, output, contained=contained)
             process.output = output
+            self._note(process, "starts")
             self._ask(process, task)
 
-    def _start_guest(self, task: Task) -> None:
-        process = self._fork("guest", actors.guest, task.path, task.inode, task.pattern)
-        self._ask(process, task)
-
-    def _fork(self, role: str, main: object, *values: object) -> Process:
-        contained = self._containers and role != "guest" and not self._calm and self._rng.random() < 0.5
-        pid = actors.start(self._address, self._directory / "errors", main, *values, contained=contained)
-        process = self._greet(None)
-        process.contained = contained
-        process.helper = pid if contained else 0
-        return process
-
-    def _greet(self, parent: Process | None) -> Process:
-        """Wait for the greeting of a new process."""
-        try:
-            connection, _ = self._listening.accept()
-        except TimeoutError as error:
-            raise Hangs("a process does not start") from error
-        kind, role, info = json.loads(connection.recv(MESSAGE_BYTES))
-        assert kind == "hello", kind
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        pid, _, _ = struct.unpack("3i", credentials)
-        process = Process(self._count, pid, role, parent, connection=connection, inner_pid=info["pid"])
-        process.contained = parent is not None and parent.contained
-        self._count += 1
-        self._processes.append(process)
-        self._note(process, "starts" if parent is None else f"is started by {parent}")
-        return process
+    def _start_guest(self, task: Task | None) -> None:
+        if task is not None:
+            process = self._processes.start(actors.guest, task.path, task.inode, task.pattern, contained=False)
+            self._note(process, "starts")
+            self._ask(process, task)
 
     def _ask(self, process: Process, task: Task | None) -> None:
         """Have a process do something from now on."""
@@ -255,7 +219,7 @@ class Round:
         return self._rng.choice(ready) if ready else None
 
     def _may_run(self, process: Process) -> bool:
-        if process.stalled is not None or process.stopped:
+        if process.stalled is not None or process.stopped or self._fate.holds_back(process):
             return False
         if process.waits:
             return process.stale or (process.until is not None and self._now >= process.until)
@@ -266,93 +230,76 @@ class Round:
     def _wake(self) -> None:
         """Continue those that were stopped long enough."""
         for process in list(self._processes):
-            if process.stalled is not None and self._is_over(process.stalled, process.uuid):
+            if process.stalled is not None and self._is_over(process):
                 self._continue(process)
         if not any(process.stalled for process in self._processes):
-            self._plan.hot = None
+            self._plan.hot = self._plan.favourite() if self._fate.trap is not None else None
+        self._plan.goal = next(
+            (process.stalled.goal for process in self._processes if process.stalled and process.stalled.goal), None
+        )
 
-    def _is_over(self, stall: Stall, uuid: str | None) -> bool:
-        if stall.tasks <= self._ended or stall.until <= self._now:
+    def _is_over(self, process: Process) -> bool:
+        stall = process.stalled
+        assert stall is not None
+        if stall.reached or stall.tasks <= self._ended or stall.until <= self._now or stall.steps <= self.report.steps:
             return True
-        return stall.state is not None and self._checker.has_come_round(uuid or "", stall.line, stall.state)
+        if stall.goal == "stray":
+            return self._plan.stray_has_mapped(process.uuid)
+        return stall.state is not None and self._checker.has_come_round(process.uuid or "", stall.line, stall.state)
 
     def _pass_time(self) -> None:
         """Everybody waits: until the first has waited long enough."""
-        times = [process.stalled.until for process in self._processes if process.stalled is not None]
+        stalled = [process for process in self._processes if process.stalled is not None]
+        times = [process.stalled.until for process in stalled if process.stalled is not None]
         times += [process.until for process in self._processes if process.until is not None and not process.stalled]
         if not times:
             if self._processes:
-                where = "; ".join(f"{process} at {process.at[1]}" for process in self._processes)
-                raise Violation("hangs", f"all wait for each other: {where}")
+                raise Violation("hangs", f"all wait for each other: {self._where()}")
             return
-        stalled = [process for process in self._processes if process.stalled is not None]
-        if stalled and self._rng.random() < CONTINUE:
-            self._continue(self._rng.choice(stalled))
+        loose = [process for process in stalled if process.stalled is not None and process.stalled.goal is None]
+        if loose and self._rng.random() < CONTINUE:
+            self._continue(self._rng.choice(loose))
             return
         self._now = max(self._now, min(times))
         for process in self._processes:
             if process.task is not None and not process.stalled and self._now - process.task.since > TASK_SECONDS:
                 raise Violation("hangs", f"{process} has not ended {process.task} after {TASK_SECONDS} s")
 
-    def _decide(self, process: Process) -> tuple[str, object]:
-        kind, name, _ = process.at
-        point = f"{process.role}: {name}"
-        self.report.points[point][0] += 1
-        if self._calm or kind not in {"point", "wait", "hello", "spawned"}:
-            return "go", None
-        kill, stop = self._weight(point)
-        if name == "guest runs":
-            stop = 0.7
-        if process.role == "child":
-            kill *= WORD_KILLS if name.startswith("after write") else CHILD_KILLS
-            stop *= CHILD_STOPS * (1 + process.goes)
-        if process.holds_lock:
-            stop /= 10  # all others could do is wait for it
-        chance = self._rng.random()
-        clock = LINES if self.report.seed % BY_CLOCK == 0 else 0
-        for do, its in (("kill", kill), ("stop", stop), ("lines", LINES), ("clock", clock), ("interrupt", INTERRUPT)):
-            if chance < its:
-                if do == "interrupt" and (process.role not in {"api", "cli"} or kind != "point"):
-                    break
-                if do == "lines" and process.role == "guest":
-                    break
-                if do == "clock" and name == "before start of a process":
-                    break
-                return do, self._rng.randint(1, MOST_LINES) if do == "lines" else None
-            chance -= its
-        return "go", None
-
-    def _weight(self, point: str) -> tuple[float, float]:
-        """How likely a kill and a stop are at a point, in this round."""
-        if point not in self._weights:
-            rng = random.Random(f"{self.report.seed} {point}")
-            kill, stop = (
-                KILL * self._kills * math.exp(rng.gauss(0, SPREAD)),
-                STOP * self._stops * math.exp(rng.gauss(0, SPREAD)),
-            )
-            self._weights[point] = min(kill, 0.5), min(stop, 0.5)
-        return self._weights[point]
-
     # Acting
 
-    def _perform(self, process: Process, do: str, value: object) -> None:
+    def _perform(self, process: Process) -> None:
+        """Decide what is done to a process, and do it."""
+        counts = self.report.points[f"{process.role}: {process.at[1]}"]
+        counts[0] += 1
         self.report.steps += 1
-        point = f"{process.role}: {process.at[1]}"
+        do, value = ("go", None) if self._calm else self._fate.decide(process, quiet=self._is_quiet())
         self._note(process, f"{'.' if process.waits else ''}{process.at[1]} -> {do}{'' if value is None else value}")
-        if do == "kill":
-            self.report.points[point][1] += 1
-            self._kill(process)
-            return
-        if do == "stop":
-            self.report.points[point][2] += 1
-            self._stall(process)
-            return
-        if do == "go":
-            value = self._answer(process)
+        match do:
+            case "kill":
+                counts[1] += 1
+                parent = self._kill(process)
+                if parent is not None and self._rng.random() < 0.7:
+                    self._stall(parent, self._fate.stall(self._ended, self._now, parent))
+            case "stop":
+                counts[2] += 1
+                self._stall(process, self._fate.stall(self._ended, self._now, process))
+            case "trap":
+                assert self._fate.trap is not None
+                counts[1 if self._fate.trap.kills else 2] += 1
+                victim = self._kill(process) if self._fate.trap.kills else process
+                if victim is not None:
+                    victim.uuid = process.uuid
+                    self._caught += 1
+                    self._stall(victim, self._fate.catch(self._ended, self._now, self.report.steps))
+            case _:
+                self._step(process, do, self._answer(process) if do == "go" else value)
+
+    def _step(self, process: Process, do: str, value: object) -> None:
+        """Have it run until its next point, or to its end."""
         before = process.at[:2]
         process.send("go" if do == "clock" else do, self._now, value)
         if do == "clock":
-            time.sleep(self._rng.uniform(0, MOST_CLOCK_SECONDS))
+            time.sleep(self._rng.uniform(0, fate.MOST_CLOCK_SECONDS))
             process.signal(signal.SIGKILL)
             process.wait_end(PATIENCE_SECONDS)
         lives = process.receive()
@@ -363,7 +310,7 @@ class Round:
                 self._have_others_look(process)
             lives = do != "clock"
         if not lives:
-            self.report.kills += do in {"clock", "lines"} and self._status(process) in {None, -signal.SIGKILL}
+            self.report.kills += do in {"clock", "lines"} and self._processes.status(process) in {None, -signal.SIGKILL}
             self._died(process)
 
     def _answer(self, process: Process) -> object:
@@ -383,9 +330,10 @@ class Round:
         kind, name, info = process.at
         match kind:
             case "spawned":
-                self._greet(process)
+                child = self._processes.greet(process)
+                self._note(child, f"is started by {process}")
             case "signalled":
-                for child in [other for other in self._processes if other.parent is process]:
+                for child in self._processes.children_of(process):
                     if child.inner_pid == info["pid"]:
                         self._signalled(child, info["signal"])
             case "fact":
@@ -396,7 +344,7 @@ class Round:
                 process.parent.uuid = process.uuid
         if process.role == "child" and not process.goes:
             process.mapped, process.goes = self._mapped(), name == "after read go"
-        if (name == "after fdatasync" or "synced" in info) and not info.get("failed"):
+        if name == "after fdatasync" or "synced" in info:
             namespace = self._world.by_inode(info.get("synced", info.get("inode")))
             if namespace is not None:
                 namespace.durable = namespace.content
@@ -420,11 +368,15 @@ class Round:
             self._facts.hear(task, name, info)
 
     def _end_task(self, process: Process) -> None:
-        if process.task is not None:
-            self._plan.running.remove(process.task)
-            process.task = None
-            self._ended += 1
-            self.report.tasks += 1
+        task, process.task = process.task, None
+        if task is None:
+            return
+        self._plan.running.remove(task)
+        self._ended += 1
+        self.report.tasks += 1
+        for other in self._processes:
+            if other.stalled is not None and other.stalled.goal == task.do and task.covers(other.uuid or ""):
+                other.stalled.reached = True
 
     def _look(self, process: Process) -> None:
         """Have the checker look at what this process has just done."""
@@ -435,7 +387,7 @@ class Round:
             if process.at[2].get("durable"):
                 self._checker.note_durable()
                 self._world.note_durable_ledger()
-            if process.role == "child" and not self._calm and self._rng.random() < LOST_ZERO:
+            if process.role == "child" and not self._calm and self._rng.random() < fate.LOST_ZERO:
                 for namespace in changed:
                     if not is_zero(before[namespace]) and is_zero(namespace.content):
                         self._note(process, f"zeroed {namespace.name}, and the medium loses one")
@@ -457,17 +409,14 @@ class Round:
 
     # Ends
 
-    def _stall(self, process: Process) -> None:
+    def _stall(self, process: Process, stall: Stall) -> None:
         """Stop a process until others have done something."""
         self.report.stops += 1
-        tasks = self._rng.choice([self._rng.randint(1, 4), self._rng.randint(5, 20)])
-        state = None
+        process.stalled = stall
+        process.stalls += 1
         if process.uuid is not None:
             self._plan.hot = process.uuid
-            state = self._rng.choice([None, "claimed", "dirty", "dirty"])
-        until = self._now + tasks * self._rng.uniform(0.5, 5)
-        process.stalled = Stall(self._ended + tasks, until, self._checker.last_line, state)
-        self._note(process, f"stopped until {tasks} tasks have ended, or it is {state} again")
+        self._note(process, f"stopped until {stall}")
         process.signal(signal.SIGSTOP)
         process.stopped = True
         process.wait_stopped()
@@ -476,19 +425,19 @@ class Round:
         process.stalled = None
         if process.stopped:
             process.stopped = False
+            self._last = process
             self._note(process, "continues")
             process.signal(signal.SIGCONT)
             if process.doomed:
                 self._wait_for_end(process)
 
-    def _kill(self, process: Process) -> None:
+    def _kill(self, process: Process) -> Process | None:
+        """Kill a process. :returns: the parent of one that wipes, if it runs: what that has said is still in the pipe"""
         self.report.kills += 1
         process.signal(signal.SIGKILL)
-        parent = process.parent
         self._wait_for_end(process)
-        if process.role == "child" and parent in self._processes and parent.stalled is None:  # noqa: SIM102
-            if self._rng.random() < 0.7:
-                self._stall(parent)  # what the dead one has said is still in the pipe
+        parent = process.parent if process.role == "child" else None
+        return parent if parent in list(self._processes) and parent is not None and parent.stalled is None else None
 
     def _signalled(self, process: Process, number: int) -> None:
         """A signal was sent to a process, which it does not handle."""
@@ -500,105 +449,43 @@ class Round:
     def _wait_for_end(self, process: Process) -> None:
         if not process.wait_end(PATIENCE_SECONDS):
             raise Hangs(f"{process} does not end")
-        if process in self._processes:
+        if process in list(self._processes):
             self._checker.check(self._step_of(process))
             self._died(process)
 
     def _died(self, process: Process) -> None:
         """A process has ended, and what it did was looked at."""
-        self._processes.remove(process)
-        self._reap()
-        status = self._status(process)
+        children = self._processes.children_of(process)
+        status = self._processes.bury(process)
         self._note(process, f"has ended, status {status}")
         task = process.task
         self._end_task(process)
         if task is not None and process.output is not None and status is not None and status >= 0:
             self._facts.hear_command(task, status, pathlib.Path(process.output), self._directory / "errors")
         elif status is not None and status > 0 and status not in EXIT_CODES | {120}:  # 120: nobody reads its stderr
-            raise Violation("error", f"{process} ended with status {status}: {self._errors()}")
-        process.close()
-        for other in self._processes:
-            other.stale = other.stale or other.waits
+            raise Violation("error", f"{process} ended with status {status}: {self._processes.errors()}")
         # The kernel signals children whose parent dies, if they have asked for that.
-        for child in [child for child in self._processes if child.parent is process]:
+        for child in children:
             if process.contained:
                 self._signalled(child, signal.SIGKILL)  # the container ends with its first process
             elif child.role == "child" and child.points:
                 self._signalled(child, signal.SIGTERM)
 
-    def _status(self, process: Process) -> int | None:
-        """Its exit status, negative for a signal; None when its parent has taken it."""
-        if process.helper:
-            with contextlib.suppress(ChildProcessError):
-                self._statuses[process.helper] = os.waitstatus_to_exitcode(os.waitpid(process.helper, 0)[1])
-        self._reap()
-        status = self._statuses.get(process.helper or process.pid)
-        return -signal.SIGKILL if status == KILLED else status
-
-    def _reap(self) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    break
-                self._statuses[pid] = os.waitstatus_to_exitcode(status)
-
-    def _errors(self) -> str:
-        path = self._directory / "errors"
-        return path.read_text(errors="replace")[-3000:] if path.exists() else ""
-
     def _lose_power(self) -> None:
         """Everybody dies, and what was not made durable is lost, some of it."""
         self.report.trace.append("power is lost")
         self._end_all()
-        self._world.lose_power()
-        if self._rng.random() < 0.7 and self._world.lose_commits():
-            self.report.trace.append("and what was committed since the last durable commit")
-            self._checker.go_back()
-        if self._rng.random() < 0.8:
-            self._change_one()
-        if self._rng.random() < 0.3:
-            self._world.swap_names()
-            self._plan.devices.clear()
-            self.report.trace.append("two files have changed names")
-
-    def _change_one(self) -> None:
-        """Have an operator change the size of a file that nobody has been given, best of a clean or half wiped one.
-
-        Or have another file in its place.
-        """
-        rows = [row for row in self._present() if row.state not in {"claimed", "quarantined"}]
-        best = [row for row in rows if row.state == "clean" or row.wiped]
-        namespace = self._checker.namespace(self._rng.choice(best or rows).uuid) if rows else None
-        if namespace is None:
-            return
-        row = self._checker.row_of(namespace)
-        if row is not None and row.owner is None and self._rng.random() < 0.4:
-            self._world.replace(namespace)
-            self.report.trace.append(f"{namespace.name} is another file now")
+        if self._accidents.lose_power():
             self._introduce()
-        else:
-            self._world.resize(namespace)
-            self._checker.forget_left(namespace)
-            self.report.trace.append(f"{namespace.name} has {namespace.size} bytes now")
-
-    def _present(self) -> list[Row]:
-        """What the ledger says of namespaces that are there."""
-        return [row for row in self._checker.rows.values() if self._checker.namespace(row.uuid) is not None]
 
     def _end_all(self) -> None:
-        for process in self._processes:
-            process.signal(signal.SIGKILL)
-        for process in self._processes:
-            process.wait_end(PATIENCE_SECONDS)
+        self._processes.kill_all()
         if self.report.violation is None and self._processes and sys.exc_info()[0] is None:
             self.report.kills += len(self._processes)
-            self._checker.check(self._step_of(self._processes[0]))
+            self._checker.check(self._step_of(next(iter(self._processes))))
         for process in self._processes:
-            process.close()
             self._end_task(process)
-        self._processes.clear()
-        self._reap()
+        self._processes.bury_all()
 
     def _note(self, process: Process, what: str) -> None:
         self.report.trace.append(f"{process}: {what}")

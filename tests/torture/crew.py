@@ -26,8 +26,10 @@ _ALONE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
 class Sum:
     """What all rounds amount to.
 
+    :ivar cpu: processor time that it took, in seconds
     :ivar points: how often each point was reached, and how often processes were killed and stopped there
     :ivar violations: what the rounds that found something reported
+    :ivar unsound: the same, of what is not to count
     """
 
     rounds: int = 0
@@ -36,17 +38,23 @@ class Sum:
     steps: int = 0
     tasks: int = 0
     seconds: float = 0.0
+    cpu: float = 0.0
     points: dict[str, list[int]] = dataclasses.field(default_factory=lambda: collections.defaultdict(lambda: [0, 0, 0]))
     violations: list[dict[str, typing.Any]] = dataclasses.field(default_factory=list)
+    unsound: list[dict[str, typing.Any]] = dataclasses.field(default_factory=list)
 
-    def add(self, report: dict[str, typing.Any]) -> None:
+    def add(self, report: dict[str, typing.Any], is_finding: "IsFinding") -> None:
         self.rounds += 1
-        for name in ("kills", "stops", "steps", "tasks"):
+        for name in ("kills", "stops", "steps", "tasks", "cpu"):
             setattr(self, name, getattr(self, name) + report[name])
         for point, counts in report["points"].items():
             self.points[point] = [one + other for one, other in zip(self.points[point], counts, strict=True)]
         if report["check"] is not None:
-            self.violations.append(report)
+            (self.violations if is_finding(report) else self.unsound).append(report)
+
+
+#: Whether what a round has found counts.
+IsFinding = Callable[[dict[str, typing.Any]], bool]
 
 
 @functools.cache
@@ -73,10 +81,12 @@ def run(
     rounds: int,
     done: Callable[[Sum], bool],
     seconds: float = float("inf"),
+    is_finding: IsFinding = lambda _: True,
 ) -> Sum:
     """Run rounds of the seeds from `seed` on, until one finds something, `done` says so, or time is up.
 
     :param rounds: how many at most
+    :param is_finding: what else a round finds does not end the run
     """
     found, begun = Sum(), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="vpmem-torture-", dir=_directory()) as directory:
@@ -85,7 +95,7 @@ def run(
             for number in range(min(jobs, rounds))
         ]
         try:
-            _collect(workers, found, lambda: done(found) or time.monotonic() - begun >= seconds)
+            _collect(workers, found, lambda: done(found) or time.monotonic() - begun >= seconds, is_finding)
         finally:
             for worker in workers:
                 worker.send_signal(signal.SIGKILL)
@@ -105,7 +115,9 @@ def _start(package: pathlib.Path, directory: str, seed: int, step: int, rounds: 
     )
 
 
-def _collect(workers: list[subprocess.Popen[bytes]], found: Sum, done: Callable[[], bool]) -> None:
+def _collect(
+    workers: list[subprocess.Popen[bytes]], found: Sum, done: Callable[[], bool], is_finding: IsFinding
+) -> None:
     """Read what workers report until they end, or it is enough."""
     streams = {typing.cast("typing.IO[bytes]", worker.stdout).fileno(): worker for worker in workers}
     received = dict.fromkeys(streams, b"")
@@ -117,7 +129,7 @@ def _collect(workers: list[subprocess.Popen[bytes]], found: Sum, done: Callable[
             piece = os.read(fd, 1 << 16)
             *lines, received[fd] = (received[fd] + piece).split(b"\n")
             for line in lines:
-                found.add(json.loads(line))
+                found.add(json.loads(line), is_finding)
             if not piece:
                 poll.unregister(fd)
                 if streams.pop(fd).wait():

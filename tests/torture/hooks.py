@@ -183,11 +183,26 @@ def _inode(fd: typing.Any) -> int | None:
     return os.fstat(fd).st_ino if isinstance(fd, int) else None
 
 
-def flock(fd: int, operation: int) -> None:
+def flock(file: typing.Any, operation: int) -> None:
+    """Of a device, or of a lock file: that is held for a moment only, and who wants it waits for it."""
+    fd = file if isinstance(file, int) else file.fileno()
     open_link = link.active()
-    if open_link is None or operation & fcntl.LOCK_UN:
+    if open_link is None:
         _real_flock(fd, operation)
-        return
+    elif not os.readlink(f"/proc/self/fd/{fd}").endswith(".lock"):
+        _flock_device(open_link, fd, operation)
+    elif operation & fcntl.LOCK_UN:
+        _real_flock(fd, operation)
+        open_link.locked = False
+        open_link.tell("point", "after unlock", holds_lock=False)
+    else:
+        open_link.tell("point", "before lock", takes_lock=True)
+        _real_flock(fd, operation)
+        open_link.locked = True
+        open_link.tell("point", "after lock", holds_lock=True)
+
+
+def _flock_device(open_link: link.Link, fd: int, operation: int) -> None:
     open_link.tell("point", "before flock")
 
     def locked() -> bool | None:
@@ -326,12 +341,12 @@ def _statement(database: sqlite3.Connection, statement: str, run: Callable[[], t
     inside = database.in_transaction
     takes_lock = not inside and (verb in _WRITES or name in {"BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"})
     if takes_lock or verb == "COMMIT" or (verb == "PRAGMA" and "=" in statement):
-        open_link.tell("point", f"before {name}", takes_lock=takes_lock, holds_lock=inside)
+        open_link.tell("point", f"before {name}", takes_lock=takes_lock, holds_lock=inside or open_link.locked)
     (synchronous,) = sqlite3.Connection.execute(database, "PRAGMA synchronous").fetchone()
     result = run()
     if verb != "SELECT" or not inside:
-        holds = database.in_transaction
-        committed = verb in {"COMMIT", *_WRITES} and not holds
+        committed = verb in {"COMMIT", *_WRITES} and not database.in_transaction
+        holds = database.in_transaction or open_link.locked
         durable = committed and synchronous >= _FULL
         open_link.tell("point", f"after {name}", holds_lock=holds, committed=committed, durable=durable)
     return result

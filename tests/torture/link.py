@@ -26,6 +26,7 @@ class Link:
     def __init__(self, address: str, role: str, words: list[str] | None = None) -> None:
         self.address = address
         self.now = 0.0
+        self.locked = False  # this process holds the lock of a lock file
         self._thread = threading.get_ident()
         self._inside = False
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -48,6 +49,8 @@ class Link:
 
     def tell(self, kind: str, name: str, **info: object) -> typing.Any:
         """Announce one point and wait for the answer. :returns: what the controller answers to a question."""
+        if kind == "fact":  # nothing is being done, so nothing is locked, however it has ended
+            self.locked = info["holds_lock"] = False
         with self.quiet():
             return self._ask([kind, name, info])
 

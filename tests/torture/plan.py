@@ -7,7 +7,7 @@ from tests.torture.checker import Checker, Tenure
 from tests.torture.world import World, is_zero, pattern
 
 #: How often something is done to the hot namespace.
-HOT = 0.75
+HOT = 0.8
 
 
 @dataclasses.dataclass(eq=False)
@@ -51,6 +51,8 @@ class Plan:
         self.running: list[Task] = []
         #: what a stopped process is about: what others do to it meanwhile shows whether the stopped one still may
         self.hot: str | None = None
+        #: what others are to do to that one, when the stopped one is in a trap
+        self.goal: str | None = None
 
     # What goes on
 
@@ -62,6 +64,9 @@ class Plan:
         if any(task.covers(tenure.uuid) for task in self._pending(tenure.owner, "release", "renew")):
             return True
         return not tenure.told and bool(self._pending(tenure.owner, "claim", "claim_exact"))
+
+    def may_begin(self, owner: str, _uuid: str) -> bool:
+        return owner in self.owners
 
     def may_adopt(self, owner: str, uuid: str) -> bool:
         return any(task.covers(uuid) for task in self._pending(owner, "adopt"))
@@ -85,8 +90,15 @@ class Plan:
 
     # What next
 
+    def favourite(self) -> str | None:
+        """One that is there: in a round with a trap most is done to the same, so that somebody comes by."""
+        return next((row.uuid for row in self._checker.present()), None)
+
     def has_stray(self) -> bool:
         return any(task.do == "stray" for task in self.running)
+
+    def stray_has_mapped(self, uuid: str | None) -> bool:
+        return any(task.do == "stray" and task.mapped and task.uuids == [uuid] for task in self.running)
 
     def stray(self) -> Task | None:
         """A guest of nobody, started from an old definition; it writes nothing."""
@@ -123,7 +135,7 @@ class Plan:
 
     def choose(self) -> Task:
         """Something to do, now."""
-        if self.hot is not None and self._rng.random() < HOT:
+        if self.hot is not None and self._rng.random() < (HOT if self.goal is None else 1.0):
             task = self._next(self.hot)
             if task is not None:
                 return task
@@ -158,11 +170,14 @@ class Plan:
             return None
         if tenure is None:
             left = self._checker.lives[uuid].left
-            if row.state == "dirty" and left is not None and self._rng.random() < 0.25:
+            likely = {"adopt": 1.0, "round": 0.0}.get(self.goal or "", 0.25)
+            if row.state == "dirty" and left is not None and self._rng.random() < likely:
                 return Task("adopt", left[0], [uuid])
             return Task("wipe", "", [uuid]) if row.state == "dirty" else Task("claim_exact", self._owner(), [uuid])
         if self._is_used(tenure.owner):
             return None
+        if not tenure.told:
+            return Task("grants", tenure.owner)
         namespace = self._checker.namespace(uuid)
         if tenure in self.writable() and namespace is not None and is_zero(namespace.content):
             return self.write("write", tenure)
@@ -230,7 +245,7 @@ class Plan:
 
     def words(self, task: Task) -> list[str] | None:
         """The same by the command line; None where that has no such command."""
-        before = ["-m", "vpmem_driver.cli.main", "--config-file", str(self._world.config_path)]
+        before = ["-m", "vpmem_driver.cli.main", "--debug", "--config-file", str(self._world.config_path)]
         named = [word for uuid in task.uuids or () for word in ("--namespace", uuid)]
         match task.do:
             case "claim":

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import select
 import signal
@@ -14,14 +15,14 @@ from tests.torture.link import MESSAGE_BYTES
 from tests.torture.plan import Task
 
 #: Longer than any step takes, the start of an interpreter on a busy machine included.
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 300
 
 
 class Hangs(Exception):
     """A process takes no step, although it may."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Stall:
     """When a stopped process is to run again.
 
@@ -29,12 +30,18 @@ class Stall:
     :ivar until: at that time, at the latest
     :ivar line: the last line of the history when it was stopped
     :ivar state: as soon as its namespace has been claimed since, and is in that state; None: not before that
+    :ivar goal: it is in a trap: what others are to do meanwhile
+    :ivar steps: when so many steps were taken
+    :ivar reached: they have done it
     """
 
     tasks: int
     until: float
     line: int
-    state: str | None
+    state: str | None = None
+    goal: str | None = None
+    steps: float = math.inf
+    reached: bool = False
 
 
 @dataclasses.dataclass(eq=False)
@@ -45,6 +52,7 @@ class Process:
     :ivar until: when it has waited long enough, in the controller's time
     :ivar stale: it waits, and what it waits for may have happened since it last looked
     :ivar stalled: when it is to run again
+    :ivar stalls: how often it was stopped
     :ivar stopped: it is stopped by SIGSTOP
     :ivar doomed: a signal waits for it to continue, and then ends it
     :ivar contained: it sees no processes but its own
@@ -66,6 +74,7 @@ class Process:
     stale: bool = False
     holds_lock: bool = False
     stalled: Stall | None = None
+    stalls: int = 0
     stopped: bool = False
     doomed: bool = False
     contained: bool = False
@@ -75,6 +84,7 @@ class Process:
     goes: bool = False
     uuid: str | None = None
     points: int = 0
+    ended: bool = False
     output: str | None = None
     answer: typing.Any = None
 
@@ -141,6 +151,7 @@ class Process:
         raise Hangs(f"{self} does not stop")
 
     def close(self) -> None:
+        self.ended = True
         os.close(self.pidfd)
         if self.connection is not None:
             self.connection.close()

@@ -33,6 +33,7 @@ def main() -> int:
     gc.collect()
     gc.freeze()
     for number in range(options.rounds):
+        before = sum(os.times()[:4])
         directory = pathlib.Path(tempfile.mkdtemp(prefix="vpmem-torture-", dir=options.directory))
         try:
             report = Round(options.seed + number * options.step, directory, options.package, kills=options.kills).run()
@@ -45,6 +46,7 @@ def main() -> int:
             "stops": report.stops,
             "steps": report.steps,
             "tasks": report.tasks,
+            "cpu": sum(os.times()[:4]) - before,
             "points": report.points,
             "check": None if violation is None else violation.check,
             "violation": None if violation is None else str(violation),
@@ -64,7 +66,7 @@ def preload(package: str) -> None:
     import vpmem_driver.cli.main
     import vpmem_driver.discovery.directory
     import vpmem_driver.pool
-    import vpmem_driver.wipe.child
+    import vpmem_driver.worker.session
 
     for module in ("adopt", "claim", "release", "wipe", "namespace_list"):
         __import__(f"vpmem_driver.cli.{module}")

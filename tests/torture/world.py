@@ -119,9 +119,9 @@ class World:
             f"{label}:{'|'.join(name for name, its in self.label_of.items() if its == label)}" for label in self.labels
         ]
 
-    def write_config(self, *, labels: bool) -> None:
+    def write_config(self) -> None:
         """The options, for the command line."""
-        lines = ["[libvirt]", f"pmem_namespaces = {','.join(self.pmem_namespaces) if labels else ''}", "[vpmem]"]
+        lines = ["[libvirt]", f"pmem_namespaces = {','.join(self.pmem_namespaces)}", "[vpmem]"]
         lines += [f"{name} = {value}" for name, value in self.options.items() if value is not None]
         self.config_path.write_text("\n".join(lines) + "\n")
 

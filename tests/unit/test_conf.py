@@ -57,7 +57,7 @@ def test_a_directory(file: pathlib.Path) -> None:
 
 def test_what_is_not_utf_8(file: pathlib.Path) -> None:
     file.write_bytes(b"[vpmem]\nconnection_uri = \xff\n")
-    assert f"{file} is not all UTF-8 text" in str(failure(file))
+    assert f"{file} is not UTF-8 text" in str(failure(file))
 
 
 def test_what_is_not_there(file: pathlib.Path) -> None:
@@ -68,16 +68,20 @@ def test_what_is_not_there(file: pathlib.Path) -> None:
     ("line", "said"),
     [
         ('wipe_command = sudo "vpmem-wipe', "wipe_command: No closing quotation"),
-        ("wipe_command = sudo \0", "wipe_command: it has characters"),
-        ("state_path = /var/lib\0/vpmem", "state_path: it has characters"),
+        ("wipe_command = sudo \0", "wipe_command: it contains unprintable"),
+        ("state_path = /var/lib\0/vpmem", "state_path: it contains unprintable"),
         ("state_path =", "state_path: '' is not an absolute path"),
         ("state_path = state", "state_path: 'state' is not an absolute path"),
         ("state_path = $state_path", "state_path: maximum recursion"),
         ("directory = $nosuch", "directory: no such option nosuch"),
-        ("directory = /a\tb", "directory: it has characters"),
-        ("connection_uri = qemu:///\x1bsystem", "connection_uri: it has characters"),
+        ("directory = /a\tb", "directory: it contains unprintable"),
+        ("connection_uri = qemu:///\x1bsystem", "connection_uri: it contains unprintable"),
         ("wipe_parallel = 0", "wipe_parallel: Should be greater"),
         (f"wipe_threads = {'9' * 5000}", "wipe_threads: Exceeds the limit"),
+        ("wipe_parallel =", "wipe_parallel: a number is missing"),
+        ("wipe_threads =", "wipe_threads: a number is missing"),
+        ("wipe_rate =", "wipe_rate: a number is missing"),
+        (f"wipe_rate = {'9' * 30}", "wipe_rate: Should be less"),
         ("discovery = guess", "discovery: "),
     ],
     ids=lambda text: text[:20],
@@ -101,7 +105,7 @@ def test_one_file_and_nothing_else(file: pathlib.Path, monkeypatch: pytest.Monke
     file.write_text("[vpmem]\nwipe_rate = 3\n")
     assert conf.read_file_only(str(file), required=True).vpmem.wipe_rate == 3
     file.write_bytes(b"[vpmem]\n# \xff\n")
-    with pytest.raises(exception.InvalidConfigFile, match=f"{file} is not all UTF-8"):
+    with pytest.raises(exception.InvalidConfigFile, match=f"{file} is not UTF-8"):
         conf.read_file_only(str(file))
 
 

@@ -1,5 +1,6 @@
-"""The error tree is as its docstring draws it, and each message can be filled."""
+"""The error tree matches its docstring, and each message contains its fields and ends with one full stop."""
 
+import inspect
 import re
 
 import pytest
@@ -39,7 +40,16 @@ def test_the_docstring_draws_the_tree():
 
 @pytest.mark.parametrize("name", sorted(TREE))
 def test_each_error_has_a_message_and_an_exit_code(name):
-    keys = re.findall(r"%\((\w+)\)s", TREE[name].msg_fmt)
-    text = str(TREE[name](**{key: f"<{key}>" for key in keys}))
-    assert all(f"<{key}>" in text for key in keys)
+    signature = inspect.signature(TREE[name].__init__)
+    fields = [field.name for field in signature.parameters.values() if field.kind is field.KEYWORD_ONLY]
+    text = str(TREE[name](**{field: f"<{field}>" for field in fields}))
+    assert all(f"<{field}>" in text for field in fields)
     assert TREE[name].exit_code in {2, 3, 4, 5, 6}
+
+
+@pytest.mark.parametrize("end", ["", ".", "..."])
+def test_each_sentence_ends_with_one_full_stop(end):
+    error = exception.InvalidOption(
+        group="vpmem", option="directory", reason=f"it is not set{end}", remedy=f"Set it{end}"
+    )
+    assert str(error) == "[vpmem] directory: it is not set. Set it."

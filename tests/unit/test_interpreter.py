@@ -20,14 +20,14 @@ _MODULES = {"multiprocessing", "pty", "runpy", "subprocess"}
 #: The places that start processes, and how: each with a program that is no Python, or with a command line of
 #: :mod:`vpmem_driver.interpreter`.
 ALLOWED = {
-    ("cli/background.py", "subprocess.Popen"),
+    ("cli/detached.py", "subprocess.Popen"),
     ("cli/demo.py", "subprocess.run"),
     ("discovery/ndctl.py", "subprocess.run"),
     ("interpreter.py", "sys.executable"),
     ("nova/installation.py", "sys.executable"),  # in a message
-    ("wipe/privileged.py", "os.execve"),  # itself again, with -I and no environment
-    ("wipe/privileged.py", "sys.executable"),
-    ("wipe/process.py", "subprocess.Popen"),
+    ("worker/privileged.py", "os.execve"),  # itself again, with -I and no environment
+    ("worker/privileged.py", "sys.executable"),
+    ("engine/process.py", "subprocess.Popen"),
 }
 
 #: Constants and exceptions, which start nothing.

@@ -1,1 +1,1 @@
-"""The command line: one command per module."""
+"""The command line program, with one module for each command."""

@@ -1,32 +1,30 @@
-"""vpmem claim."""
+"""The command ``vpmem claim``."""
 
 import argparse
 
 from cliff import lister
 
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 
-class Claim(base.Ours, lister.Lister):
+class Claim(commands.Command, lister.Lister):
     """Claim one namespace for each label, all or nothing.
 
-    Clean namespaces are given at once. Where only dirty or unknown ones are left, this waits until they are wiped.
-    What the owner holds already stays with it.
+    Clean namespaces are claimed at once. If only dirty or unknown ones are free, the command wipes them first and
+    waits. The owner keeps the namespaces that it already holds.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add owner and labels."""
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem claim $(virsh domuuid db1) 4GB,SMALL --numa-node 0"
         parser.add_argument("owner", metavar="OWNER", help="uuid of the domain or instance")
-        base.add_claim_arguments(parser)
+        commands.add_claim_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        """Claim."""
-        wanted = base.labels(parsed_args.labels)
-        pool = base.app(self).pool()
-        with base.wipe_progress(self) as on_progress:
+        wanted = commands.labels(parsed_args.labels)
+        pool = commands.app(self).pool()
+        with commands.wipe_progress(self) as on_progress:
             grants = pool.claim(parsed_args.owner, wanted, numa_node=parsed_args.numa_node, on_progress=on_progress)
         records = {record.uuid: record for record in pool.records()}
-        return base.rows(records[grant.uuid] for grant in grants)
+        return commands.rows(records[grant.uuid] for grant in grants)

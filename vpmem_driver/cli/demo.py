@@ -1,4 +1,4 @@
-"""vpmem demo."""
+"""The command ``vpmem demo``."""
 
 import argparse
 import json
@@ -12,43 +12,42 @@ import typing
 import uuid
 
 from vpmem_driver import exception, guestxml, interpreter
-from vpmem_driver.cli import base
-from vpmem_driver.domains import Domains
+from vpmem_driver.cli import commands
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.sizes import MIB
 
 _TEST_URI = "test:///default"
 
 #: The simulated host: file, bytes, NUMA node.
-_NAMESPACES = (("large0", 64 * base.MIB, 0), ("small0", 16 * base.MIB, 0), ("small1", 16 * base.MIB, 1))
+_NAMESPACES = (("large0", 64 * MIB, 0), ("small0", 16 * MIB, 0), ("small1", 16 * MIB, 1))
 _LABELS = "LARGE:large0,SMALL:small0|small1"
 _FLAVOR = "LARGE,SMALL"
 
-#: What of a listing fits on a page.
+#: Columns of a listing that fit on a page.
 _COLUMNS = tuple(f"-c{column}" for column in ("name", "label", "size", "numa_node", "state", "owner"))
 
 
-class Demo(base.Ours):
-    """Show the whole way of a namespace on this machine: into a guest and back, and on to the next.
+class Demo(commands.Command):
+    """Simulate a host with files and take one namespace through its whole life cycle.
 
-    Needs no configuration, no root and no daemon: namespaces are files in a private temporary directory, the guest is a
-    domain of libvirt's built-in test driver. Each step is a command that you could type.
+    The demo needs no configuration, no root and no daemon. The namespaces are files in a private temporary directory,
+    and the guest is a domain of libvirt's built-in test driver. Each step is a command that you can type yourself.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add --keep and --connect."""
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            "--keep", action="store_true", help="leave the directory with files, configuration and ledger"
+            "--keep", action="store_true", help="keep the directory with files, configuration and ledger"
         )
         parser.add_argument(
-            "--connect", metavar="URI", default=_TEST_URI, help="libvirt to define and start the guest on (%(default)s)"
+            "--connect", metavar="URI", default=_TEST_URI, help="libvirt URI for the guest (%(default)s)"
         )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Run all steps; the first that goes another way than it should ends it with an error."""
         root = pathlib.Path(tempfile.mkdtemp(prefix="vpmem-demo-"))
         try:
-            _Play(root, parsed_args.connect, self.app.stdout, self.app.stderr).run()
+            _Steps(root, parsed_args.connect, self.app.stdout, self.app.stderr).run()
         finally:
             if parsed_args.keep:
                 self.app.stdout.write(f"\nKept: {root}\n")
@@ -56,8 +55,8 @@ class Demo(base.Ours):
                 shutil.rmtree(root)
 
 
-class _Play:
-    """The steps, on a host made of files below `root`."""
+class _Steps:
+    """The steps of the demo, on a simulated host in the directory `root`. A failed step raises an error."""
 
     def __init__(self, root: pathlib.Path, uri: str, stdout: typing.TextIO, stderr: typing.TextIO) -> None:
         self._root = root
@@ -66,33 +65,35 @@ class _Play:
         self._stderr = stderr
         self._config_file = root / "vpmem.conf"
         self._step = 0
-        self._shown: list[str] = []
-        self._warned: set[str] = set()
+        self._titles: list[str] = []
+        self._warnings: set[str] = set()
 
     def run(self) -> None:
         first, second = str(uuid.uuid4()), str(uuid.uuid4())
         self._make_host()
-        self._say("What this host has", "nothing is known of these namespaces yet: they may hold anybody's data")
+        self._begin("List the namespaces of this host", "they are unknown, because they may contain someone's data")
         self._vpmem("namespace", "list", *_COLUMNS)
-        self._say(f"A guest is made from a flavor that asks for {_FLAVOR}", "they are wiped first, as they are unknown")
+        self._begin(
+            f"Claim namespaces for a guest whose flavor asks for {_FLAVOR}", "unknown namespaces are wiped first"
+        )
         self._vpmem("claim", first, _FLAVOR, *_COLUMNS)
-        self._say("The domain XML of that guest", "each device on the guest cell of its own NUMA node")
+        self._begin("Print the domain XML of the guest", "each device is on the guest cell of its NUMA node")
         domain_xml = self._vpmem(
             "domain", "xml", first, "--name", "demo", "--type", self._domain_type, "--memory", "64"
         )
         self._run_guest(domain_xml)
-        self._say("A second guest asks for the same", "nothing is free, and it gets nothing: exit code 3")
+        self._begin("Claim the same for a second guest", "too few are free, so nothing is claimed (exit code 3)")
         self._vpmem("claim", second, _FLAVOR, expected=3)
-        self._say("The first guest is deleted", "its namespaces are released, and wiped at once")
+        self._begin("Delete the first guest", "its namespaces are released and wiped")
         self._vpmem("-v", "release", first, "--wait", *_COLUMNS)
-        self._expect_zeros(device.path for device in guestxml.devices(domain_xml))
-        self._say("The second guest asks again", "and is served, with nothing left of the first")
+        self._check_zeros(device.path for device in guestxml.devices(domain_xml))
+        self._begin("Repeat the claim for the second guest", "it gets namespaces without data of the first guest")
         served = json.loads(self._vpmem("claim", second, _FLAVOR, "-f", "json", shown=False))
         self._vpmem("namespace", "list", *_COLUMNS)
-        self._expect_zeros(namespace["device"] for namespace in served)
-        self._say("What the ledger has to say of all this")
+        self._check_zeros(namespace["device"] for namespace in served)
+        self._begin("Show the history")
         self._vpmem("history", "--last", "8", "-c", "name", "-c", "from_state", "-c", "to_state", "-c", "reason")
-        self._write("\nIn short:\n" + "".join(f"  {number}. {line}\n" for number, line in enumerate(self._shown, 1)))
+        self._write("\nSummary:\n" + "".join(f"  {number}. {line}\n" for number, line in enumerate(self._titles, 1)))
 
     @property
     def _domain_type(self) -> str:
@@ -111,8 +112,8 @@ class _Play:
         self._write(f"A simulated host in {self._root}: two NUMA nodes, three namespaces, each a file.\n")
 
     def _run_guest(self, domain_xml: str) -> None:
-        """Define and start the domain, write as its guest would, stop and start it, and look again."""
-        self._say(f"The guest is started on {self._uri}, writes into its memory, is stopped and started again")
+        """Define and start the domain, write like its guest, restart it, and compare the memory."""
+        self._begin(f"Start the guest on {self._uri}, write to its memory, stop it and start it again")
         domains = Domains(self._uri)
         with domains.connection() as connection, domains.errors():
             domain = domains.define(connection, domain_xml)
@@ -122,17 +123,15 @@ class _Play:
                 domain.destroy()
                 domain.create()
                 for device in guestxml.devices(domain.XMLDesc()):
-                    fact = (
-                        f"the {device.guest_size // base.MIB} MiB that the guest wrote are there after stop and start"
-                    )
+                    fact = f"the {device.guest_size // MIB} MiB that the guest wrote survive stop and start"
                     kept = _contents(device.path).startswith(written[device.path])
-                    self._expect(kept, f"{pathlib.Path(device.path).name}: {fact}")
+                    self._check(kept, f"{pathlib.Path(device.path).name}: {fact}")
                 domain.destroy()
             finally:
                 domain.undefine()
 
     def _vpmem(self, *words: str, expected: int = 0, shown: bool = True) -> str:
-        """Run one command line, show it and what it prints, and check its exit code; returns standard output."""
+        """Run a command, show it with its output, check its exit code, and return its standard output."""
         if shown:
             self._write(f"\n$ vpmem {' '.join(words)}\n")
         terminal = self._stderr.isatty()
@@ -145,34 +144,34 @@ class _Play:
             check=False,
         )
         for line in (done.stderr or "").splitlines():
-            if line not in self._warned:  # a warning is for each command; here once will do
-                self._warned.add(line)
+            if line not in self._warnings:  # show a warning once, not for each command
+                self._warnings.add(line)
                 self._write(line + "\n")
         if shown:
             self._write(done.stdout)
         if done.returncode != expected:
             raise exception.HostToolError(
                 what=f"The step 'vpmem {' '.join(words)}'",
-                reason=f"exit code {done.returncode}, not {expected}",
-                remedy="--keep leaves what it worked on.",
+                reason=f"exit code {done.returncode} instead of {expected}",
+                remedy="Use --keep to keep its files",
             )
         if expected:
-            self._expect(True, f"refused with exit code {done.returncode}")
+            self._check(True, f"refused with exit code {done.returncode}")
         return done.stdout
 
-    def _say(self, title: str, remark: str = "") -> None:
+    def _begin(self, title: str, remark: str = "") -> None:
         self._step += 1
-        self._shown.append(title)
+        self._titles.append(title)
         self._write(f"\n== {self._step}. {title}{': ' + remark if remark else ''}\n")
 
-    def _expect_zeros(self, paths: typing.Iterable[str]) -> None:
+    def _check_zeros(self, paths: typing.Iterable[str]) -> None:
         for path in paths:
-            self._expect(not any(_contents(path)), f"{pathlib.Path(path).name}: every byte is zero")
+            self._check(not any(_contents(path)), f"{pathlib.Path(path).name}: every byte is zero")
 
-    def _expect(self, true: bool, fact: str) -> None:
+    def _check(self, true: bool, fact: str) -> None:
         if not true:
             raise exception.HostToolError(
-                what="The demo", reason=f"this is not so: {fact}", remedy="Please report this with what is above."
+                what="The demo", reason=f"this is false: {fact}", remedy="Please report this with the output above"
             )
         self._write(f"   ok: {fact}\n")
 
@@ -182,7 +181,7 @@ class _Play:
 
 
 def _write_pattern(device: guestxml.MemoryDevice) -> bytes:
-    """Store a pattern over all that the guest sees of a device, the way QEMU maps it."""
+    """Write a pattern to all of the device that the guest sees, through a mapping like QEMU's."""
     pattern = (os.urandom(4096) * -(-device.guest_size // 4096))[: device.guest_size]
     with pathlib.Path(device.path).open("r+b") as file, mmap.mmap(file.fileno(), device.size) as memory:
         memory[: len(pattern)] = pattern

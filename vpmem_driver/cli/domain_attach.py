@@ -1,4 +1,4 @@
-"""vpmem domain attach."""
+"""The command ``vpmem domain attach``."""
 
 import argparse
 import typing
@@ -6,35 +6,32 @@ import typing
 from cliff import lister
 
 from vpmem_driver import exception, guestxml, model
-from vpmem_driver.cli import base
-from vpmem_driver.domains import Domains
+from vpmem_driver.cli import commands
+from vpmem_driver.libvirt_domains import Domains
 
 
-class DomainAttach(base.Ours, lister.Lister):
+class DomainAttach(commands.Command, lister.Lister):
     """Claim namespaces for a libvirt domain and add them to its definition.
 
-    A running domain has them from its next start on. Its definition needs guest NUMA cells.
+    A running domain gets them at its next start. The domain definition must have guest NUMA cells.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add domain and labels."""
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem domain attach db1 4GB,SMALL --connect qemu:///system"
-        parser.add_argument("domain", metavar="DOMAIN", help="name or uuid")
-        base.add_claim_arguments(parser)
-        base.add_connect_argument(parser)
+        commands.add_domain_arguments(parser)
+        commands.add_claim_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        """Attach."""
-        wanted = base.labels(parsed_args.labels)
-        pool = base.app(self).pool(parsed_args.connect)
-        domains = base.app(self).domains(parsed_args.connect)
+        wanted = commands.labels(parsed_args.labels)
+        pool = commands.app(self).pool(parsed_args.connect)
+        domains = commands.app(self).domains(parsed_args.connect)
         with domains.connection() as connection:
             domain = domains.find(connection, parsed_args.domain)
             owner = domain.UUIDString()
-            guestxml.check(domains.definition(domain))  # before anything is claimed
-            with base.wipe_progress(self) as on_progress:
+            guestxml.check(domains.definition(domain))  # fail before anything is claimed
+            with commands.wipe_progress(self) as on_progress:
                 grants = pool.claim(owner, wanted, numa_node=parsed_args.numa_node, on_progress=on_progress)
             try:
                 domains.define(connection, guestxml.add(domains.definition(domain), grants))
@@ -43,13 +40,13 @@ class DomainAttach(base.Ours, lister.Lister):
                     pool.release(owner, [grant.uuid for grant in grants])
                 raise
             if domains.is_running(domain):
-                self.app.LOG.warning("%s is running: it has them from its next start on", domain.name())
+                self.app.LOG.warning("Domain %s is running. It gets the namespaces at its next start.", domain.name())
         uuids = {grant.uuid for grant in grants}
-        return base.rows(record for record in pool.records() if record.uuid in uuids)
+        return commands.rows(record for record in pool.records() if record.uuid in uuids)
 
 
 def _has(domains: Domains, domain: typing.Any, grants: tuple[model.Grant, ...]) -> bool:
-    """Whether the domain may have got the devices after all. In doubt it has, and keeps its claim."""
+    """Return whether the domain has the devices despite the error. In doubt it has, and keeps its claim."""
     try:
         present = {device.path for device in guestxml.devices(domains.definition(domain))}
     except exception.LibvirtError:

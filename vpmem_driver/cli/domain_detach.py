@@ -1,45 +1,36 @@
-"""vpmem domain detach."""
+"""The command ``vpmem domain detach``."""
 
 import argparse
 
 from cliff import lister
 
 from vpmem_driver import exception, guestxml
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 
-class DomainDetach(base.Ours, lister.Lister):
-    """Take all of a domain's namespaces out of its definition and release them. Its bytes in them are lost.
+class DomainDetach(commands.Command, lister.Lister):
+    """Remove all namespaces of a domain from its definition and release them. Their content is lost.
 
-    The domain must be shut off: a guest cannot give up persistent memory while it runs.
+    The domain must be shut off, because persistent memory cannot be removed from a running guest.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the domain."""
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem domain detach db1 --dry-run"
-        parser.add_argument("domain", metavar="DOMAIN", help="name or uuid")
-        base.add_connect_argument(parser)
-        base.add_release_arguments(parser)
+        commands.add_domain_arguments(parser)
+        commands.add_release_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        """Detach."""
-        pool = base.app(self).pool(parsed_args.connect)
-        domains = base.app(self).domains(parsed_args.connect)
+        pool = commands.app(self).pool(parsed_args.connect)
+        domains = commands.app(self).domains(parsed_args.connect)
         with domains.connection() as connection:
             domain = domains.find(connection, parsed_args.domain)
-            grants = pool.grants(domain.UUIDString())
-            if not grants:
-                raise exception.NotOwner(
-                    owner=domain.UUIDString(), namespace="any namespace", reason="the ledger has none for it"
-                )
+            grants = pool.grants(domain.UUIDString(), required=True)
             if domains.is_running(domain):
-                raise exception.DomainRefused(
-                    domain=domain.name(), reason="it is running", remedy="Shut it down, then detach."
-                )
+                raise exception.DomainRefused(domain=domain.name(), reason="it is running", remedy="Shut it down first")
             if not parsed_args.dry_run:
                 definition = domains.definition(domain)
                 paths = guestxml.find(guestxml.identified(definition), grants)
                 domains.define(connection, guestxml.remove(definition, paths.values()))
-        return base.release(self, parsed_args, pool, grants[0].owner, [grant.uuid for grant in grants])
+        return commands.release(self, parsed_args, pool, grants[0].owner, [grant.uuid for grant in grants])

@@ -1,46 +1,45 @@
-"""vpmem domain xml."""
+"""The command ``vpmem domain xml``."""
 
 import argparse
 import pathlib
 import sys
 
 from vpmem_driver import exception, guestxml
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
+from vpmem_driver.sizes import MIB
 
-#: MiB that 52 bits address, and more vCPUs than any QEMU takes.
-_MOST_MEMORY = 1 << 32
-_MOST_VCPUS = 1 << 16
+#: MiB that 52 bits address, and more vCPUs than any QEMU supports.
+_MAX_MEMORY = 1 << 32
+_MAX_VCPUS = 1 << 16
 
 
-class DomainXML(base.Ours):
+class DomainXML(commands.Command):
     """Print domain XML with the namespaces that an owner holds, at their current device paths.
 
-    With --base, that domain with the devices added; without, a small domain to start from. Nothing is defined: hand it
-    to 'virsh define', or let 'vpmem domain attach' do all of it.
+    With --base, add the devices to that domain; otherwise print a new small domain. Nothing is defined: pass the output
+    to 'virsh define', or use 'vpmem domain attach' instead.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the owner and what else the domain needs."""
         parser = super().get_parser(prog_name)
         parser.epilog = "example: virsh dumpxml db1 | vpmem domain xml $(virsh domuuid db1) --base - > new.xml"
-        parser.add_argument("owner", metavar="OWNER", help="uuid of the domain or instance that holds them")
-        parser.add_argument("--base", metavar="FILE", help="domain XML to add the devices to; - is standard input")
+        parser.add_argument("owner", metavar="OWNER", help="uuid of the domain or instance that holds the namespaces")
+        parser.add_argument("--base", metavar="FILE", help="domain XML to add the devices to (-: standard input)")
         parser.add_argument(
-            "--type", default="kvm", choices=("kvm", "qemu", "test"), help="of a new domain (%(default)s)"
+            "--type", default="kvm", choices=("kvm", "qemu", "test"), help="type of the new domain (%(default)s)"
         )
-        parser.add_argument("--name", help="of a new domain (default: vpmem- and the owner's first eight digits)")
-        memory, vcpus = base.whole_number(1, _MOST_MEMORY), base.whole_number(1, _MOST_VCPUS)
-        parser.add_argument("--memory", type=memory, default=1024, metavar="MIB", help="of a new domain (%(default)s)")
-        parser.add_argument("--vcpus", type=vcpus, default=2, metavar="N", help="of a new domain (%(default)s)")
+        parser.add_argument(
+            "--name", help="name of the new domain (default: vpmem- and the first eight digits of the owner)"
+        )
+        memory, vcpus = commands.whole_number(1, _MAX_MEMORY), commands.whole_number(1, _MAX_VCPUS)
+        parser.add_argument(
+            "--memory", type=memory, default=1024, metavar="MIB", help="memory of the new domain (%(default)s)"
+        )
+        parser.add_argument("--vcpus", type=vcpus, default=2, metavar="N", help="vCPUs of the new domain (%(default)s)")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        """Print."""
-        grants = base.app(self).pool().grants(parsed_args.owner)
-        if not grants:
-            raise exception.NotOwner(
-                owner=parsed_args.owner, namespace="any namespace", reason="the ledger has none for it"
-            )
+        grants = commands.app(self).pool().grants(parsed_args.owner, required=True)
         if parsed_args.base is not None:
             domain_xml = guestxml.add(_read(parsed_args.base), grants)
         else:
@@ -48,7 +47,7 @@ class DomainXML(base.Ours):
                 name=parsed_args.name or f"vpmem-{parsed_args.owner[:8]}",
                 uuid=parsed_args.owner,
                 domain_type=parsed_args.type,
-                memory=parsed_args.memory * base.MIB,
+                memory=parsed_args.memory * MIB,
                 vcpus=parsed_args.vcpus,
                 host_nodes=sorted({grant.numa_node for grant in grants if grant.numa_node is not None}),
                 grants=grants,
@@ -61,5 +60,5 @@ def _read(file: str) -> str:
         return sys.stdin.read() if file == "-" else pathlib.Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise exception.InvalidDomainXML(
-            reason=f"{file} cannot be read: {error}", remedy="Give a file of domain XML, or - for standard input."
+            reason=f"{file} cannot be read: {error}", remedy="Give a file with domain XML, or - for standard input"
         ) from error

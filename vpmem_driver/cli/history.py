@@ -1,4 +1,4 @@
-"""vpmem history."""
+"""The command ``vpmem history``."""
 
 import argparse
 import dataclasses
@@ -9,62 +9,59 @@ from collections.abc import Iterable, Sequence
 from cliff import columns, lister
 from cliff.formatters import json_format
 
-from vpmem_driver import ledger
-from vpmem_driver.cli import base
-from vpmem_driver.pool import requests
+from vpmem_driver.cli import commands
+from vpmem_driver.pool import Move
 
-_COLUMNS = tuple(field.name for field in dataclasses.fields(ledger.Move))
+_COLUMNS = tuple(field.name for field in dataclasses.fields(Move))
 
-#: What is shown to people who do not say how much: cliff makes a table in memory, and a screen holds no more.
-_SCREENFUL = 50
-#: The most that SQLite takes as a number.
-_MOST = (1 << 63) - 1
+#: Default number of lines in a table, which cliff builds in memory.
+_DEFAULT_LINES = 50
+#: Maximum integer in SQLite.
+_MAX_INTEGER = (1 << 63) - 1
 
 
-class History(base.Ours, lister.Lister):
-    """Show what has happened to this host's namespaces: when, which, from which state to which, for whom, and why.
+class History(commands.Command, lister.Lister):
+    """Show the changes of state of this host's namespaces, oldest first, with time, owner and reason.
 
-    Oldest first. A table, or anything on a terminal, has the newest 50 lines unless --last or --all says otherwise;
-    -f json, csv or value into a file or a pipe has all lines.
+    A table, and any output to a terminal, shows the newest 50 lines unless --last or --all is given. With -f json, csv
+    or value, a file or pipe gets all lines.
     """
 
     column_names = _COLUMNS
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add what to show."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("--namespace", metavar="NAME|UUID", help="only of this one")
-        parser.add_argument("--owner", metavar="OWNER", help="only of this instance or domain, by its uuid")
+        parser.add_argument("--namespace", metavar="NAME|UUID", help="only this namespace")
+        parser.add_argument("--owner", metavar="OWNER", help="only this instance or domain (uuid)")
         count = parser.add_mutually_exclusive_group()
-        count.add_argument("--last", type=base.whole_number(0, _MOST), metavar="N", help="only the newest N lines")
+        count.add_argument(
+            "--last", type=commands.whole_number(0, _MAX_INTEGER), metavar="N", help="only the newest N lines"
+        )
         count.add_argument("--all", action="store_true", help="all lines")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], Iterable[tuple[object, ...]]]:
-        """Show, oldest first."""
-        owner = None if parsed_args.owner is None else requests.owner(parsed_args.owner)
-        pool = base.app(self).pool()
+        pool = commands.app(self).pool()
         uuid = None if parsed_args.namespace is None else pool.find(parsed_args.namespace)
         everything = parsed_args.all or not (parsed_args.formatter == "table" or self.app.stdout.isatty())
         if parsed_args.last is not None or everything:
-            moves = pool.ledger.iterate_history(uuid=uuid, owner=owner, limit=parsed_args.last)
-            return _COLUMNS, map(base.row, moves)
-        newest = pool.ledger.history(uuid=uuid, owner=owner, limit=_SCREENFUL)
-        if len(newest) == _SCREENFUL:
-            self.app.LOG.warning("these are the newest %d lines; --all shows all", _SCREENFUL)
-        return _COLUMNS, map(base.row, newest)
+            moves = pool.history(uuid=uuid, owner=parsed_args.owner, limit=parsed_args.last)
+            return _COLUMNS, map(commands.row, moves)
+        newest = list(pool.history(uuid=uuid, owner=parsed_args.owner, limit=_DEFAULT_LINES))
+        if len(newest) == _DEFAULT_LINES:
+            self.app.LOG.warning("Only the newest %d lines are shown. Use --all to show all.", _DEFAULT_LINES)
+        return _COLUMNS, map(commands.row, newest)
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Sequence[typing.Any]]
     ) -> int:
-        """Print; JSON line by line."""
         if parsed_args.formatter == "json":
             self.formatter = _StreamedJSON()
         return super().produce_output(parsed_args, column_names, data)
 
 
 class _StreamedJSON(json_format.JSONFormatter):
-    """Prints what cliff's own does, but holds no more than one line in memory."""
+    """Prints the same as cliff's formatter, with only one line in memory."""
 
     def emit_list(
         self,
@@ -73,7 +70,6 @@ class _StreamedJSON(json_format.JSONFormatter):
         stdout: typing.TextIO,
         parsed_args: argparse.Namespace,
     ) -> None:
-        """Print."""
         indent, newline, comma = (None, "", ", ") if parsed_args.noindent else (2, "\n  ", ",\n  ")
         lead = f"[{newline}"
         for line in data:

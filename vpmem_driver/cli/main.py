@@ -1,4 +1,4 @@
-"""The program ``vpmem``: global options, the table of commands, and what errors become at the prompt."""
+"""The program ``vpmem``: global options, the table of commands, and exit codes."""
 
 import argparse
 import importlib.metadata
@@ -14,25 +14,25 @@ from cliff import help as cliff_help
 from oslo_config import cfg
 
 from vpmem_driver import __version__, conf, exception
-from vpmem_driver.domains import Domains
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.pool import Pool
 
 DESCRIPTION = """\
-Persistent memory for virtual machines: which namespaces this host has, who holds them, and what is in them.
+Manage persistent memory namespaces for virtual machines.
 
-A namespace goes from clean to its owner (claim), and from the owner back to nobody (release); then it is wiped: every
-byte is overwritten with zeros, and checked, before anybody else is given it.
+'claim' gives namespaces to an owner. 'release' takes them back and wipes them: every byte is overwritten with zeros
+and verified before another owner gets it.
 """
 
 EPILOG = """\
-exit codes: 0 done; 1 a defect of this program; 2 usage or configuration; 3 not enough free namespaces; 4 refused
-(another owner, or in use); 5 trouble on the host (discovery, ledger, libvirt); 6 a wipe failed; 130 interrupted.
+exit codes: 0 success; 1 bug in this program; 2 usage or configuration error; 3 not enough free namespaces; 4 refused
+(another owner, or in use); 5 host error (discovery, ledger, libvirt); 6 wipe failed; 130 interrupted.
 
-Without --config-file, ~/.vpmem/vpmem.conf and /etc/vpmem/vpmem.conf are read if they are there. On a compute host,
---config-file /etc/nova/nova.conf serves as well.
+Without --config-file, ~/.vpmem/vpmem.conf and /etc/vpmem/vpmem.conf are read if they exist. On a compute host, use
+--config-file /etc/nova/nova.conf.
 """
 
-#: One command, one module below vpmem_driver.cli; a module is imported when its command is run.
+#: Each command is a module of vpmem_driver.cli, which is imported when the command runs.
 COMMANDS = {
     "namespace list": "namespace_list:NamespaceList",
     "namespace show": "namespace_show:NamespaceShow",
@@ -50,7 +50,7 @@ COMMANDS = {
 
 
 class Commands(commandmanager.CommandManager):
-    """The fixed table of commands: no plug-ins, and no search for any."""
+    """The fixed table of commands, without a search for plug-ins."""
 
     def _load_commands(self) -> None:
         for name, target in COMMANDS.items():
@@ -61,9 +61,9 @@ class Help(cliff_help.HelpCommand):
     """Print detailed help for another command."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        """Print it.
+        """Print the help.
 
-        :raises InvalidRequest: there is no such command
+        :raises InvalidRequest: the command does not exist
         """
         try:
             return super().take_action(parsed_args)
@@ -71,13 +71,13 @@ class Help(cliff_help.HelpCommand):
             raise exception.InvalidRequest(
                 what="command",
                 value=" ".join(parsed_args.cmd),
-                reason="there is no such command",
-                remedy="'vpmem --help' lists them.",
+                reason="it does not exist",
+                remedy="'vpmem --help' lists the commands",
             ) from error
 
 
 class VPMEMApp(app.App):
-    """Options that all commands share, and the pool that they work on."""
+    """The program: options of all commands, and their pool."""
 
     NAME = "vpmem"
     DEFAULT_VERBOSE_LEVEL = 0
@@ -97,26 +97,25 @@ class VPMEMApp(app.App):
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, typing.Any] | None = None
     ) -> argparse.ArgumentParser:
-        """Add the configuration file to cliff's own options."""
         kwargs = {"epilog": EPILOG, "formatter_class": argparse.RawDescriptionHelpFormatter} | (argparse_kwargs or {})
         parser = super().build_option_parser(description, version, kwargs)
         parser.add_argument(
             "--config-file",
             action="append",
             metavar="FILE",
-            help="configuration to read, oslo.config's format; may be repeated, the last wins",
+            help="configuration file in the format of oslo.config (may be repeated; the last one takes precedence)",
         )
         return parser
 
     def run(self, argv: list[str]) -> int:
-        """Run; but refuse words that are not UTF-8, which neither the ledger nor libvirt takes."""
+        """Run a command, but first refuse arguments that are not UTF-8, which the ledger and libvirt cannot store."""
         for word in argv:
             if not word.isprintable() and word != word.encode(errors="replace").decode():
                 self.parser.error(f"'{exception.shorten(word)}' is not UTF-8 text")
         return super().run(argv)
 
     def configure_logging(self) -> None:
-        """Log to standard error, and to the file of --log-file; exit with 2 where that cannot be written."""
+        """Log to standard error and to --log-file. Exit with 2 if the file cannot be written."""
         try:
             super().configure_logging()
         except OSError as error:
@@ -127,7 +126,7 @@ class VPMEMApp(app.App):
         self.parser.print_help()
 
     def run_subcommand(self, argv: list[str]) -> int:
-        """Run one command; our errors have an exit code of their own, and so has a standard output that is full."""
+        """Run a command, and return the exit code of its error. A full standard output has one too."""
         self._error = None
         result = super().run_subcommand(argv)
         if isinstance(self._error, OSError):
@@ -135,44 +134,44 @@ class VPMEMApp(app.App):
         return self._error.exit_code if isinstance(self._error, exception.VPMEMError) else result
 
     def clean_up(self, cmd: command.Command, result: int, err: BaseException | None) -> None:  # noqa: ARG002
-        """Keep the error for its exit code, and close what was opened."""
+        """Keep the error for its exit code, and close the pool."""
         self._error = err
         if self._pool is not None:
             self._pool.close()
             self._pool = None
 
     def configuration(self) -> cfg.ConfigOpts:
-        """The options as configured.
+        """Read the configuration.
 
-        :raises ConfigurationError: a file or a value cannot be used
+        :raises ConfigurationError: a file or a value is invalid
         """
         return conf.read(self.options.config_file or ())
 
     def pool(self, connection_uri: str | None = None) -> Pool:
-        """The pool of the configuration, open until the command ends.
+        """Open the configured pool until the command ends.
 
-        :param connection_uri: a libvirt to ask instead of the configured one
+        :param connection_uri: libvirt to use instead of the configured one
         :raises VPMEMError: see :meth:`vpmem_driver.pool.Pool.from_conf`
         """
         self._pool = Pool.from_conf(self.configuration(), domains=self.domains(connection_uri))
         return self._pool
 
     def domains(self, connection_uri: str | None = None) -> Domains:
-        """The libvirt of the command line, or else of the configuration."""
+        """Return the libvirt from the command line or the configuration."""
         return Domains(connection_uri or self.configuration().vpmem.connection_uri)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Entry point of the program; returns its exit code."""
-    # stevedore and others say at debug level what only their developers want to know.
+    """Run the program and return its exit code."""
+    # The debug messages of stevedore do not help users.
     logging.getLogger("stevedore").setLevel(logging.WARNING)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # what the terminal's encoding does not have is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")  # escapes characters that the terminal cannot encode
     code = VPMEMApp().run(sys.argv[1:] if argv is None else argv)
     try:
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes it again at exit
         if isinstance(error, BrokenPipeError):
             return 128 + signal.SIGPIPE
         print(f"vpmem: writing to standard output failed: {error.strerror}", file=sys.stderr)

@@ -1,21 +1,21 @@
-"""vpmem namespace show."""
+"""The command ``vpmem namespace show``."""
 
 import argparse
 
 from cliff import show
 
-from vpmem_driver.cli import base
+from vpmem_driver.cli import commands
 
 
-class NamespaceShow(base.Ours, show.ShowOne):
-    """Show one namespace."""
+class NamespaceShow(commands.Command, show.ShowOne):
+    """Show one namespace with label, size, state, owner and reason."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
-        """Add the namespace."""
         parser = super().get_parser(prog_name)
-        parser.add_argument("namespace", metavar="NAME|UUID", help="its uuid where several have one name")
+        parser.add_argument(
+            "namespace", metavar="NAME|UUID", help="name, or uuid if several namespaces have the same name"
+        )
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[object, ...]]:
-        """Show."""
-        return base.COLUMNS, base.row(base.app(self).pool().record(parsed_args.namespace))
+        return commands.COLUMNS, commands.row(commands.app(self).pool().record(parsed_args.namespace))

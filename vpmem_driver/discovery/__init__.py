@@ -1,12 +1,12 @@
-"""Where namespaces come from: three sources behind one contract, :class:`vpmem_driver.discovery.base.Discovery`."""
+"""Discovery of namespaces: three sources with one interface, :class:`.interface.Discovery`."""
 
 import os
 import typing
 
 from vpmem_driver import exception
-from vpmem_driver.discovery import base, ndctl, sysfs
+from vpmem_driver.discovery import directory, interface, ndctl, sysfs
 
-if typing.TYPE_CHECKING:  # the child process that wipes has no use for it, and loads this module
+if typing.TYPE_CHECKING:  # the child process that wipes imports this module, and does not need oslo.config
     from oslo_config import cfg
 
 __all__ = ["from_conf", "make"]
@@ -14,28 +14,26 @@ __all__ = ["from_conf", "make"]
 _OPTIONS = {"ndctl": (), "sysfs": ("root",), "directory": ("directory",)}
 
 
-def make(name: str, /, **options: str) -> base.Discovery:
-    """The discovery of that name; elsewhere one like it by ``make(discovery.name, **discovery.options())``.
+def make(name: str, /, **options: str) -> interface.Discovery:
+    """Create a discovery by name. ``make(discovery.name, **discovery.options())`` creates an equal one elsewhere.
 
-    :param options: `root` for sysfs, where it is not ``/sys``; `directory` for directory, an absolute path
-    :raises InvalidOption: there is no such discovery, or the options are not what it takes
+    :param options: `root` for sysfs, if it is not ``/sys``; `directory` for directory, an absolute path
+    :raises InvalidOption: the discovery does not exist, or does not have these options
     """
     if name not in _OPTIONS:
-        raise _invalid("discovery", f"there is no discovery '{name}'", f"Choose one of {', '.join(_OPTIONS)}.")
+        raise _invalid("discovery", f"'{name}' does not exist", f"Choose one of {', '.join(_OPTIONS)}")
     for option in options:
         if option not in _OPTIONS[name]:
-            raise _invalid(option, f"discovery = {name} has no such option", "Leave it out.")
+            raise _invalid(option, f"discovery = {name} has no such option", "Remove the option")
     if name == "ndctl":
         return ndctl.NdctlDiscovery()
     if name == "sysfs":
         return sysfs.SysfsDiscovery(options.get("root", "/sys"))
-    from vpmem_driver.discovery import directory  # noqa: PLC0415  it loads ctypes, and the others do without
-
     return directory.DirectoryDiscovery(_absolute(options.get("directory")))
 
 
-def from_conf(conf: "cfg.ConfigOpts") -> base.Discovery:
-    """The discovery that the options of group vpmem select.
+def from_conf(conf: "cfg.ConfigOpts") -> interface.Discovery:
+    """Create the discovery that the options of group vpmem select.
 
     :raises InvalidOption: discovery = directory without a directory, or with a relative one
     """
@@ -45,11 +43,11 @@ def from_conf(conf: "cfg.ConfigOpts") -> base.Discovery:
 
 
 def _absolute(path: str | None) -> str:
-    remedy = "Set it to the absolute path of the directory with the namespaces' files."
+    remedy = "Set it to the absolute path of the directory with the files of the namespaces"
     if not path:
-        raise _invalid("directory", "it is not set, and discovery = directory needs it", remedy)
+        raise _invalid("directory", "it is not set, but discovery = directory needs it", remedy)
     if not os.path.isabs(path):
-        # It would depend on where a service happens to be started, and its child processes with it.
+        # A relative path would depend on the working directory of the service and of its child processes.
         raise _invalid("directory", f"'{path}' is a relative path", remedy)
     return path
 

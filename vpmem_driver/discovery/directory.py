@@ -1,11 +1,9 @@
-"""Namespaces that are preallocated files below one directory: for fsdax hosts, the demo, development and tests.
+"""Discovery of preallocated files in one directory: for fsdax hosts, the demo, development and tests.
 
-No symbolic link is followed, but for the directory itself.
+No symbolic link is followed, except to the directory itself.
 """
 
-import ctypes
 import dataclasses
-import errno
 import functools
 import logging
 import mmap
@@ -13,23 +11,22 @@ import os
 import re
 import shlex
 import stat
-import struct
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from vpmem_driver import exception, model
-from vpmem_driver.discovery import base
+from vpmem_driver import _linux, exception, model
+from vpmem_driver.discovery import interface
 
 LOG = logging.getLogger(__name__)
 
-#: The files' identities are derived from it. It must never change: the ledger knows files by them.
+#: The uuids of files are derived from it. It must never change, because the ledger identifies files by their uuids.
 _FILES = uuid.UUID("9d2f5c1e-6a0b-4f6e-8c57-3f0f6f4a1b92")
 
 _HUGE_PAGE = 2 << 20
 _NODE = re.compile(r"node(0|[1-9][0-9]{0,5})", re.ASCII)
 _NOT_REGULAR = {
-    stat.S_IFLNK: "it is a symbolic link, which is not followed",
+    stat.S_IFLNK: "it is a symbolic link; links are not followed",
     stat.S_IFDIR: "it is a directory",
     stat.S_IFBLK: "it is a block device",
     stat.S_IFCHR: "it is a character device",
@@ -37,28 +34,19 @@ _NOT_REGULAR = {
     stat.S_IFSOCK: "it is a socket",
 }
 
-# statx(2), because os.stat() of Python 3.11 to 3.13 tells neither birth time nor DAX. This is struct statx of
-# linux/stat.h (Linux 6.1), the same on every architecture; the function came with glibc 2.28 and musl 1.2.5.
-_STATX = struct.Struct("=I4xQI8xH2xQQQ8x16xqI4x32x8xII112x")
-_AT_SYMLINK_NOFOLLOW = 0x100
-_AT_EMPTY_PATH = 0x1000
-_STATX_BASIC_STATS = 0x7FF
-_STATX_BTIME = 0x800
-_STATX_ATTR_DAX = 0x200000
-
-_Seen = TypeVar("_Seen")
-#: the NUMA node of a filesystem's device, by its number
+_Result = TypeVar("_Result")
+#: returns the NUMA node of a filesystem's device, by device number
 NodeOf = Callable[[tuple[int, int]], int | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """What statx(2) tells of a file.
+    """The result of statx(2) for a file.
 
-    :ivar allocated: bytes that the filesystem has set aside for it
-    :ivar birth: nanoseconds since 1970, 0 where the filesystem does not keep it
-    :ivar dax: whether a mapping of it is of the medium itself, not of a page cache
-    :ivar filesystem: major and minor number of the device that it is on
+    :ivar allocated: bytes that the filesystem has allocated
+    :ivar birth: nanoseconds since 1970; 0 if the filesystem does not store it
+    :ivar dax: whether a mapping accesses the medium directly, without the page cache
+    :ivar filesystem: major and minor number of its block device
     """
 
     mode: int
@@ -71,14 +59,14 @@ class Status:
     filesystem: tuple[int, int]
 
 
-class DirectoryDiscovery(base.Discovery):
-    """Regular files in `directory`, and in its subdirectories ``node0``, ``node1``, … those of that NUMA node.
+class DirectoryDiscovery(interface.Discovery):
+    """Finds regular files in `directory` and, for a NUMA node, in its subdirectories ``node0``, ``node1``, ….
 
-    Hidden files, ``lost+found`` and other subdirectories are not looked at. A file's identity is its inode and birth
-    time: one that was put in the place of another is another namespace, one that was renamed is the same.
+    Hidden files, ``lost+found`` and other subdirectories are ignored. A file is identified by its inode and birth time:
+    a file that replaces another one is a different namespace, a renamed file is the same namespace.
 
-    :param directory: a link to one is followed, each time anew
-    :param sysfs_root: where the NUMA node of a DAX filesystem's device is read
+    :param directory: may be a symbolic link, which is resolved each time
+    :param sysfs_root: where to read the NUMA node of a DAX filesystem's device
     """
 
     name = "directory"
@@ -87,15 +75,13 @@ class DirectoryDiscovery(base.Discovery):
         self._directory = os.path.abspath(directory)
         self._sysfs_root = sysfs_root
         self._warned: set[str] = set()
-        #: the path of each namespace below the directory, by uuid, since the last listing
+        #: path of each namespace, relative to the directory, by uuid, from the last listing
         self._places: dict[str, str] = {}
 
     def options(self) -> dict[str, str]:
-        """The directory."""
         return {"directory": self._directory}
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        """See :meth:`base.Discovery.namespaces`."""
         node_of = functools.cache(self._node_of)
         top = os.path.realpath(self._directory)
         found = {}
@@ -103,8 +89,8 @@ class DirectoryDiscovery(base.Discovery):
             found[place] = _describe_below(top, place, status, node_of)
             if found[place].unusable is None:
                 self._warn(status)
-        namespaces = base.check(self.name, found.values())
-        self._places = base.places(found, namespaces)
+        namespaces = interface.check(self.name, found.values())
+        self._places = interface.places(found, namespaces)
         return namespaces
 
     def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:
@@ -116,44 +102,43 @@ class DirectoryDiscovery(base.Discovery):
         try:
             status = _in(os.path.join(top, parent), lambda fd: file_status(name, dir_fd=fd))
         except exception.DiscoveryFailed:
-            return ()  # perhaps its subdirectory is gone, and it is in another one
+            return ()  # its subdirectory may be gone, and the file in another one
         if status is None:
             return ()
-        return base.check(self.name, [_describe_below(top, place, status, self._node_of)])
+        return interface.check(self.name, [_describe_below(top, place, status, self._node_of)])
 
     def identity_of(self, fd: int) -> str | None:
-        """See :meth:`base.Discovery.identity_of`."""
         status = file_status("", dir_fd=fd)
         return _identity(status) if status is not None and stat.S_ISREG(status.mode) else None
 
     def _node_of(self, filesystem: tuple[int, int]) -> int | None:
         device = f"{self._sysfs_root}/dev/block/{filesystem[0]}:{filesystem[1]}"
-        node = base.read_node(f"{device}/device/numa_node")
-        # A partition has no "device" itself; the disk is the directory above the one that the link leads to.
-        return base.read_node(f"{device}/../device/numa_node") if node is None else node
+        node = interface.read_node(f"{device}/device/numa_node")
+        # A partition has no "device"; its disk is the parent of the link's target.
+        return interface.read_node(f"{device}/../device/numa_node") if node is None else node
 
     def _warn(self, status: Status) -> None:
         if not status.dax:
-            self._once(
-                "it is on a filesystem without DAX: what guests write is not persistent until it is flushed, "
-                "and <pmem/> is left out of their domain XML"
+            self._warn_once(
+                "the filesystem has no DAX. Guest writes are not persistent until they are flushed, and <pmem/> is "
+                "omitted from the domain XML"
             )
         if not status.birth:
-            self._once(
-                "its filesystem keeps no birth times: a new file with the inode of a deleted one is treated as that one"
+            self._warn_once(
+                "the filesystem stores no birth times. A new file with the inode of a deleted one is taken for it"
             )
 
-    def _once(self, warning: str) -> None:
+    def _warn_once(self, warning: str) -> None:
         if warning not in self._warned:
             self._warned.add(warning)
             LOG.warning("Namespaces in %s: %s.", self._directory, warning)
 
 
 def describe(path: str, status: Status, node: int | None) -> model.Namespace:
-    """The namespace that the file at `path` is.
+    """Return the namespace for the file at `path`.
 
-    Its alignment is a huge page where it is on DAX and its size allows it, so that a guest's mapping may use huge
-    pages, and a page of this host otherwise, which is the least that mapping it needs.
+    On DAX its alignment is a huge page if its size allows it, so that a guest's mapping can use huge pages. Otherwise
+    it is a page of this host, the minimum for a mapping.
     """
     name = os.path.basename(path)
     regular = stat.S_ISREG(status.mode)
@@ -179,33 +164,33 @@ def _identity(status: Status) -> str:
 
 def _why_unusable(path: str, status: Status) -> str | None:
     if not path.isprintable():
-        return "its path is not UTF-8, or has characters that cannot be printed"
+        return "its path is not UTF-8 or contains unprintable characters"
     if status.links != 1:
-        return f"it has {status.links} hard links: the same bytes have another name"
+        return f"it has {status.links} hard links; it must have only one name"
     if status.size == 0:
         return "it is empty"
     if status.size % mmap.PAGESIZE:
-        return f"its size, {status.size}, is not a multiple of {mmap.PAGESIZE}"
+        return f"its size {status.size} is not a multiple of {mmap.PAGESIZE}"
     if status.allocated < status.size:
-        # The kernel kills whoever writes to a mapping for which it finds no block. Filesystems that compress or that
-        # copy on write make no promise either; those that keep it (ext4, XFS, tmpfs) count what is set aside.
+        # The kernel kills a process that writes to a mapping if no block is free. Filesystems with compression or
+        # copy-on-write cannot guarantee a block; those that can (ext4, XFS, tmpfs) count allocated blocks.
         return (
-            f"only {status.allocated} of its {status.size} bytes are allocated, and a guest that writes to the others "
-            f"is killed when the filesystem is full; 'fallocate -l {status.size} {shlex.quote(path)}' allocates them"
+            f"only {status.allocated} of its {status.size} bytes are allocated: a full filesystem kills its guest; "
+            f"run 'fallocate -l {status.size} {shlex.quote(path)}'"
         )
     return None
 
 
 def _describe_below(top: str, place: str, status: Status, node_of: NodeOf) -> model.Namespace:
-    """The namespace that the file `place` below the directory `top` is."""
-    told = _NODE.fullmatch(os.path.dirname(place))
-    # Without DAX a guest's memory is page cache, which is on no node in particular, wherever the disk is.
-    node = int(told[1]) if told else node_of(status.filesystem) if status.dax else None
+    """Return the namespace for the file `place`, a path relative to the directory `top`."""
+    match = _NODE.fullmatch(os.path.dirname(place))
+    # Without DAX the guest's memory is page cache, which has no fixed node, wherever the disk is.
+    node = int(match[1]) if match else node_of(status.filesystem) if status.dax else None
     return describe(os.path.join(top, place), status, node)
 
 
 def _entries(top: str) -> Iterator[tuple[str, Status]]:
-    """Path below `top` and status of what may be a namespace."""
+    """Yield path, relative to `top`, and status of each candidate."""
     for name, status in _listed(top):
         if not stat.S_ISDIR(status.mode):
             yield name, status
@@ -222,8 +207,8 @@ def _listed(directory: str) -> list[tuple[str, Status]]:
     return _in(directory, listed)
 
 
-def _in(directory: str, look: Callable[[int], _Seen]) -> _Seen:
-    """What `look` finds in a directory, which is open meanwhile."""
+def _in(directory: str, look: Callable[[int], _Result]) -> _Result:
+    """Call `look` with an open descriptor of a directory, and return its result."""
     try:
         fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -235,54 +220,37 @@ def _in(directory: str, look: Callable[[int], _Seen]) -> _Seen:
 
 
 def file_status(name: str, *, dir_fd: int) -> Status | None:
-    """What statx(2) tells of `name` in the directory `dir_fd`, without following it; None when it is gone.
+    """Call statx(2) for `name` in the directory `dir_fd`, without following links; None if it does not exist.
 
-    An empty `name` is what `dir_fd` itself is open on, a file perhaps.
+    With an empty `name`, `dir_fd` itself is examined, which may be a file.
 
-    :raises OSError: it failed otherwise
-    :raises DiscoveryFailed: the C library has no statx
+    :raises OSError: any other error
     """
-    buffer = ctypes.create_string_buffer(_STATX.size)
-    wanted = _STATX_BASIC_STATS | _STATX_BTIME
-    flags = _AT_SYMLINK_NOFOLLOW if name else _AT_EMPTY_PATH
-    if _statx()(dir_fd, os.fsencode(name), flags, wanted, buffer) != 0:
-        number = ctypes.get_errno()
-        if number == errno.ENOENT:
-            return None
-        raise OSError(number, os.strerror(number), name)
-    told, attributes, links, mode, inode, size, blocks, seconds, nanoseconds, major, minor = _STATX.unpack(buffer)
+    try:
+        mode, links, inode, size, allocated, birth, dax, major, minor = _linux.statx(dir_fd, os.fsencode(name))
+    except FileNotFoundError:
+        return None
     return Status(
         mode=mode,
         links=links,
         inode=inode,
         size=size,
-        allocated=blocks * 512,
-        birth=seconds * 10**9 + nanoseconds if told & _STATX_BTIME else 0,
-        dax=bool(attributes & _STATX_ATTR_DAX),
+        allocated=allocated,
+        birth=birth,
+        dax=dax,
         filesystem=(major, minor),
     )
-
-
-@functools.cache
-def _statx() -> Callable[[int, bytes, int, int, object], int]:
-    try:
-        function = ctypes.CDLL(None, use_errno=True).statx
-    except AttributeError as exc:
-        raise _failed("the C library has no statx()", "It takes glibc 2.28 or musl 1.2.5.") from exc
-    function.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
-    function.restype = ctypes.c_int
-    return function
 
 
 def _explained(directory: str, exc: OSError) -> exception.DiscoveryFailed:
     match exc:
         case FileNotFoundError():
-            return _failed(f"{directory} is not there", "Mount or make it, or correct [vpmem] directory.")
+            return _failed(f"{directory} does not exist", "Mount or create it, or correct [vpmem] directory")
         case NotADirectoryError():
-            return _failed(f"{directory} is not a directory", "Correct [vpmem] directory.")
+            return _failed(f"{directory} is not a directory", "Correct [vpmem] directory")
         case PermissionError():
-            return _failed(f"{directory} may not be read by this user", "Run this as root, or allow it.")
-    return _failed(f"{directory} cannot be read: {exc.strerror}", "Look at the filesystem and the kernel log.")
+            return _failed(f"this user may not read {directory}", "Run this as root, or grant access")
+    return _failed(f"{directory} cannot be read: {exc.strerror}", "Check the filesystem and the kernel log")
 
 
 def _failed(reason: str, remedy: str) -> exception.DiscoveryFailed:

@@ -1,7 +1,7 @@
-"""Namespaces as ``ndctl list`` prints them.
+"""Discovery with ``ndctl list``.
 
-What it prints, and when, is from ndctl 76.1 and 81: ndctl/list.c (the outline), ndctl/json.c (a namespace) and
-daxctl/json.c (its dax region and devices).
+The output format is that of ndctl 76.1 and 81: ndctl/list.c (outline), ndctl/json.c (a namespace) and daxctl/json.c
+(its dax region and devices).
 """
 
 import logging
@@ -14,18 +14,18 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from vpmem_driver import exception, model
-from vpmem_driver.discovery import base
+from vpmem_driver.discovery import interface
 
 LOG = logging.getLogger(__name__)
 
-#: A flat list of all namespaces, disabled ones too. One --verbose adds the dax regions with their devices, the NUMA and
-#: the target nodes; a second one would put regions and buses around it. It implies --namespaces, but not where
-#: NDCTL_LIST_LINT is set.
+#: Prints a flat list of all namespaces, including disabled ones. --verbose adds the dax regions with their devices, the
+#: NUMA and the target nodes; a second --verbose would nest the list in regions and buses. It implies --namespaces,
+#: except with NDCTL_LIST_LINT set.
 COMMAND = ("ndctl", "list", "--namespaces", "--idle", "--verbose")
 TIMEOUT = 60.0  # seconds
 
-_OTHERWISE = "set [vpmem] discovery = sysfs."
-_BY_HAND = f"Run '{' '.join(COMMAND)}' by hand and look at the kernel log, or {_OTHERWISE}"
+_ALTERNATIVE = "set [vpmem] discovery = sysfs"
+_BY_HAND = f"Run '{' '.join(COMMAND)}' by hand and check the kernel log, or {_ALTERNATIVE}"
 _HUMAN = re.compile(r'"(?:size|align)"\s*:\s*"')
 
 
@@ -44,7 +44,7 @@ class _DaxRegion(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Item(msgspec.Struct, frozen=True, gc=False):
-    """A namespace, or what ndctl puts around namespaces: a region, a bus, the platform."""
+    """A namespace, or one that contains namespaces: a region, a bus, the platform."""
 
     dev: str = ""
     mode: str = "unknown"
@@ -69,13 +69,13 @@ _NO_DEVICE = _Device("")
 NodeOf = Callable[[str], int | None]
 
 
-class NdctlDiscovery(base.Discovery):
-    """Asks the ndctl program.
+class NdctlDiscovery(interface.Discovery):
+    """Runs the ndctl program.
 
-    :param run: gives the JSON text of an ``ndctl list`` that was run elsewhere, in place of running it here. Without
-        ``--verbose`` or ``--device-dax`` that does not tell which devices are in mode system-ram.
-    :param sysfs_root: where the NUMA node of a namespace is read when ndctl does not tell it
-    :param timeout: seconds until a run is given up
+    :param run: returns the JSON text of an ``ndctl list``, instead of running ndctl here. Without ``--verbose`` or
+        ``--device-dax``, the text does not show which devices are in mode system-ram.
+    :param sysfs_root: where to read the NUMA node of a namespace if ndctl does not print it
+    :param timeout: seconds
     """
 
     name = "ndctl"
@@ -86,16 +86,15 @@ class NdctlDiscovery(base.Discovery):
         self._run = run
         self._sysfs_root = sysfs_root
         self._timeout = timeout
-        #: what the kernel calls each namespace, by uuid, since the last listing
+        #: kernel name of each namespace, by uuid, from the last listing
         self._places: dict[str, str] = {}
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        """See :meth:`base.Discovery.namespaces`."""
         if self._run is not None:
-            return parse(_handed_in(self._run), self._node_of())
+            return parse(_call(self._run), self._node_of())
         found = _read(_ndctl(self._timeout), self._node_of())
-        namespaces = base.check(self.name, [namespace for _, namespace in found])
-        self._places = base.places(dict(found), namespaces)
+        namespaces = interface.check(self.name, [namespace for _, namespace in found])
+        self._places = interface.places(dict(found), namespaces)
         return namespaces
 
     def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:
@@ -103,55 +102,53 @@ class NdctlDiscovery(base.Discovery):
         return parse(_ndctl(self._timeout, f"--namespace={dev}"), self._node_of()) if dev is not None else ()
 
     def options(self) -> dict[str, str]:
-        """None: another one runs ndctl itself."""
         return {}
 
     def identity_of(self, fd: int) -> str | None:
-        """See :meth:`base.Discovery.identity_of`."""
-        return base.uuid_of_dax(fd, self._sysfs_root)
+        return interface.uuid_of_dax(fd, self._sysfs_root)
 
     def _node_of(self) -> NodeOf:
-        """Reads once per region: the kernel gives a namespace the node of its region (drivers/nvdimm/bus.c)."""
+        """Cache the node per region: the kernel gives a namespace the node of its region (drivers/nvdimm/bus.c)."""
         known: dict[str, int | None] = {}
 
         def node_of(dev: str) -> int | None:
             region = dev.partition(".")[0]
             if region not in known:
-                known[region] = base.read_node(f"{self._sysfs_root}/bus/nd/devices/{dev}/numa_node")
+                known[region] = interface.read_node(f"{self._sysfs_root}/bus/nd/devices/{dev}/numa_node")
             return known[region]
 
         return node_of
 
 
 def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ...]:
-    """The namespaces in what ``ndctl list`` printed, with any of its options but ``--human``.
+    """Parse the output of ``ndctl list``, with any of its options except ``--human``.
 
-    That is a flat array, one object, or arrays below regions, buses or the platform. Nothing at all, or blanks, is what
-    it prints when there is nothing to list. Empty slots, with neither size nor uuid, are left out. `align` is that of
-    the dax device, which the kernel maps it by, or else that of its dax region, of the namespace, DEFAULT_ALIGN.
+    The output is a flat array, one object, or arrays in regions, buses or the platform. It is empty or blank if there
+    is nothing to list. Empty slots, with neither size nor uuid, are skipped. `align` is the alignment of the dax
+    device, which the kernel uses for mappings, otherwise that of its dax region, of the namespace, or DEFAULT_ALIGN.
 
-    :param node_of: called with ``namespace0.0`` when the text does not tell its NUMA node; when that does not know
-        either it is the target node
-    :returns: see :func:`base.check`
-    :raises DiscoveryFailed: it is not JSON, not all of it, or not what ndctl prints
+    :param node_of: called with ``namespace0.0`` if the text has no NUMA node for it; if this returns None too, the
+        target node is used
+    :returns: see :func:`.interface.check`
+    :raises DiscoveryFailed: the text is not JSON, incomplete, or not a list of namespaces
     """
-    return base.check(NdctlDiscovery.name, [namespace for _, namespace in _read(text, node_of)])
+    return interface.check(NdctlDiscovery.name, [namespace for _, namespace in _read(text, node_of)])
 
 
 def _read(text: str, node_of: NodeOf | None) -> list[tuple[str, model.Namespace]]:
-    """As :func:`parse`, unchecked, each with what the kernel calls it."""
+    """Like :func:`parse`, but unchecked and with the kernel name of each namespace."""
     found: list[tuple[str, model.Namespace]] = []
     if text and not text.isspace():
         _add(found, _decode(text), -1, node_of)
     return found
 
 
-def _handed_in(run: Callable[[], str]) -> str:
+def _call(run: Callable[[], str]) -> str:
     try:
         return run()
     except Exception as exc:
-        LOG.debug("the ndctl list that was handed in failed: %s", exc)
-        raise _failed(f"the run of ndctl list failed ({type(exc).__name__})", _BY_HAND) from exc
+        LOG.debug("Calling ndctl list failed: %s", exc)
+        raise _failed(f"ndctl list failed ({type(exc).__name__})", _BY_HAND) from exc
 
 
 def _ndctl(timeout: float, *options: str) -> str:
@@ -166,17 +163,17 @@ def _ndctl(timeout: float, *options: str) -> str:
         )
     except (OSError, subprocess.SubprocessError) as exc:
         raise _explained(exc) from exc
-    LOG.debug("ndctl list printed %d bytes, and on stderr: %s", len(done.stdout), done.stderr)
-    # A name can be any bytes; one that is not UTF-8 must not hide the other namespaces.
+    LOG.debug("ndctl list printed %d bytes; standard error: %s", len(done.stdout), done.stderr)
+    # A name can be any bytes. One that is not UTF-8 must not hide the other namespaces.
     return done.stdout.decode("utf-8", "replace")
 
 
 def _explained(exc: Exception) -> exception.DiscoveryFailed:
     match exc:
         case FileNotFoundError():
-            return _failed("the ndctl program was not found", "Install the package ndctl, or " + _OTHERWISE)
+            return _failed("the ndctl program was not found", "Install the package ndctl, or " + _ALTERNATIVE)
         case PermissionError():
-            return _failed("the ndctl program may not be run by this user", "Run this as root, or " + _OTHERWISE)
+            return _failed("this user may not run the ndctl program", "Run this as root, or " + _ALTERNATIVE)
         case OSError():
             return _failed(f"the ndctl program cannot be run: {exc.strerror}", _BY_HAND)
         case subprocess.TimeoutExpired():
@@ -187,7 +184,7 @@ def _explained(exc: Exception) -> exception.DiscoveryFailed:
 
 
 def _exit(returncode: int, stderr: bytes) -> str:
-    LOG.debug("ndctl list ended with %d, and printed on stderr: %s", returncode, stderr)
+    LOG.debug("ndctl list ended with %d; standard error: %s", returncode, stderr)
     if returncode < 0:
         return f"ndctl list was killed by signal {-returncode} ({signal.strsignal(-returncode)})"
     return f"ndctl list ended with exit code {returncode}"
@@ -203,15 +200,15 @@ def _decode(text: str) -> Sequence[_Item]:
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
         LOG.debug("ndctl list printed: %s", text)
         if _HUMAN.search(text):
-            raise _failed("it printed sizes for people, not as numbers", "Leave out its option --human (-u).") from exc
-        raise _failed("what it printed is not JSON, not all of it, or not a list of namespaces", _BY_HAND) from exc
+            raise _failed("it printed sizes as text, not as numbers", "Remove its option --human (-u)") from exc
+        raise _failed("its output is not JSON, incomplete, or not a list of namespaces", _BY_HAND) from exc
     return decoded if isinstance(decoded, list) else (decoded,)
 
 
 def _add(
     found: list[tuple[str, model.Namespace]], items: Sequence[_Item], region_node: int, node_of: NodeOf | None
 ) -> None:
-    """Add every namespace in `items`, which are in a region of that NUMA node (-1: not told), but for empty slots."""
+    """Add the namespaces in `items`, except empty slots. `region_node` is the NUMA node of their region, or -1."""
     for item in items:
         if item.dev.startswith("namespace"):
             namespace = _namespace(item, region_node, node_of)
@@ -220,7 +217,7 @@ def _add(
             continue
         inner = [part for part in (item.buses, item.regions, item.namespaces) if part is not None]
         if not inner and not item.dev and item.dimms is None:
-            raise _failed("what it printed is JSON, but no list of namespaces", _BY_HAND)
+            raise _failed("its output is JSON, but not a list of namespaces", _BY_HAND)
         for part in inner:
             _add(found, part, item.numa_node, node_of)
 
@@ -229,26 +226,26 @@ def _namespace(item: _Item, region_node: int, node_of: NodeOf | None) -> model.N
     region = item.daxregion
     devices = region.devices if region is not None else _only(item)
     if len(devices) != 1:
-        devices = tuple(device for device in devices if device.size)  # the others are slots that daxctl may fill
+        devices = tuple(device for device in devices if device.size)  # a device of size 0 is an empty slot
     device = devices[0] if len(devices) == 1 else _NO_DEVICE
     mode = item.mode if device.mode != "system-ram" else device.mode
-    uuid = base.canonical_uuid(item.uuid)
+    uuid = interface.canonical_uuid(item.uuid)
     size = device.size or item.size
     node = item.numa_node
-    # Most are as they should be: to ask for the reason costs as much as all else here.
-    plain = mode == "devdax" and item.state != "disabled" and device.state != "disabled" and device.chardev
+    # Most are usable, and finding the reason costs as much as the rest of this function.
+    usable = mode == "devdax" and item.state != "disabled" and device.state != "disabled" and device.chardev
     return model.Namespace(
         uuid=uuid,
         name=item.name,
         size=size,
-        align=device.align or (region.align if region is not None else 0) or item.align or base.DEFAULT_ALIGN,
+        align=device.align or (region.align if region is not None else 0) or item.align or interface.DEFAULT_ALIGN,
         numa_node=node if node >= 0 else _node(item, device, region_node, node_of),
         mode=mode,
         device="/dev/" + device.chardev if device.chardev else None,
         pmem=True,
         unusable=None
-        if plain and size > 0 and uuid and item.name
-        else base.why_unusable(
+        if usable and size > 0 and uuid and item.name
+        else interface.why_unusable(
             item.dev,
             enabled=item.state != "disabled",
             mode=mode,
@@ -263,7 +260,7 @@ def _namespace(item: _Item, region_node: int, node_of: NodeOf | None) -> model.N
 
 
 def _only(item: _Item) -> tuple[_Device, ...]:
-    """Without --verbose and --device-dax it tells a name, of the first device where there are several."""
+    """Return the device from a text without --verbose and --device-dax, which has only the name of the first one."""
     return (_Device(item.chardev, item.size),) if item.chardev else ()
 
 

@@ -1,11 +1,11 @@
-"""Namespaces as the kernel shows them in sysfs: what ndctl tells, without ndctl and without root.
+"""Discovery in sysfs, with the same results as ndctl, but without ndctl and without root.
 
-A namespace of region N, ``bus/nd/devices/namespaceN.M``, is claimed by a holder beside it; that of a devdax one is
-``daxN.K`` (K and M differ when they were not made in one order). Below the holder is the device that guests are given,
-which ``bus/dax/devices`` links to, with the driver that makes it a character device or system RAM.
+A holder claims a namespace of region N, ``bus/nd/devices/namespaceN.M``, and is next to it. The holder of a devdax
+namespace is ``daxN.K`` (K and M differ if they were not created in the same order). Below the holder is the device for
+guests, which is linked in ``bus/dax/devices``, with the driver that makes it a character device or system RAM.
 
-Attributes are those of Linux 6.1: drivers/nvdimm/namespace_devs.c, pfn_devs.c and dax_devs.c, drivers/dax/bus.c. The
-bus ``dax`` came with Linux 5.1, its attribute align with 5.10.
+The attributes are those of Linux 6.1: drivers/nvdimm/namespace_devs.c, pfn_devs.c and dax_devs.c, drivers/dax/bus.c.
+The bus ``dax`` exists since Linux 5.1, its attribute align since 5.10.
 """
 
 import errno
@@ -13,27 +13,27 @@ import os
 import re
 
 from vpmem_driver import exception, model
-from vpmem_driver.discovery import base
+from vpmem_driver.discovery import interface
 
-#: The modes of a namespace and what ndctl calls them (ndctl 76.1: ndctl_namespace_get_mode() in ndctl/lib/libndctl.c).
+#: Modes of a namespace in sysfs and in ndctl (ndctl 76.1: ndctl_namespace_get_mode() in ndctl/lib/libndctl.c).
 _MODES = {"dax": "devdax", "memory": "fsdax", "safe": "sector", "raw": "raw"}
 
-#: What the kernel calls a device that claims a namespace: ``dax0.1``, ``pfn0.0``, ``btt1.2``.
+#: Name of a device that claims a namespace: ``dax0.1``, ``pfn0.0``, ``btt1.2``.
 _DEVICE = re.compile(r"[a-z]+[0-9]+\.[0-9]+", re.ASCII)
 
-_REMEDY = "Look at the kernel log, or set [vpmem] discovery = ndctl."
+_REMEDY = "Check the kernel log, or set [vpmem] discovery = ndctl"
 
-#: What reading an attribute fails with when a device has no value for it now, or is gone.
+#: Errors of reading an attribute if the device has no value for it now, or no longer exists.
 _NO_VALUE = (errno.ENOENT, errno.ENXIO, errno.ENODEV)
 
 #: names of the dax devices below ``region0/dax0.0``
 _Devices = dict[str, list[str]]
 
 
-class SysfsDiscovery(base.Discovery):
+class SysfsDiscovery(interface.Discovery):
     """Reads sysfs.
 
-    :param root: where it is mounted
+    :param root: its mount point
     """
 
     name = "sysfs"
@@ -42,25 +42,23 @@ class SysfsDiscovery(base.Discovery):
         self._root = root
         self._nd = f"{root}/bus/nd/devices/"
         self._dax = f"{root}/bus/dax/devices/"
-        #: what the kernel calls each namespace, by uuid, since the last listing
+        #: kernel name of each namespace, by uuid, from the last listing
         self._places: dict[str, str] = {}
 
     def options(self) -> dict[str, str]:
-        """The root, where that is not ``/sys``."""
         return {} if self._root == "/sys" else {"root": self._root}
 
     def identity_of(self, fd: int) -> str | None:
-        """See :meth:`base.Discovery.identity_of`."""
-        return base.uuid_of_dax(fd, self._root)
+        return interface.uuid_of_dax(fd, self._root)
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        """See :meth:`base.Discovery.namespaces`. Empty slots are left out."""
+        """See :meth:`.interface.Discovery.namespaces`. Empty slots are skipped."""
         slots = [dev for dev in self._listed() if dev.startswith("namespace")]
         devices = self._devices()
         nodes: dict[str, int | None] = {}
         found = {dev: made for dev in slots if (made := self._namespace(dev, devices, nodes)) is not None}
-        namespaces = base.check(self.name, found.values())
-        self._places = base.places(found, namespaces)
+        namespaces = interface.check(self.name, found.values())
+        self._places = interface.places(found, namespaces)
         return namespaces
 
     def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:
@@ -69,10 +67,10 @@ class SysfsDiscovery(base.Discovery):
             return ()
         holder = _holder(f"{self._nd}{dev}/holder")
         found = self._namespace(dev, self._devices_below(_region(dev), holder), {})
-        return () if found is None else base.check(self.name, [found])
+        return () if found is None else interface.check(self.name, [found])
 
     def _devices_below(self, region: str, holder: str) -> _Devices:
-        """As :meth:`_devices`, for one holder."""
+        """Like :meth:`_devices`, for one holder."""
         try:
             names = os.listdir(f"{self._nd}{holder}") if holder else []
         except FileNotFoundError:
@@ -88,8 +86,8 @@ class SysfsDiscovery(base.Discovery):
             return os.listdir(self._nd)
         except FileNotFoundError as exc:
             raise _failed(
-                f"there is no {self._nd}: the kernel found no NVDIMM and has no driver for one loaded",
-                "Look at the firmware's settings and the kernel log, or set [vpmem] discovery = directory.",
+                f"{self._nd} does not exist: the kernel found no NVDIMM or has not loaded its driver",
+                "Check the firmware settings and the kernel log, or set [vpmem] discovery = directory",
             ) from exc
         except OSError as exc:
             raise _unreadable(self._nd, exc) from exc
@@ -121,7 +119,7 @@ class SysfsDiscovery(base.Discovery):
         mode = "devdax" if holder.startswith("dax") else _MODES.get(_read(path + "mode"), "unknown")
         if driver == "kmem":
             mode = "system-ram"
-        uuid = base.canonical_uuid(_read(claim + "uuid"))
+        uuid = interface.canonical_uuid(_read(claim + "uuid"))
         name = _read(path + "alt_name") or None
         size = _number(source + "size")
         if region not in nodes:
@@ -130,12 +128,12 @@ class SysfsDiscovery(base.Discovery):
             uuid=uuid,
             name=name,
             size=size,
-            align=_number(source + "align") or _number(claim + "align") or base.DEFAULT_ALIGN,
+            align=_number(source + "align") or _number(claim + "align") or interface.DEFAULT_ALIGN,
             numa_node=nodes[region],
             mode=mode,
             device=f"/dev/{device}" if device else None,
             pmem=True,
-            unusable=base.why_unusable(
+            unusable=interface.why_unusable(
                 dev,
                 enabled=bool(below or driver),  # a holder without a driver has no devices
                 mode=mode,
@@ -150,27 +148,27 @@ class SysfsDiscovery(base.Discovery):
 
 
 def _region(dev: str) -> str:
-    """The region of a namespace that the kernel calls so."""
+    """Return the region of a namespace from its kernel name."""
     return dev.replace("namespace", "region", 1).partition(".")[0]
 
 
 def _parent(target: str) -> str:
-    """``region0/dax0.0``: what a device is below, by the link that leads to it."""
+    """Return the parent of a device, ``region0/dax0.0``, from the target of its link."""
     return "/".join(target.split("/")[-3:-1])
 
 
 def _node(path: str) -> int | None:
-    """Read once per region: the kernel gives a namespace the node of its region (drivers/nvdimm/bus.c)."""
-    node = base.read_node(path + "numa_node")
-    return base.read_node(path + "target_node") if node is None else node
+    """Read the node of a region, which is the node of its namespaces (drivers/nvdimm/bus.c)."""
+    node = interface.read_node(path + "numa_node")
+    return interface.read_node(path + "target_node") if node is None else node
 
 
 def _read(path: str) -> str:
-    """An attribute's text, empty where it has none."""
+    """Return the text of an attribute, empty if it has no value."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            # Not stripped: ndctl takes off one line feed only, and a name may end with a blank.
+            # Remove only one line feed, like ndctl: a name may end with a blank.
             return os.read(fd, 4096).decode("utf-8", "replace").removesuffix("\n")
         finally:
             os.close(fd)
@@ -181,15 +179,15 @@ def _read(path: str) -> str:
 
 
 def _holder(path: str) -> str:
-    """The device of the bus that claims a namespace, empty where none does."""
+    """Return the device that claims a namespace, empty if none does."""
     text = _read(path)
     if text and not _DEVICE.fullmatch(text):
-        raise _failed(f"{path} cannot be read (it holds no name of a device)", _REMEDY)
+        raise _failed(f"{path} does not contain the name of a device", _REMEDY)
     return text
 
 
 def _number(path: str) -> int:
-    """An attribute's number, 0 where it has none."""
+    """Return the number in an attribute, 0 if it has no value."""
     text = _read(path)
     try:
         return int(text, 0) if text else 0
@@ -198,7 +196,7 @@ def _number(path: str) -> int:
 
 
 def _link(path: str) -> str:
-    """Where a symbolic link leads, empty where there is none."""
+    """Return the target of a symbolic link, empty if the link does not exist."""
     try:
         return os.readlink(path)
     except OSError as exc:
@@ -208,7 +206,7 @@ def _link(path: str) -> str:
 
 
 def _unreadable(path: str, exc: OSError | ValueError) -> exception.DiscoveryFailed:
-    reason = exc.strerror if isinstance(exc, OSError) else "it holds no number"
+    reason = exc.strerror if isinstance(exc, OSError) else "it is not a number"
     return _failed(f"{path} cannot be read ({reason})", _REMEDY)
 
 

@@ -1,16 +1,15 @@
-"""The one reader and writer of ``<memory model='nvdimm'>`` in domain XML, and of what such a device needs around it.
+"""Reads and writes ``<memory model='nvdimm'>`` in domain XML, and the elements that such a device requires.
 
-:func:`sources` also reads all else in a domain that may lead to a namespace.
+:func:`sources` reads all other elements of a domain that may lead to a namespace.
 
-Text or elements in, text or elements out; nothing here talks to libvirt. Sizes are bytes, and KiB in what is written.
-Devices are identified by their alias or their source path, never by their position. Text that comes back has
-everything else as it was, except for what an XML parser does not report: the kind of quotes, spaces inside tags, an
-XML declaration (a str has no encoding to declare). What is said of libvirt and QEMU was read in, or tried with, libvirt
-9.0.0 and QEMU 7.2.
+Functions take and return text or elements; none of them calls libvirt. Sizes are bytes in Python and KiB in XML. A
+device is identified by its alias or its source path, never by its position. Returned text preserves everything else,
+except what an XML parser does not report: the kind of quotes, spaces inside tags, an XML declaration (a str has no
+encoding to declare). Statements about libvirt and QEMU are from the source of, or tests with, libvirt 9.0.0 and QEMU
+7.2.
 """
 
-from vpmem_driver.guestxml.device import MIN_LABEL_SIZE, MemoryDevice, device_for
-from vpmem_driver.guestxml.domain import (
+from vpmem_driver.guestxml.edit import (
     add,
     check,
     devices,
@@ -22,10 +21,11 @@ from vpmem_driver.guestxml.domain import (
     uuid,
 )
 from vpmem_driver.guestxml.identity import find
+from vpmem_driver.guestxml.memory_device import MIN_LABEL_SIZE, MemoryDevice, device_for
 from vpmem_driver.guestxml.new import new_domain
 from vpmem_driver.guestxml.sources import Source, sources
-from vpmem_driver.guestxml.values import KIB, MIB, parse_integer, parse_nodeset, parse_size
-from vpmem_driver.sizes import GRANULE, LABEL_SIZE, least_size
+from vpmem_driver.guestxml.values import parse_integer, parse_nodeset, parse_size
+from vpmem_driver.sizes import GRANULE, KIB, LABEL_SIZE, MIB, least_size
 
 __all__ = [
     "GRANULE",

@@ -1,12 +1,12 @@
-"""A small domain from nothing, for ``vpmem domain xml`` and the demo."""
+"""Create the XML of a small domain, for ``vpmem domain xml`` and the demo."""
 
 import html
 from collections.abc import Iterator, Sequence
 
 from vpmem_driver import model
-from vpmem_driver.guestxml.domain import add
-from vpmem_driver.guestxml.values import KIB, MIB, invalid
-from vpmem_driver.sizes import LABEL_SIZE
+from vpmem_driver.guestxml.edit import add
+from vpmem_driver.guestxml.values import invalid
+from vpmem_driver.sizes import KIB, LABEL_SIZE, MIB
 
 
 def new_domain(
@@ -20,12 +20,12 @@ def new_domain(
     grants: Sequence[model.Grant],
     label_size: int = LABEL_SIZE,
 ) -> str:
-    """A small domain that libvirt defines and starts as it is, without disk or network; x86_64, q35.
+    """Return a small x86_64 q35 domain, without disk or network, that libvirt can define and start unchanged.
 
     :param domain_type: test, qemu or kvm
-    :param memory: bytes, a whole number of MiB, without the devices; split over the cells
-    :param host_nodes: one guest cell is made for each and pinned to it; empty: one cell, not pinned
-    :raises InvalidRequest: memory or vcpus cannot be split that way
+    :param memory: bytes without the devices, a multiple of 1 MiB, divided between the cells
+    :param host_nodes: each gets a guest cell that is pinned to it; empty: one cell, not pinned
+    :raises InvalidRequest: memory or vcpus cannot be divided between the cells
     :raises NamespaceMissing, DomainRefused: see :func:`add`
     """
     cells = max(len(host_nodes), 1)
@@ -33,11 +33,11 @@ def new_domain(
         raise invalid(
             "memory",
             memory,
-            f"it is no whole number of MiB, or too little for {cells} cells",
-            "Give each cell some MiB.",
+            f"it is not a multiple of 1 MiB, or too small for {cells} cells",
+            "Use at least 1 MiB for each cell",
         )
     if vcpus < cells:
-        raise invalid("vcpus", vcpus, f"there are {cells} guest cells", "Give each cell one or more.")
+        raise invalid("vcpus", vcpus, f"there are {cells} guest cells", "Use at least one for each cell")
     pins = [_NEW_MEMNODE.format(cell=cell, node=node) for cell, node in enumerate(host_nodes)]
     domain = _NEW_DOMAIN.format(
         domain_type=html.escape(domain_type),

@@ -1,4 +1,4 @@
-"""Every path of the host in domain XML, whatever the domain uses it for: a namespace may be its disk as well."""
+"""Find every host path in domain XML, for any purpose: a namespace can also be a disk."""
 
 import re
 import typing
@@ -6,23 +6,23 @@ from collections.abc import Iterator
 
 from lxml import etree
 
-from vpmem_driver.guestxml.domain import parse
+from vpmem_driver.guestxml.document import parse
 
-#: Children of ``<domain>`` in which nothing is a path of the host: names, notes, and a cgroup.
+#: Children of ``<domain>`` that contain no host path: names, notes, and a cgroup.
 _NOT_OF_THE_HOST = frozenset({"name", "title", "description", "metadata", "uuid", "resource"})
 
-#: A path in an argument of QEMU, ``memory-backend-file,mem-path=/dev/dax0.0`` or JSON. QEMU doubles commas in paths.
+#: A path in a QEMU argument, ``memory-backend-file,mem-path=/dev/dax0.0`` or JSON. QEMU doubles commas in paths.
 _IN_ARGUMENT = re.compile(r"(?:^|(?<=[=:,\"' ]))/(?:[^,\"']|,,)*")
 _COMMAND_LINE = "commandline"
 
-_text = etree.XPath("string()")  # as libvirt takes it: without comments
+_text = etree.XPath("string()")  # without comments, like libvirt
 
 
 class Source(typing.NamedTuple):
-    """A path of the host, and what the domain has it for.
+    """A host path, and the element that contains it.
 
-    :ivar kind: the device: memory, disk, filesystem, serial, …; else the child of ``<domain>``: os, commandline, …
-    :ivar path: absolute, as it is in the XML
+    :ivar kind: the device: memory, disk, filesystem, serial, …; otherwise the child of ``<domain>``: os, commandline, …
+    :ivar path: absolute path in the XML
     """
 
     kind: str
@@ -30,12 +30,12 @@ class Source(typing.NamedTuple):
 
 
 def sources(domain_xml: str) -> tuple[Source, ...]:
-    """Each path of the host that a domain uses, once for each kind, in document order.
+    """Return each host path that a domain uses, once for each kind, in document order.
 
-    Devices are not read one kind at a time, since each release of libvirt has new ones: any attribute and any text that
-    is an absolute path counts, except for what is the guest's.
+    There is no list of known devices, because each release of libvirt adds new ones: every attribute and text that is
+    an absolute path counts, except paths inside the guest.
 
-    :raises InvalidDomainXML: the text is no domain
+    :raises InvalidDomainXML: the text is not a domain
     """
     found = []
     for part in parse(domain_xml).iterchildren("*"):
@@ -50,7 +50,7 @@ def sources(domain_xml: str) -> tuple[Source, ...]:
 
 
 def _paths(element: etree._Element) -> Iterator[str]:
-    # A target is where the guest has it. A name is what a server or libvirt calls it: <source protocol name>.
+    # A target is a path inside the guest. A name belongs to a server or to libvirt: <source protocol name>.
     if element.tag == "target":
         return
     yield from (str(value) for name, value in element.items() if name != "name" and value.startswith("/"))

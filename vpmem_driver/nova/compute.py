@@ -1,6 +1,6 @@
-"""``vpmem-nova-compute``: nova-compute where Nova lives in another prefix, such as a distribution's package.
+"""``vpmem-nova-compute``: nova-compute for a Nova that is installed in another prefix, such as a distribution package.
 
-There the module ``nova/virt/vpmem`` of the wheel is not below Nova's own ``nova.virt``.
+In that case the wheel's module ``nova/virt/vpmem`` is outside Nova's ``nova.virt``.
 """
 
 import sys
@@ -10,13 +10,13 @@ from vpmem_driver.nova import installation
 
 
 def main() -> int:
-    """Run nova-compute with ``vpmem.VPMEMLibvirtDriver`` to be found."""
+    """Run nova-compute with ``vpmem.VPMEMLibvirtDriver`` available."""
     try:
         installation.let_nova_find_the_driver()
     except exception.InstallationError as error:
         print(f"vpmem-nova-compute: {error}", file=sys.stderr)
         return error.exit_code
-    from nova.cmd import compute  # noqa: PLC0415  only now is it known to be there
+    from nova.cmd import compute  # noqa: PLC0415  Nova may be absent until here
 
     return compute.main()
 

@@ -1,7 +1,7 @@
-"""What becomes of an instance's namespaces on this host when Nova cleans up after its guest.
+"""Decide what happens to an instance's namespaces on this host when Nova cleans up after its guest.
 
-One place, that reads like a table; no I/O. Nova asks for the same clean-up on many paths, and tells them apart only by
-the arguments, the task state and the host that it has on record.
+A single table, without I/O. Nova calls the same cleanup on many paths, which differ only in the arguments, the task
+state and the recorded host.
 """
 
 import dataclasses
@@ -11,28 +11,28 @@ from nova.compute import task_states
 
 
 class Action(enum.Enum):
-    """What to do with what the ledger holds for an instance here."""
+    """What to do with the namespaces that an instance holds here."""
 
-    #: the guest comes back, and finds its bytes as it left them
+    #: keep them with their content: the guest returns
     KEEP = "keep"
-    #: give back all; they are wiped
+    #: release all, to be wiped
     RELEASE = "release"
-    #: give back what the instance's record names, and keep the rest
+    #: release those that the instance's record names, and keep the others
     RELEASE_NAMED = "release named"
-    #: the same instance starts anew: wipe them, and keep them for it
+    #: wipe them, and keep them for the same instance
     RENEW = "renew"
 
 
-_REBUILD = frozenset({task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING, task_states.REBUILD_SPAWNING})
+REBUILDING = frozenset({task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING, task_states.REBUILD_SPAWNING})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Cleanup:
-    """What Nova says when it cleans up.
+    """The circumstances of a cleanup.
 
-    :ivar hard_reboot: the clean-up is a part of LibvirtDriver._hard_reboot, which makes the guest anew
-    :ivar migrate_data: it comes with data of a live migration: the guest has left this host, or never came
-    :ivar here: Nova has this host on record as the instance's
+    :ivar hard_reboot: it is part of LibvirtDriver._hard_reboot, which defines and starts the guest again
+    :ivar migrate_data: Nova passes live migration data: the guest has left this host, or never arrived
+    :ivar here: Nova records that the instance is on this host
     """
 
     hard_reboot: bool
@@ -43,23 +43,24 @@ class Cleanup:
 
 
 def on_cleanup(cleanup: Cleanup) -> Action:
-    """The first row that fits decides. ``destroy_disks=False`` alone does not mean keep: shared storage says so too.
+    """Return the action of the first row whose condition holds.
 
-    Which path asks for which row is in Nova's compute/manager.py (Nova 31-34); the tests name them.
+    ``destroy_disks=False`` alone does not mean keep: Nova also passes it for shared storage. Nova's compute/manager.py
+    (Nova 31-34) shows which path leads to which row; the tests name the paths.
     """
     rows = (
         # hard reboot, start, restore, resume at host boot
         (cleanup.hard_reboot, Action.KEEP),
-        # live migration: at the source when it is over, at the destination when it is rolled back
+        # live migration: the source at its end, or the destination of a rollback
         (cleanup.migrate_data, Action.RELEASE),
-        # the source of an evacuated instance, back again; a destination rolled back
+        # the source of an evacuated instance after it returns; the destination of a rollback
         (not cleanup.here, Action.RELEASE),
         # resize between cells: the source keeps its guest's data until confirmation
         (cleanup.task_state == task_states.RESIZE_MIGRATING and not cleanup.destroy_disks, Action.KEEP),
-        # revert: this is the destination, which may be the source too
+        # revert of a resize: this is the destination, which may also be the source
         (cleanup.task_state == task_states.RESIZE_REVERTING, Action.RELEASE_NAMED),
         # rebuild
-        (cleanup.task_state in _REBUILD, Action.RENEW),
+        (cleanup.task_state in REBUILDING, Action.RENEW),
         # delete, reclaim, shelve-offload, a build that failed, running-deleted
         (cleanup.destroy_disks, Action.RELEASE),
     )

@@ -6,4 +6,4 @@ from vpmem_driver.nova.mixin import VPMEMDriverMixin
 
 
 class VPMEMLibvirtDriver(VPMEMDriverMixin, driver.LibvirtDriver):
-    """Nova's libvirt driver, with persistent memory that is never lost, leaked or mixed up."""
+    """Nova's libvirt driver with the persistent memory of this package."""

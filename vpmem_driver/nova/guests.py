@@ -1,4 +1,4 @@
-"""The guests of this compute host, asked through Nova's own connection to libvirt."""
+"""The guests of this compute host, listed through Nova's own connection to libvirt."""
 
 import contextlib
 import functools
@@ -10,11 +10,11 @@ from nova import exception as nova_exception
 from nova import objects
 from nova.virt.libvirt import host as libvirt_host
 
-from vpmem_driver.domains import Domains, Dump
+from vpmem_driver.libvirt_domains import Domains, Dump
 
 
 class HostGuests(Domains):
-    """As :class:`vpmem_driver.domains.Domains`, without a second connection."""
+    """:class:`vpmem_driver.libvirt_domains.Domains` over Nova's connection."""
 
     def __init__(self, host: typing.Any) -> None:
         """`host` is the driver's ``nova.virt.libvirt.host.Host``."""
@@ -22,12 +22,12 @@ class HostGuests(Domains):
         self._host = host
 
     def runs(self, uuid: str) -> bool:
-        """Whether the guest of that instance runs here."""
+        """Whether the guest of that instance runs on this host."""
         with self.errors():
             return any(guest.uuid == uuid for guest in self._host.list_guests(only_running=True))
 
     def memory_paths(self, instance: objects.Instance) -> list[str]:
-        """The paths of the memory devices of the instance's domain, running or shut off; empty when there is none."""
+        """Return the memory device paths of the instance's domain, running or shut off; empty if it has no domain."""
         with self.errors():
             try:
                 return memory_paths(self._host.get_guest(instance).get_xml_desc())
@@ -42,24 +42,24 @@ class HostGuests(Domains):
                 yield user, functools.partial(guest.get_xml_desc, dump_inactive=True)
 
     def _binding(self) -> typing.Any:
-        return libvirt_host.libvirt  # Nova loads it, and its tests replace it there
+        return libvirt_host.libvirt  # Nova loads the module there, and its tests replace it
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
-        """See :meth:`Domains.errors`; Nova has errors of its own for a libvirt that is not there."""
+        """See :meth:`Domains.errors`. Nova raises its own errors if libvirt is not available."""
         try:
             with super().errors():
                 yield
         except nova_exception.NovaException as error:
-            remedy = "Check that libvirt runs on this host; Nova connects again by itself."
+            remedy = "Check that libvirt runs on this host; Nova reconnects by itself"
             raise self._error(str(error), remedy) from error
 
     def uuids(self) -> frozenset[str]:
-        """The instances that have a domain on this host, running or shut off."""
+        """Return the instances that have a domain on this host, running or shut off."""
         with self.errors():
             return frozenset(guest.uuid for guest in self._host.list_guests(only_running=False))
 
 
 def memory_paths(domain_xml: str | bytes) -> list[str]:
-    """The source path of each memory device that has one."""
+    """Return the source path of each memory device that has one."""
     return [path.text or "" for path in etree.fromstring(domain_xml).iterfind("devices/memory/source/path")]

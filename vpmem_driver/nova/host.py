@@ -1,16 +1,14 @@
-"""One compute host's pool, spoken to in Nova's records: instances, resources, resource classes.
+"""One compute host's pool, in terms of Nova's objects: instances, resources, resource classes.
 
-Nova's own objects stay as the in-tree driver makes them, so that going back needs no change in the database: a
-Resource is identified by the namespace's name, and its LibvirtVPMEMDevice has the path at the time of the pick. Only
-where several namespaces have one name, which the in-tree driver mixes up, it is identified by the uuid.
+The objects are the same as those of the in-tree driver, so that a return to it needs no change in the database. A
+Resource is identified by the namespace's name, and its LibvirtVPMEMDevice contains the path at the time of the pick. If
+several namespaces have the same name, which the in-tree driver confuses, the identifier is the uuid.
 """
 
 import collections
 import contextlib
 import functools
 import logging
-import os
-import pathlib
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -19,29 +17,29 @@ from nova import objects
 from nova.privsep import libvirt as privsep_libvirt
 from oslo_config import cfg
 
-from vpmem_driver import conf, discovery, exception, hostpaths, ledger, model, wiping
+from vpmem_driver import conf, discovery, exception, hostpaths, model
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
-from vpmem_driver.domains import Domains
-from vpmem_driver.nova import waiting
-from vpmem_driver.nova.background import BackgroundWipe
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.nova import eventlet_poll
+from vpmem_driver.nova.background_wipe import BackgroundWipe
 from vpmem_driver.nova.decisions import Action
 from vpmem_driver.nova.instances import HostInstances
 from vpmem_driver.nova.resources import HandOut, Offers, Picks, Request
 from vpmem_driver.nova.starts import Starts
-from vpmem_driver.pool import Pool
+from vpmem_driver.pool import Pool, Row, wipes
 
 LOG = logging.getLogger(__name__)
 
-#: The states of what can be handed out, if it is unowned.
+#: The states in which an unowned namespace can be offered.
 _OFFERED = frozenset({model.State.CLEAN, model.State.DIRTY, model.State.UNKNOWN})
 
 
 @contextlib.contextmanager
 def failures_logged(uuid: str, consequence: str) -> Iterator[None]:
-    """Log every error that is raised inside, and return: for what Nova must not fail on. The ledger keeps what it has.
+    """Log every error and return normally, for operations whose failure must not stop Nova. The ledger is unchanged.
 
     :param uuid: of the instance
-    :param consequence: what does not happen because of the error, in words
+    :param consequence: the consequence of the error, for the log
     """
     try:
         yield
@@ -57,33 +55,32 @@ class HostPool:
     def __init__(self, pool: Pool, wipe_parallel: int) -> None:
         self._pool = pool
         self._picks = Picks()
-        #: of each resource class since the start
+        #: last known total of each resource class since the start of the service
         self._totals: dict[str, int] = {}
-        #: owner and uuid of what is held without an allocation in Placement
+        #: owner and uuid of each namespace that is held without an allocation in Placement
         self._leftovers: frozenset[tuple[str | None, str | None]] = frozenset()
-        #: uuids of what cannot be handed out and an instance has an allocation for
+        #: uuids of the namespaces that cannot be offered but are part of an instance's allocation
         self._allocated: frozenset[str | None] = frozenset()
         self.background = BackgroundWipe(pool, wipe_parallel)
         self.starts = Starts(self._release_all)
 
     @classmethod
     def open(cls, options: cfg.ConfigOpts, domains: Domains) -> "HostPool | None":
-        """The pool that nova.conf describes; None when there is no persistent memory and never was.
+        """Open the pool that nova.conf describes; None if the host has no persistent memory and never had any.
 
-        :raises PMEMNamespaceConfigInvalid: the options are wrong
-        :raises GetPMEMNamespacesFailed: discovery or ledger fail
+        :raises PMEMNamespaceConfigInvalid: an option is invalid
+        :raises GetPMEMNamespacesFailed: discovery or the ledger failed
         """
         conf.register_opts(options)
         try:
-            known = os.path.lexists(pathlib.Path(options.vpmem.state_path, ledger.FILE_NAME))
-            if not options.libvirt.pmem_namespaces and not known:
+            if not Pool.is_used(options):
                 return None
             source = discovery.from_conf(options)
             if options.vpmem.discovery == "ndctl":
-                # Nova's own privileged call: every compute host allows it already.
+                # Nova's own privileged call, which every compute host already allows.
                 source = NdctlDiscovery(run=privsep_libvirt.get_pmem_namespaces)
             pool = Pool.from_conf(
-                options, source=source, domains=domains, leave_out_absent=True, wait=waiting.wait_here()
+                options, source=source, domains=domains, leave_out_absent=True, wait=eventlet_poll.wait_here()
             )
             return cls(pool, options.vpmem.wipe_parallel)
         except (exception.ConfigurationError, cfg.Error) as error:
@@ -93,13 +90,13 @@ class HostPool:
 
     @property
     def pool(self) -> Pool:
-        """The pool itself, for the take-over."""
+        """The pool itself, for the takeover."""
         return self._pool
 
-    # What there is
+    # Contents
 
     def devices(self) -> dict[str, objects.LibvirtVPMEMDevice]:
-        """What is configured, by name, with the current paths: LibvirtDriver._vpmems_by_name."""
+        """Return the configured namespaces by name, with current paths, for LibvirtDriver._vpmems_by_name."""
         records = self._pool.records()
         identifiers = _identifiers(records)
         return {
@@ -111,7 +108,7 @@ class HostPool:
         }
 
     def not_free(self) -> tuple[dict[str, list[model.Record]], list[model.Record]]:
-        """What has a label and cannot be handed out: what is held, by owner, and what is unowned."""
+        """Return the namespaces that have a label but are not free: the held ones by owner, and the unowned ones."""
         held: dict[str, list[model.Record]] = collections.defaultdict(list)
         unowned = []
         for record in self._pool.records():
@@ -122,10 +119,10 @@ class HostPool:
         return held, unowned
 
     def inventories(self) -> dict[str, dict[str, typing.Any]]:
-        """Placement's inventories. What cannot be handed out is reserved, unless an instance has an allocation for it.
+        """Return Placement's inventories. Namespaces that cannot be offered are reserved, unless they are allocated.
 
-        An inventory with a total of 0 is not allowed, and one in use must not go: Nova gives an allocation back some
-        time after the guest is gone, so a class stays until the next start, all of it reserved.
+        Placement does not allow a total of 0, and a class in use must not disappear: Nova removes an allocation some
+        time after the guest is gone. So a class without namespaces remains, fully reserved, until the next start.
         """
         records = [record for record in self._pool.records() if record.resource_class is not None]
         now = collections.Counter(record.resource_class for record in records)
@@ -149,85 +146,88 @@ class HostPool:
         return record.state not in _OFFERED and record.uuid not in self._allocated
 
     def reserve(self, leftovers: Iterable[model.Record], allocated: Iterable[model.Record]) -> None:
-        """Note what Placement does not count as Nova's records have it, until the next call.
+        """Set the differences between the ledger and Placement's allocations, until the next call.
 
-        :param leftovers: what is held for an owner that has no allocation for it on this host
-        :param allocated: what cannot be handed out, though an instance has it on record, and an allocation for it
+        :param leftovers: namespaces held for an owner that has no allocation for them on this host
+        :param allocated: namespaces that cannot be offered, but are recorded for an instance, with an allocation
         """
         self._leftovers = frozenset((record.owner, record.uuid) for record in leftovers)
         self._allocated = frozenset(record.uuid for record in allocated)
 
     def resources(self, provider_uuid: str) -> dict[str, HandOut]:
-        """What the resource tracker may pick from, and what it must find again, by resource class."""
+        """Return all namespaces by resource class, for the resource tracker: those to pick from, and those in use."""
         make = functools.cache(functools.partial(_resource, provider_uuid))
         records = self._pool.records()
         identifiers = _identifiers(records)
-        held = {row.uuid: row for row in self._pool.ledger.rows() if row.owner is not None}
+        held = {row.uuid: row for row in self._pool.rows() if row.owner is not None}
         found: dict[str, list[objects.Resource]] = collections.defaultdict(list)
-        called: dict[str, tuple[str, str]] = {}
+        named: dict[str, tuple[str, str]] = {}
         for record in records:
             if record.uuid in identifiers and record.label is not None:
-                called[record.uuid] = identifiers[record.uuid], record.label
-                # The path of a held one is as Nova has it on record.
+                named[record.uuid] = identifiers[record.uuid], record.label
+                # A held namespace has the path that Nova has recorded.
                 path = held[record.uuid].device if record.uuid in held else record.device
-                made = make(*called[record.uuid], path, size=record.size, align=record.align)
+                made = make(*named[record.uuid], path, size=record.size, align=record.align)
                 found[made.resource_class].append(made)
-        offers = Offers(self._pool, called, make)
+        offers = Offers(self._pool, named, make)
         request = Request()
         return {
             resource_class: HandOut(resource_class, found.get(resource_class, ()), offers, self._picks, request)
-            # A class that is left out would be skipped by the tracker, and its guest be made without a device.
+            # The tracker skips a class that is absent here, and the guest would start without a device.
             for resource_class in self._totals | found
         }
 
     def settle_picks(self, read: Callable[[], HostInstances]) -> None:
-        """Offer again what the resource tracker picked, where Nova's records say that nothing uses it.
+        """Offer picked namespaces again if Nova's records show that nothing uses them.
 
-        To be called under the tracker's lock: no claim is half way then.
+        Call this under the tracker's lock, so that no claim is incomplete.
 
-        :param read: asks Nova; called only when a pick is in doubt
+        :param read: reads Nova's records; called only if a pick is uncertain
         """
-        forgotten = self._picks.forgotten()
-        if not forgotten:
+        uncertain = self._picks.uncertain()
+        if not uncertain:
             return
         try:
             instances = read()
-            if any(not self._pool.ledger.held(uuid) for uuid in instances.starting()):
-                return  # it may be the one that a pick is for
-            self._picks.forget(forgotten - instances.arriving())
+            if any(not self._pool.held(uuid) for uuid in instances.starting()):
+                return  # a pick may belong to such an instance
+            self._picks.forget(uncertain - instances.arriving())
         except Exception:
-            names = ", ".join(sorted(forgotten))
-            LOG.exception("Nova does not say whether an instance is to have %s: not offered until it does", names)
+            names = ", ".join(sorted(uncertain))
+            LOG.exception("Cannot read from Nova whether an instance uses %s; not offered until Nova answers", names)
 
     @staticmethod
     def named(names: Iterable[str] | None, records: Iterable[model.Record]) -> list[str | None] | None:
-        """The uuid of each of `records` that Nova's records call by one of `names`; None for any other name.
+        """Return the uuid of the record for each of `names`, or None for a name without a record.
 
-        None when there are no names to go by.
+        None if `names` is None.
         """
         return None if names is None else _which(names, records)
 
-    # What happens
+    # Operations
 
     def claim(self, instance: objects.Instance, names: Sequence[str], *, rebuilding: bool) -> tuple[model.Grant, ...]:
-        """What the guest of `instance` gets: the namespaces that Nova has on record for it, in this order.
+        """Claim the namespaces that Nova has recorded for `instance`, in this order, for its guest.
 
-        What it has already is as it left it; what is new to it is wiped first, and this waits for that. An instance
-        that is rebuilt where it is keeps what the ledger has for it: its record may be that of a failed migration.
+        Those that it already holds keep their content. New ones are wiped first, and this waits for the wipe. An
+        instance that is rebuilt in place keeps what it holds in the ledger: a failed migration may have left a wrong
+        record.
 
-        :raises ComputeResourcesUnavailable: one is another instance's, quarantined or missing
-        :raises InternalError: one could not be wiped, or the ledger fails
+        :raises ComputeResourcesUnavailable: another instance holds one, or one is quarantined or missing
+        :raises InternalError: one could not be wiped, or the ledger failed
         """
         owner = instance.uuid
         try:
             held = self._pool.grants(owner)
             of_record = _which(names, held)
             if rebuilding and len(held) == len(names) and None in of_record:
-                LOG.warning("Instance %s keeps %s: its record has %s", owner, [grant.name for grant in held], names)
+                LOG.warning(
+                    "Instance %s keeps %s, although Nova records %s", owner, [grant.name for grant in held], names
+                )
                 uuids = [grant.uuid for grant in held]
             else:
                 uuids = [uuid or self._pool.find(name) for name, uuid in zip(names, of_record, strict=True)]
-            grants = self._pool.claim_exact(owner, uuids, on_progress=wiping.ProgressLog())
+            grants = self._pool.claim_exact(owner, uuids, on_progress=wipes.ProgressLog())
         except (exception.NamespaceUnavailable, exception.UnknownNamespace, exception.NamespaceMissing) as error:
             raise nova_exception.ComputeResourcesUnavailable(reason=str(error)) from error
         except exception.VPMEMError as error:
@@ -236,30 +236,30 @@ class HostPool:
         return grants
 
     def held(self, instance: objects.Instance) -> frozenset[str]:
-        """The uuids of what the ledger has for the instance here."""
-        return frozenset(row.uuid for row in self._pool.ledger.held(instance.uuid))
+        """Return the uuids of the namespaces that the instance holds here."""
+        return frozenset(row.uuid for row in self._pool.held(instance.uuid))
 
     def paths(self, instance: objects.Instance, name: str) -> frozenset[str]:
-        """What the instance's guest may call its namespace `name`: the path it was granted under, and that of now."""
+        """Return the paths that the guest may use for namespace `name`: its path when granted, and its current path."""
         held = self._pool.grants(instance.uuid)
-        told = _which([name], held)
-        paths = (path for grant in held if grant.uuid in told for path in (grant.known_device, grant.device))
+        uuids = _which([name], held)
+        paths = (path for grant in held if grant.uuid in uuids for path in (grant.known_device, grant.device))
         return frozenset(path for path in paths if path is not None)
 
     def carry_out(self, action: Action, instance: objects.Instance, names: Sequence[str]) -> None:
-        """Do what was decided; `names` are those of the instance's record. Never raises: Nova must go on.
+        """Execute the decision; `names` are the namespaces of the instance's record. Never raises: Nova must continue.
 
-        What cannot be done is logged, and the ledger keeps what it has.
+        An error is logged, and the ledger is unchanged.
         """
         if action is not Action.KEEP:
-            self.starts.leaves(instance.uuid)
-        with failures_logged(instance.uuid, "its persistent memory stays as it is"):
-            held = self._pool.ledger.held(instance.uuid)
+            self.starts.arrival_ends(instance.uuid)
+        with failures_logged(instance.uuid, "its persistent memory is unchanged"):
+            held = self._pool.held(instance.uuid)
             if action is Action.KEEP or not held:
                 return
             named = _which(names, held)
             if action is Action.RENEW:
-                # A record that names what is not held does not say what the guest has: then it is all of it.
+                # A record that names a namespace that is not held is unreliable: then renew all that is held.
                 self._pool.renew(instance.uuid, None if None in named else [uuid for uuid in named if uuid])
             elif action is Action.RELEASE_NAMED:
                 self.release(instance, [uuid for uuid in named if uuid is not None])
@@ -267,39 +267,42 @@ class HostPool:
                 self.starts.release(instance.uuid)
 
     def release(self, instance: objects.Instance, uuids: Iterable[str]) -> None:
-        """Give back exactly `uuids`; they are wiped in the background."""
+        """Release exactly `uuids`, and wipe them in the background."""
         released = list(uuids)
         if released:
             self._pool.release(instance.uuid, released)
             self.background.start()
 
     def release_others(self, instance: objects.Instance, names: Sequence[str]) -> None:
-        """Give back what the ledger has for the instance here, but for `names`: a resize is confirmed. Never raises."""
-        with failures_logged(instance.uuid, "its old persistent memory stays as it is"):
-            held = self._pool.ledger.held(instance.uuid)
+        """Release what the instance holds here except `names`, after a resize is confirmed. Never raises."""
+        with failures_logged(instance.uuid, "its old persistent memory is not released"):
+            held = self._pool.held(instance.uuid)
             kept = _which(names, held)
             if None in kept:
-                LOG.error("Instance %s keeps all that it has here: its record names %s", instance.uuid, names)
+                LOG.error(
+                    "Instance %s keeps all its namespaces on this host: Nova records %s, which it does not all hold",
+                    *(instance.uuid, names),
+                )
                 return
             self.release(instance, [row.uuid for row in held if row.uuid not in kept])
 
     def without_claim(
         self, instance: objects.Instance, resources: Sequence[objects.Resource]
     ) -> list[objects.Resource]:
-        """Those of the instance's record that the ledger does not have for it."""
-        told = _which([resource.identifier for resource in resources], self._pool.ledger.held(instance.uuid))
-        return [resource for resource, uuid in zip(resources, told, strict=True) if uuid is None]
+        """Return the recorded resources that the instance does not hold in the ledger."""
+        uuids = _which([resource.identifier for resource in resources], self._pool.held(instance.uuid))
+        return [resource for resource, uuid in zip(resources, uuids, strict=True) if uuid is None]
 
     def owners(self) -> frozenset[str]:
-        """The instances for which the ledger has anything."""
-        return frozenset(row.owner for row in self._pool.ledger.rows() if row.owner is not None)
+        """Return the owners of namespaces in the ledger."""
+        return self._pool.owners()
 
     def names(self, owner: str) -> list[str]:
-        """The names of what the ledger has for an owner, whether Nova knows it or not."""
-        return [row.name or row.uuid for row in self._pool.ledger.held(owner)]
+        """Return the names of the namespaces that an owner holds, whether Nova knows the owner or not."""
+        return [row.name or row.uuid for row in self._pool.held(owner)]
 
     def not_held(self, instance: objects.Instance, paths: Iterable[str]) -> list[str]:
-        """Those of `paths` that lead to no device which the instance holds and which is wiped if it had to be."""
+        """Return those of `paths` that do not lead to a device that the instance has claimed."""
         devices = [
             record.device
             for record in self._pool.records()
@@ -310,13 +313,13 @@ class HostPool:
 
     def _release_all(self, owner: str) -> None:
         """Release what an instance holds. Never raises."""
-        with failures_logged(owner, "its persistent memory stays as it is"), contextlib.suppress(exception.NotOwner):
+        with failures_logged(owner, "its persistent memory is not released"), contextlib.suppress(exception.NotOwner):
             self._pool.release(owner)
             self.background.start()
 
 
 def _identifiers(records: Iterable[model.Record]) -> dict[str, str]:
-    """What Nova is to call each namespace that has a label, by uuid."""
+    """Return the identifier in Nova of each namespace that has a label, by uuid."""
     named = [record for record in records if record.uuid is not None and record.label is not None]
     count = collections.Counter(record.name for record in named)
     return {
@@ -326,14 +329,14 @@ def _identifiers(records: Iterable[model.Record]) -> dict[str, str]:
     }
 
 
-def _which(names: Iterable[str], held: Iterable[model.Grant | model.Record | ledger.Row]) -> list[str | None]:
-    """The uuid of what an instance holds that its record calls by each of `names`; None for what it does not hold."""
-    by_name = {grant.uuid: grant.name for grant in held}
-    told: list[str | None] = [name if name in by_name else None for name in names]
+def _which(names: Iterable[str], held: Iterable[model.Grant | model.Record | Row]) -> list[str | None]:
+    """Return the uuid of the held namespace that each of `names` identifies; None for a name that is not held."""
+    name_of = {grant.uuid: grant.name for grant in held}
+    uuids: list[str | None] = [name if name in name_of else None for name in names]
     for index, name in enumerate(names):
-        if told[index] is None:
-            told[index] = next((uuid for uuid in by_name if by_name[uuid] == name and uuid not in told), None)
-    return told
+        if uuids[index] is None:
+            uuids[index] = next((uuid for uuid in name_of if name_of[uuid] == name and uuid not in uuids), None)
+    return uuids
 
 
 def _resource(

@@ -1,4 +1,4 @@
-"""The instances that Nova's database has on a host, or on their way to it or from it, and what it records for them."""
+"""The instances on a host or migrating to or from it, and the namespaces that Nova's database records for them."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -9,12 +9,12 @@ from nova import objects
 from nova.compute import task_states, vm_states
 from nova.virt import hardware
 
-#: In one of these, and without a task, an instance needs nothing on a host that it has left.
-_WELL = (vm_states.ACTIVE, vm_states.STOPPED)
+#: In one of these states, and without a task, an instance needs nothing on a host that it has left.
+_SETTLED = (vm_states.ACTIVE, vm_states.STOPPED)
 
 
 def find(uuid: str, *expected_attrs: str) -> objects.Instance | None:
-    """The instance of that uuid, deleted or not; None when Nova does not know it."""
+    """Return the instance with that uuid, deleted or not; None if Nova does not know it."""
     context = nova_context.get_admin_context(read_deleted="yes")
     try:
         return objects.Instance.get_by_uuid(context, uuid, expected_attrs=list(expected_attrs))
@@ -22,9 +22,9 @@ def find(uuid: str, *expected_attrs: str) -> objects.Instance | None:
         return None
 
 
-def is_well(instance: objects.Instance) -> bool:
-    """Whether it runs or is stopped, as its user wants it, and nothing is being done to it."""
-    return instance.vm_state in _WELL and instance.task_state is None and not instance.deleted
+def is_settled(instance: objects.Instance) -> bool:
+    """Whether the instance is active or stopped, without a task."""
+    return instance.vm_state in _SETTLED and instance.task_state is None and not instance.deleted
 
 
 def _is_under_way(instance: objects.Instance) -> bool:
@@ -33,11 +33,11 @@ def _is_under_way(instance: objects.Instance) -> bool:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class HostInstances:
-    """What Nova's database says at one moment.
+    """A snapshot of Nova's database for one host.
 
     :ivar host: the compute host
     :ivar here: the instances on it, by uuid
-    :ivar moving: the migrations in progress that involve it, by the uuid of their instance
+    :ivar moving: the migrations in progress to or from it, by the uuid of their instance
     """
 
     host: str
@@ -47,7 +47,7 @@ class HostInstances:
 
     @classmethod
     def read(cls, host: str) -> "HostInstances":
-        """Ask Nova now."""
+        """Read the instances and migrations of `host` from Nova's database."""
         context = nova_context.get_admin_context()
         try:
             nodes = list(objects.ComputeNodeList.get_all_by_host(context, host))
@@ -69,9 +69,9 @@ class HostInstances:
         )
 
     def names(self, uuid: str) -> list[str] | None:
-        """The namespaces of this host on record for an instance that has settled here; an empty list for any other.
+        """Return the namespaces of this host that are recorded for an instance; an empty list if it is not here.
 
-        None while the instance is under way here, or migrates: its record may be about to change.
+        None if the instance is being built, migrates or has another task: its record may be about to change.
         """
         if uuid in self.moving:
             return None
@@ -81,15 +81,18 @@ class HostInstances:
         return None if _is_under_way(instance) else self._names(instance.resources)
 
     def all_names(self) -> frozenset[str]:
-        """The namespaces of this host on record for any instance on it."""
+        """Return the namespaces of this host that are recorded for any instance on it."""
         return frozenset(name for instance in self.here.values() for name in self._names(instance.resources))
 
     def arriving(self) -> frozenset[str]:
-        """The namespaces of this host on record for migrations to it that are under way."""
+        """Return the namespaces of this host that are recorded for migrations in progress to it."""
         return frozenset(name for migration in self.moving.values() for name in self._arriving(migration))
 
     def starting(self) -> Iterator[str]:
-        """The instances being built or unshelved here that ask for persistent memory. Nova records it later."""
+        """Yield the instances that request persistent memory and are being built or unshelved here.
+
+        Nova records their namespaces later.
+        """
         for instance in self.here.values():
             starts = instance.vm_state == vm_states.BUILDING or instance.task_state == task_states.SPAWNING
             if starts and hardware.get_vpmems(instance.flavor):
@@ -99,7 +102,7 @@ class HostInstances:
         if migration.dest_compute != self.host:
             return []
         instance = find(migration.instance_uuid, "migration_context")
-        # Without a task the migration has ended, and its host has not written that down.
+        # Without a task the migration has ended, and its host has not recorded that.
         if instance is None or instance.task_state is None:
             return []
         recorded = instance.migration_context

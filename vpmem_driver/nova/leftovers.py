@@ -1,8 +1,8 @@
-"""What the ledger of a host has for instances that live elsewhere, or have other memory by now.
+"""Leftovers: namespaces held for an instance that is on another host, or that uses other namespaces now.
 
-A migration that fails at its end, or a confirmation that raises, leaves such namespaces on the host that the instance
-has left. Placement has no allocation for them. They are kept as long as it is in doubt whether anything needs them, and
-reserved in Placement; once Nova says that the instance is well without them, they are given back.
+A migration that fails at its end, or a confirmation that raises, leaves them on the host that the instance has left.
+Placement has no allocation for them. While something may still need them, they are kept and reserved in Placement. They
+are released when Nova shows that the instance is active or stopped without them.
 """
 
 import logging
@@ -19,45 +19,45 @@ LOG = logging.getLogger(__name__)
 
 
 class Leftovers:
-    """Those of one host."""
+    """The leftovers of one host."""
 
     def __init__(self, pool: HostPool, guests: HostGuests) -> None:
         self._pool = pool
         self._guests = guests
-        #: why what each owner has is kept, as it was logged
-        self._doubts: dict[str, str] = {}
+        #: the logged reason for keeping the leftovers of each owner
+        self._logged: dict[str, str] = {}
 
-    def settle(self, host: str) -> None:
-        """Give back what nothing needs, and have the rest reserved in Placement. Never raises."""
+    def release_unneeded(self, host: str) -> None:
+        """Release the leftovers that nothing needs, and reserve the others in Placement. Never raises."""
         try:
-            self._settle(host)
+            self._release_unneeded(host)
         except Exception:
-            LOG.exception("What instances have left behind is kept, and Placement's reservations stay as they are")
+            LOG.exception("Cannot check for leftovers of migrations; namespaces and Placement's reservations are kept")
 
-    def _settle(self, host: str) -> None:
-        # Before Nova is asked: what an instance claims in between is no leftover.
+    def _release_unneeded(self, host: str) -> None:
+        # Read the pool before Nova: a namespace that is claimed in between is not a leftover.
         held, unowned = self._pool.not_free()
         if not held and not unowned:
             self._pool.reserve(leftovers=(), allocated=())
             return
         nova = instances.HostInstances.read(host)
-        kept, doubts = [], {}
+        kept, reasons = [], {}
         for owner, records in held.items():
             named = self._pool.named(nova.names(owner), records)
             left = [record for record in records if named is not None and record.uuid not in named]
             if not left:
                 continue
             instance = nova.here.get(owner) or instances.find(owner)
-            doubt = self._doubt(instance, left, nova, fits=named is not None and None not in named)
-            if doubt is not None:
-                doubts[owner] = doubt
-            if instance is None or doubt is not None or not self._give_back(instance, left):
+            reason = self._reason_to_keep(instance, left, nova, fits=named is not None and None not in named)
+            if reason is not None:
+                reasons[owner] = reason
+            if instance is None or reason is not None or not self._release(instance, left):
                 kept += left
         on_record = self._pool.named(nova.all_names(), unowned) or []
         self._pool.reserve(leftovers=kept, allocated=[record for record in unowned if record.uuid in on_record])
-        self._log(doubts, kept)
+        self._log(reasons, kept)
 
-    def _doubt(
+    def _reason_to_keep(
         self,
         instance: objects.Instance | None,
         left: Sequence[model.Record],
@@ -65,47 +65,47 @@ class Leftovers:
         *,
         fits: bool,
     ) -> str | None:
-        """Why the instance may need what it has left behind, in words; None when it does not.
+        """Return why the instance may still need its leftovers, for the log; None if it does not.
 
-        :param fits: Nova's record of the instance names only what it has here
+        :param fits: Nova's record of the instance names only namespaces that it holds here
         """
         if instance is None:
             return "Nova does not know it"
-        if not instances.is_well(instance):
-            task = f" with the task {instance.task_state}" if instance.task_state else ""
+        if not instances.is_settled(instance):
+            task = f" with task {instance.task_state}" if instance.task_state else ""
             return f"it is {instance.vm_state} on {instance.host or 'no host'}{task}"
         if instance.uuid in nova.here:
             if not fits:
-                return "Nova has other namespaces on record for it"
-            return "its guest has it" if self._has_any(instance, left) else None
+                return "Nova records other namespaces for it"
+            return "its guest uses them" if self._uses_any(instance, left) else None
         if instance.host in {nova.host, None}:
-            return "it came to this host a moment ago"
+            return "it just moved to this host"
         return "its guest still runs on this host" if self._guests.runs(instance.uuid) else None
 
-    def _has_any(self, instance: objects.Instance, left: Sequence[model.Record]) -> bool:
-        """Whether the guest of `instance` has a device that leads to one of `left`, or once did."""
+    def _uses_any(self, instance: objects.Instance, left: Sequence[model.Record]) -> bool:
+        """Whether a device of the instance's guest leads to one of `left`, by its current or former path."""
         devices = [device for record in left if record.uuid for device in self._pool.paths(instance, record.uuid)]
         wanted = hostpaths.Wanted(devices)
         return any(wanted.reached_from(path) for path in self._guests.memory_paths(instance))
 
-    def _give_back(self, instance: objects.Instance, left: Sequence[model.Record]) -> bool:
-        """Release what the instance does not need; False when that failed."""
+    def _release(self, instance: objects.Instance, left: Sequence[model.Record]) -> bool:
+        """Release what the instance does not need. :returns: False if that failed."""
         names = ", ".join(str(record.name) for record in left)
-        with failures_logged(instance.uuid, f"it does not need {names}, but keeps it"):
+        with failures_logged(instance.uuid, f"cannot release {names}, which it does not need"):
             self._pool.release(instance, [record.uuid for record in left if record.uuid is not None])
-            LOG.warning("Instance %s is well without %s, which a migration left behind: released", instance.uuid, names)
+            LOG.warning("Released %s, which a migration left behind and instance %s does not use", names, instance.uuid)
             return True
         return False
 
-    def _log(self, doubts: dict[str, str], kept: Sequence[model.Record]) -> None:
-        """Say what is kept, and why, once."""
-        for owner, doubt in doubts.items():
-            if self._doubts.get(owner) != doubt:
+    def _log(self, reasons: dict[str, str], kept: Sequence[model.Record]) -> None:
+        """Log what is kept and why, once for each reason."""
+        for owner, reason in reasons.items():
+            if self._logged.get(owner) != reason:
                 names = ", ".join(str(record.name) for record in kept if record.owner == owner)
                 LOG.warning(
-                    "Instance %s holds %s on this host without an allocation in Placement, where it is reserved now: "
-                    "%s. It is given back when the instance is active or stopped without it; 'vpmem release %s' "
-                    "does so at once",
-                    *(owner, names, doubt, owner),
+                    "Instance %s holds %s on this host without an allocation in Placement, because %s. Reserved in "
+                    "Placement until the instance is active or stopped without it, then released. To release it now, "
+                    "run 'vpmem release %s'",
+                    *(owner, names, reason, owner),
                 )
-        self._doubts = doubts
+        self._logged = reasons

@@ -1,6 +1,6 @@
-"""What the driver does where Nova's own handles persistent memory. Thin: decisions and the pool do the work.
+"""Overrides of LibvirtDriver's methods that handle persistent memory. Decisions and the pool do the work.
 
-Every method here overrides one of LibvirtDriver that has the same name and signature in Nova 31 to 34.
+Every public method here overrides a method of LibvirtDriver with the same name and signature in Nova 31 to 34.
 """
 
 import contextlib
@@ -20,30 +20,28 @@ from nova.virt.libvirt import config as vconfig
 
 from vpmem_driver import exception, guestxml, model
 from vpmem_driver.nova import installation, takeover
-from vpmem_driver.nova.decisions import Action, Cleanup, on_cleanup
+from vpmem_driver.nova.decisions import REBUILDING, Action, Cleanup, on_cleanup
 from vpmem_driver.nova.guests import HostGuests
 from vpmem_driver.nova.host import HostPool, failures_logged
 from vpmem_driver.nova.instances import HostInstances
 from vpmem_driver.nova.leftovers import Leftovers
-from vpmem_driver.nova.starts import StartsMixin
+from vpmem_driver.nova.starts_mixin import StartsMixin
 
 LOG = logging.getLogger(__name__)
 
-_REBUILDING = (task_states.REBUILDING, task_states.REBUILD_BLOCK_DEVICE_MAPPING, task_states.REBUILD_SPAWNING)
-
 
 class VPMEMDriverMixin(StartsMixin):
-    """To be put before LibvirtDriver."""
+    """Overrides of LibvirtDriver, which must follow this class in the bases of the driver."""
 
-    #: set by _discover_vpmems, which LibvirtDriver.__init__ calls; None while there is no persistent memory
+    #: set by _discover_vpmems, which LibvirtDriver.__init__ calls; None if the host has no persistent memory
     _vpmem: HostPool | None = None
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
-        # Whose guest is being made anew right now: destroy() is a part of that. Per thread, as Nova handles one
-        # instance's operation in one thread.
+        # The uuid of the instance in a hard reboot, of which cleanup() is a part. Per thread, because Nova runs the
+        # operation of an instance in one thread.
         self._vpmem_rebooting = threading.local()
         self._vpmem_host = CONF.host
-        #: owners that Nova did not know when they were last looked for
+        #: owners that Nova did not know at the last periodic task
         self._vpmem_unknown: set[str] = set()
         installation.warn_of_an_untested_nova()
         super().__init__(*args, **kwargs)
@@ -71,10 +69,10 @@ class VPMEMDriverMixin(StartsMixin):
             resources.update(self._vpmem.resources(provider_tree.data(nodename).uuid))
 
     def get_available_resource(self, nodename: str) -> dict:
-        """Asked for by each periodic run, and not under the resource tracker's lock: the time to look for leftovers."""
+        """Check for deleted instances and leftovers: each periodic task calls this, without the tracker's lock."""
         if self._vpmem is not None:
             self._release_deleted(self._vpmem)
-            self._vpmem_leftovers.settle(self._vpmem_host)
+            self._vpmem_leftovers.release_unneeded(self._vpmem_host)
             self._vpmem.background.start()
         return super().get_available_resource(nodename)
 
@@ -95,10 +93,10 @@ class VPMEMDriverMixin(StartsMixin):
     # The guest
 
     def _get_ordered_vpmem_resources(self, resources: typing.Any, flavor: objects.Flavor) -> list[objects.Resource]:
-        """In the order of the flavor; labels are compared by resource class, not by spelling.
+        """Sort resources in the order of the flavor. Labels are compared by resource class, not by spelling.
 
-        What the record has and the flavor does not ask for comes last: after a resize that failed at its end the flavor
-        is the old one, and the resources are the new ones.
+        Resources that the flavor does not request come last: after a resize that failed at its end, the flavor is the
+        old one but the resources are the new ones.
         """
         left = self._get_vpmem_resources(resources)
         ordered = []
@@ -112,22 +110,22 @@ class VPMEMDriverMixin(StartsMixin):
         return [*ordered, *left]
 
     def _get_ordered_vpmems(self, instance: objects.Instance, flavor: objects.Flavor) -> Sequence[model.Grant]:
-        """Asked for whenever the guest is about to be defined: here it gets what it is to have."""
+        """Claim the guest's namespaces: Nova calls this whenever it is about to define the guest."""
         resources = self._get_ordered_vpmem_resources(self._get_resources(instance), flavor)
         if self._vpmem is None or not resources:
             return ()
         return self._vpmem.claim(
             instance,
             [resource.identifier for resource in resources],
-            rebuilding=instance.task_state in _REBUILDING and instance.host == self._vpmem_host,
+            rebuilding=instance.task_state in REBUILDING and instance.host == self._vpmem_host,
         )
 
     def _get_vpmems(self, instance: objects.Instance, prefix: str | None = None) -> list:
-        """In-tree this is asked for what to erase, and whether there is any. Nothing is erased by name here."""
+        """Return the recorded namespaces. In-tree they are erased by name; see :meth:`_cleanup_vpmems`."""
         return self._get_vpmem_resources(self._get_resources(instance, prefix=prefix))
 
     def _cleanup_vpmems(self, vpmems: typing.Any) -> None:
-        """Nothing: in-tree this erases, on paths where the guest comes back too. See :meth:`cleanup`."""
+        """Do nothing. In-tree this erases, even on paths where the guest returns. See :meth:`cleanup`."""
 
     def _guest_add_vpmems(self, guest: vconfig.LibvirtConfigGuest, vpmems: Sequence[model.Grant]) -> None:
         guest.max_memory_size = guest.memory
@@ -148,9 +146,9 @@ class VPMEMDriverMixin(StartsMixin):
             guest.max_memory_slots += 1
             guest.add_device(config)
 
-    # The paths of an instance
+    # Operations on an instance
 
-    def spawn(  # noqa: PLR0917  as Nova has it
+    def spawn(  # noqa: PLR0917  the signature in Nova
         self,
         context: typing.Any,
         instance: objects.Instance,
@@ -163,7 +161,7 @@ class VPMEMDriverMixin(StartsMixin):
         power_on: bool = True,
         accel_info: typing.Any = None,
     ) -> None:
-        with self._giving_back_what_fails(context, instance):
+        with self._releasing_on_failure(context, instance):
             super().spawn(
                 context,
                 instance,
@@ -183,7 +181,7 @@ class VPMEMDriverMixin(StartsMixin):
         with self._rebooting(instance):
             return super()._hard_reboot(context, instance, *args, **kwargs)
 
-    def cleanup(  # noqa: PLR0917  as Nova has it
+    def cleanup(  # noqa: PLR0917  the signature in Nova
         self,
         context: typing.Any,
         instance: objects.Instance,
@@ -206,8 +204,8 @@ class VPMEMDriverMixin(StartsMixin):
                 destroy_secrets=destroy_secrets,
             )
         finally:
-            # Also when that failed: the guest is gone, and Nova may never ask again.
-            with failures_logged(instance.uuid, "its persistent memory stays as it is"):
+            # Even if that failed: the guest is gone, and Nova may never call this again.
+            with failures_logged(instance.uuid, "its persistent memory is unchanged"):
                 self._after_cleanup(instance, destroy_disks=destroy_disks, migrate_data=migrate_data is not None)
 
     def confirm_migration(
@@ -215,12 +213,12 @@ class VPMEMDriverMixin(StartsMixin):
     ) -> None:
         super().confirm_migration(context, migration, instance, network_info)
         if self._vpmem is not None:
-            with failures_logged(instance.uuid, "its old persistent memory stays as it is"):
+            with failures_logged(instance.uuid, "its old persistent memory is not released"):
                 here = instance.host == self._vpmem_host
                 kept = self._get_vpmem_resources(self._get_resources(instance)) if here else ()
                 self._vpmem.release_others(instance, [resource.identifier for resource in kept])
 
-    def pre_live_migration(  # noqa: PLR0917  as Nova has it
+    def pre_live_migration(  # noqa: PLR0917  the signature in Nova
         self,
         context: typing.Any,
         instance: objects.Instance,
@@ -232,15 +230,15 @@ class VPMEMDriverMixin(StartsMixin):
         if self._vpmem is not None:
             new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), instance.flavor)
             if new:
-                self._vpmem.starts.arrives(instance.uuid)
+                self._vpmem.starts.arrival_begins(instance.uuid)
                 self._vpmem.claim(instance, [resource.identifier for resource in new], rebuilding=False)
         return super().pre_live_migration(context, instance, block_device_info, network_info, disk_info, migrate_data)
 
     def _sorted_migrating_resources(self, instance: objects.Instance, flavor: objects.Flavor) -> typing.Any:
-        """What takes the place of each memory device of the guest's XML on the destination of a live migration.
+        """Return the replacement for each memory device of the guest's XML on the destination of a live migration.
 
-        In-tree the list is used by position among *all* memory devices (migration._update_vpmems_xml), so it is made
-        that way here: each device is found by its path, and one that is not ours gets a place that Nova does not use.
+        Nova indexes the list by position among *all* memory devices (migration._update_vpmems_xml). So each device is
+        looked up by its path here, and a device of another kind gets a placeholder that Nova does not use.
         """
         new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), flavor)
         if not new or self._vpmem is None:
@@ -254,24 +252,24 @@ class VPMEMDriverMixin(StartsMixin):
         memory = [device.findtext("source/path") for device in domain.iterfind("devices/memory")]
         if left := set(replacement.values()) - {replacement.get(path) for path in memory}:
             names = ", ".join(resource.identifier for resource in left)
-            reason = f"the guest of instance {instance.uuid} has no device that {names} could take the place of"
+            reason = f"the guest of instance {instance.uuid} has no device that {names} could replace"
             raise nova_exception.MigrationError(reason=reason)
         return objects.ResourceList(objects=[replacement.get(path, new[0]) for path in memory])
 
-    # Inside
+    # Helpers
 
     @contextlib.contextmanager
-    def _giving_back_what_fails(self, context: typing.Any, instance: objects.Instance) -> Iterator[None]:
-        """Evacuation and unshelving do not clean up after a spawn that failed: what is new to it goes back here."""
+    def _releasing_on_failure(self, context: typing.Any, instance: objects.Instance) -> Iterator[None]:
+        """Release new namespaces if a spawn fails: Nova does not clean up after a failed evacuation or unshelve."""
         if self._vpmem is None:
             yield
             return
         before = self._vpmem.held(instance)
         try:
-            _complete(context, instance)
+            _set_resources_of_migration(context, instance)
             yield
         except BaseException:
-            with failures_logged(instance.uuid, "what it was given for this start stays with it"):
+            with failures_logged(instance.uuid, "it keeps the persistent memory that was claimed for this start"):
                 self._vpmem.release(instance, self._vpmem.held(instance) - before)
             raise
 
@@ -295,22 +293,22 @@ class VPMEMDriverMixin(StartsMixin):
                 here=instance.host in {self._vpmem_host, None},
             )
         )
-        LOG.debug("Instance %s: persistent memory after clean-up: %s", instance.uuid, action.value)
+        LOG.debug("Instance %s: persistent memory after cleanup: %s", instance.uuid, action.value)
         if action is Action.RENEW and instance.migration_context is not None:
-            # A migration that failed has left it; Nova would take the instance's resources from it, twice.
-            LOG.warning("Instance %s: a stale migration context is dropped", instance.uuid)
+            # A failed migration has left it, and Nova would use its resources as well as those of the instance.
+            LOG.warning("Instance %s: dropping a stale migration context", instance.uuid)
             instance.drop_migration_context()
-        # Only where it matters: without Nova's database what is held can be released all the same.
+        # Read the record only if it matters: a release must work without Nova's database.
         names = self._vpmem_names(instance) if action in {Action.RENEW, Action.RELEASE_NAMED} else []
         if action is Action.RELEASE_NAMED:
-            names += self._vpmem_names(instance, prefix="new_")  # between cells the record itself is empty
+            names += self._vpmem_names(instance, prefix="new_")  # between cells only the migration has a record
         self._vpmem.carry_out(action, instance, names)
 
     def _release_deleted(self, pool: HostPool) -> None:
-        """Release what instances hold that Nova has deleted without asking this host.
+        """Release what deleted instances hold that Nova deleted without calling this host.
 
-        Unless their domain is still here: Nova's reaper ends it, and asks. It happens while this host is down, and when
-        a migration that involves it goes wrong on the other host.
+        That happens while this host is down, and if a migration fails on the other host. An instance that still has a
+        domain here is skipped: Nova's periodic task for deleted instances stops it, and then calls :meth:`cleanup`.
         """
         context = nova_context.get_admin_context()
         unknown = set()
@@ -325,21 +323,21 @@ class VPMEMDriverMixin(StartsMixin):
         self._report_unknown(pool, unknown)
 
     def _report_unknown(self, pool: HostPool, unknown: set[str]) -> None:
-        """Log each owner that Nova does not know, once while it stays so.
+        """Log each owner that Nova does not know, once while that lasts.
 
-        It is not released: the database may be restored from a backup, or this may be a domain that is not Nova's.
+        Nothing is released: the database may come from an old backup, or the owner may be a domain outside Nova.
         """
         for owner in unknown - self._vpmem_unknown:
             LOG.error(
-                "Nova does not know instance %s, which holds %s on this host. They are kept. If it is gone for good, "
-                "release them: 'vpmem release %s'",
+                "Nova does not know instance %s, which holds %s on this host. They are kept. If the instance no longer "
+                "exists, run 'vpmem release %s'",
                 *(owner, ", ".join(pool.names(owner)), owner),
             )
         self._vpmem_unknown = unknown
 
     @staticmethod
     def _is_deleted(uuid: str) -> bool | None:
-        """Whether Nova's database says that the instance is deleted; None when it does not have the instance."""
+        """Whether the instance is deleted in Nova's database; None if the database does not contain it."""
         context = nova_context.get_admin_context().elevated(read_deleted="yes")
         try:
             return bool(objects.Instance.get_by_uuid(context, uuid, expected_attrs=[]).deleted)
@@ -347,7 +345,7 @@ class VPMEMDriverMixin(StartsMixin):
             return None
 
     def _vpmem_names(self, instance: objects.Instance, prefix: str | None = None) -> list[str]:
-        """The namespaces that the instance's record names; none when it has no record any more.
+        """Return the namespaces that Nova records for the instance; none if the record no longer exists.
 
         :param prefix: ``new_`` for the record of its migration
         """
@@ -358,8 +356,8 @@ class VPMEMDriverMixin(StartsMixin):
             return []
 
 
-def _complete(context: typing.Any, instance: objects.Instance) -> None:
-    """Give an instance that comes from another cell what was claimed for it here: Nova leaves that out."""
+def _set_resources_of_migration(context: typing.Any, instance: objects.Instance) -> None:
+    """Set the resources of an instance that arrives from another cell, which Nova does not do."""
     if instance.task_state != task_states.RESIZE_FINISH or instance.resources is not None:
         return
     try:
@@ -370,18 +368,21 @@ def _complete(context: typing.Any, instance: objects.Instance) -> None:
 
 
 def _require_same_device(instance: objects.Instance, before: objects.Resource, after: objects.Resource) -> None:
-    """Libvirt refuses to migrate to a device of another size or alignment, and says less about it."""
+    """Verify that size and alignment are equal: otherwise libvirt refuses the migration, with a less clear message.
+
+    :raises MigrationError: they differ
+    """
     old, new = before.metadata, after.metadata
     if (old.size, old.align) != (new.size, new.align):
         reason = (
-            f"instance {instance.uuid} has {old.name}, of {old.size} bytes aligned to {old.align}; the destination's "
-            f"{new.name} has {new.size} bytes aligned to {new.align}"
+            f"namespace {old.name} of instance {instance.uuid} has {old.size} bytes and alignment {old.align}, but "
+            f"{new.name} on the destination has {new.size} bytes and alignment {new.align}"
         )
         raise nova_exception.MigrationError(reason=reason)
 
 
 def _guest_node(guest: vconfig.LibvirtConfigGuest, host_node: int | None) -> int:
-    """The guest cell that is pinned to the namespace's host node; 0 when none is."""
+    """Return the guest cell that is pinned to the namespace's host node; 0 if none is."""
     pinned = [
         (len(memnode.nodeset), memnode.cellid)
         for memnode in getattr(guest.numatune, "memnodes", ())

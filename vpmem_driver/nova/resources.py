@@ -1,10 +1,10 @@
-"""The set of namespaces that Nova's resource tracker picks from, handed out in the pool's order of choice.
+"""The sets of namespaces that Nova's resource tracker picks from, in the pool's order of choice.
 
-For each claim the tracker makes a deep copy of all sets of a provider. For each class that the claim asks for, it does
-``free = provided - assigned``, compares ``len(free)`` with what is asked for, and does ``free.pop()`` so many times;
-when the whole claim has succeeded it adds what it picked to `assigned` (ResourceTracker._claim_resources, Nova 31-34).
-All of that happens under its lock. How many a claim is going to pick is not known before its last pick, so each is
-chosen by itself, on the NUMA node of the one before it where that has any.
+For each claim, the tracker makes a deep copy of all sets of a provider. For each class in the claim, it computes
+``free = provided - assigned``, compares ``len(free)`` with the requested number, and calls ``free.pop()`` that many
+times. If the whole claim succeeds, it adds the picks to `assigned` (ResourceTracker._claim_resources, Nova 31-34). It
+holds its lock throughout. The number of picks of a claim is not known before the last one. So each namespace is chosen
+separately, on the NUMA node of the previous pick if one is free there.
 """
 
 import copy
@@ -28,9 +28,9 @@ Assigned = AbstractSet[objects.Resource]
 
 @dataclasses.dataclass(slots=True)
 class _Pick:
-    """One namespace that was picked.
+    """One namespace that the tracker picked.
 
-    :ivar into: the tracker's set that has it when the claim succeeds; None when the tracker uses another set by now
+    :ivar into: the tracker's set that receives it if the claim succeeds; None if the tracker has replaced that set
     """
 
     resource_class: str
@@ -38,31 +38,31 @@ class _Pick:
 
 
 class Picks:
-    """What the tracker has picked, and the ledger does not have yet. Shared by all sets of one host.
+    """Picks of the tracker that are not yet in the ledger. All sets of one host share them.
 
-    The tracker removes from its set what is given back. So a pick that is not in the set that it went into was given
-    back, or its claim failed half way. But each periodic update replaces these sets with new ones, made from Nova's
-    database, and loses a claim that is not recorded there yet: a pick whose set was replaced stays out until Nova's
-    records say that nothing uses it (:meth:`forgotten`).
+    The tracker removes returned namespaces from its set. So a pick that is absent from its set was returned, or its
+    claim failed. But each periodic update builds new sets from Nova's database, and a claim that is not recorded there
+    yet is lost. A pick whose set was replaced is therefore not offered until Nova's records show that nothing uses it
+    (:meth:`uncertain`).
     """
 
     def __init__(self) -> None:
         self._picks: dict[str, _Pick] = {}
 
     def note(self, resource: objects.Resource, assigned: Assigned) -> None:
-        """`resource` was picked; the tracker will add it to `assigned`."""
+        """Record that `resource` was picked, and that the tracker is about to add it to `assigned`."""
         self._picks[resource.identifier] = _Pick(resource.resource_class, weakref.ref(assigned))
 
     def forget(self, identifiers: Iterable[str]) -> None:
-        """They are claimed in the ledger now, or nothing uses them."""
+        """Remove picks that are now claimed in the ledger, or that nothing uses."""
         for identifier in identifiers:
             self._picks.pop(identifier, None)
 
     def under_way(self, resource_class: str, assigned: Assigned, names: Collection[str]) -> set[str]:
-        """What must not be offered to a claim that starts now, and has picked nothing of this class yet.
+        """Return the identifiers that must not be offered to a claim that has not picked from this class yet.
 
         :param assigned: the tracker's current set for the class
-        :param names: the identifiers that are in it
+        :param names: the identifiers in that set
         """
         for identifier, pick in self._picks.copy().items():
             if pick.resource_class != resource_class:
@@ -75,17 +75,17 @@ class Picks:
                 pick.into = None
         return set(self._picks)
 
-    def forgotten(self) -> frozenset[str]:
-        """The picks whose set the tracker has replaced: whether they are given back must be looked up elsewhere."""
+    def uncertain(self) -> frozenset[str]:
+        """Return the picks whose set the tracker has replaced. Only Nova's records show whether they are in use."""
         return frozenset(
             identifier for identifier, pick in self._picks.copy().items() if pick.into is None or pick.into() is None
         )
 
 
 class Request:
-    """What one claim of the tracker has picked so far: the sets that are copied together have one copy of it.
+    """One claim of the tracker. Sets that are copied together share one copy of it.
 
-    :ivar numa_node: of the newest pick, None before the first one
+    :ivar numa_node: NUMA node of the newest pick; None before the first one
     """
 
     def __init__(self) -> None:
@@ -96,42 +96,40 @@ class Request:
 
 
 class Offers:
-    """What may be handed out: what is free in the pool, in its order of choice, as the tracker's objects."""
+    """The free namespaces of the pool, in its order of choice, as the tracker's objects."""
 
-    def __init__(
-        self, pool: Pool, called: Mapping[str, tuple[str, str]], make: Callable[..., objects.Resource]
-    ) -> None:
-        """Offer the namespaces of `called`.
+    def __init__(self, pool: Pool, named: Mapping[str, tuple[str, str]], make: Callable[..., objects.Resource]) -> None:
+        """Offer the namespaces of `named`.
 
-        :param called: by uuid, what Nova calls each namespace, and its label
-        :param make: returns Nova's object for what Nova calls it, label, path, size and alignment
+        :param named: identifier in Nova and label of each namespace, by uuid
+        :param make: creates Nova's object from identifier, label, path, size and alignment
         """
         self._pool = pool
-        self._called = called
-        self._uuids = {identifier: uuid for uuid, (identifier, _) in called.items()}
+        self._named = named
+        self._uuids = {identifier: uuid for uuid, (identifier, _) in named.items()}
         self._make = make
 
     def uuids(self, identifiers: Iterable[str]) -> set[str]:
-        """The uuids of those that Nova calls so."""
+        """Return the uuids of the namespaces with these identifiers in Nova."""
         return {uuid for uuid in map(self._uuids.get, identifiers) if uuid is not None}
 
     def count(self, resource_class: str, taken: AbstractSet[str]) -> int:
-        """How many there are, without the uuids `taken`."""
+        """Return the number of free namespaces of a class, not counting the uuids `taken`."""
         return self._pool.free(resource_class, taken)
 
     def first(self, resource_class: str, taken: set[str], request: Request) -> objects.Resource | None:
-        """The one to hand out next; None when there is none. It is added to `taken`, and noted in `request`."""
+        """Return the next namespace of a class, and update `taken` and `request`; None if none is free."""
         while (found := self._pool.next_free(resource_class, taken, request.numa_node)) is not None:
             uuid = found.uuid or ""
             taken.add(uuid)
-            if uuid in self._called:  # else it was found after the tracker's last update, which has to come first
+            if uuid in self._named:  # otherwise it was discovered after the tracker's last update
                 request.numa_node = found.numa_node
-                return self._make(*self._called[uuid], found.device, size=found.size, align=found.align)
+                return self._make(*self._named[uuid], found.device, size=found.size, align=found.align)
         return None
 
 
 class HandOut(frozenset[objects.Resource]):
-    """All Resource objects of one class on a host. What of them may be handed out is asked for when a claim starts."""
+    """All Resource objects of one class on a host. The free ones are determined when a claim starts."""
 
     _resource_class: str
     _offers: Offers
@@ -146,7 +144,7 @@ class HandOut(frozenset[objects.Resource]):
         picks: Picks,
         request: Request,
     ) -> typing.Self:
-        """Make a set. Those of one host have the same `request`."""
+        """Create the set. All sets of one host share `request`."""
         made = super().__new__(cls, resources)
         made._resource_class = resource_class
         made._offers = offers
@@ -155,14 +153,14 @@ class HandOut(frozenset[objects.Resource]):
         return made
 
     def __deepcopy__(self, memo: dict[int, typing.Any]) -> "HandOut":
-        """A set of the same objects, which nobody changes, for one claim."""
+        """Return a set of the same immutable objects, for one claim."""
         return HandOut(self._resource_class, self, self._offers, self._picks, copy.deepcopy(self._request, memo))
 
     def __copy__(self) -> "HandOut":
         return self
 
     def __sub__(self, assigned: AbstractSet[typing.Any]) -> "Free":  # type: ignore[override]
-        """What may be handed out now. Compares identifiers: a device path on record may be an old one."""
+        """Return what is free now. It compares identifiers, because recorded device paths may be outdated."""
         names = {resource.identifier for resource in assigned}
         taken = self._offers.uuids(names | self._picks.under_way(self._resource_class, assigned, names))
         return Free(
@@ -177,9 +175,9 @@ class HandOut(frozenset[objects.Resource]):
 
 @dataclasses.dataclass(slots=True, kw_only=True)
 class Free:
-    """What of one class may be handed out to one claim.
+    """The free namespaces of one class, for one claim.
 
-    :ivar taken: uuids of what is picked or assigned, whatever the ledger has
+    :ivar taken: uuids of picked and assigned namespaces, regardless of the ledger
     """
 
     resource_class: str
@@ -190,24 +188,24 @@ class Free:
     assigned: Assigned
 
     def __len__(self) -> int:
-        """How many there are now; 0 when the ledger cannot be read."""
+        """Return the current number; 0 if the ledger cannot be read."""
         try:
             return self.offers.count(self.resource_class, self.taken)
         except exception.VPMEMError as error:
-            LOG.error("No namespace of %s is handed out: %s", self.resource_class, error)
+            LOG.error("No namespace of %s is offered: %s", self.resource_class, error)
             return 0
 
     def pop(self) -> objects.Resource:
-        """Take the first one out, and note that it was picked.
+        """Remove and return the first choice, and record the pick.
 
-        :raises ComputeResourcesUnavailable: there is none any more, or the ledger cannot be read
+        :raises ComputeResourcesUnavailable: none is free any more, or the ledger cannot be read
         """
         try:
             first = self.offers.first(self.resource_class, self.taken, self.request)
         except exception.VPMEMError as error:
             raise nova_exception.ComputeResourcesUnavailable(reason=str(error)) from error
         if first is None:
-            reason = f"the last free namespace of {self.resource_class} was claimed by another"
+            reason = f"another claim took the last free namespace of {self.resource_class}"
             raise nova_exception.ComputeResourcesUnavailable(reason=reason)
         self.picks.note(first, self.assigned)
         return first

@@ -1,5 +1,6 @@
-"""The pool: one host's namespaces together with their ledger, and the only room that uses the compiled table."""
+"""The pool: one host's namespaces together with their ledger, and the only package that uses the compiled table."""
 
+from vpmem_driver.ledger import Move, Row
 from vpmem_driver.pool.pool import Pool
 
-__all__ = ["Pool"]
+__all__ = ["Move", "Pool", "Row"]

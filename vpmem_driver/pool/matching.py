@@ -1,10 +1,11 @@
-"""Which label each namespace of the host has: configured names and uuids against what discovery saw."""
+"""Match the configured names and uuids with the discovered namespaces: which label each namespace has."""
 
 import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from vpmem_driver import _fastalloc, exception, labels, ledger, model, sizes
+from vpmem_driver import _fastalloc, exception, ledger, model, sizes
+from vpmem_driver.pool import labels
 
 LOG = logging.getLogger(__name__)
 
@@ -19,12 +20,13 @@ def match(
     leave_out_absent: bool = False,
     warn: Warn = LOG.warning,
 ) -> dict[str, int]:
-    """Which label each namespace is configured under: label index by uuid.
+    """Return the label index of each configured namespace, by uuid.
 
-    What is configured, in the ledger (`rows`, by uuid) and not on the host is missing: a warning, and no error.
+    A namespace that is configured and in the ledger (`rows`, by uuid) but not on the host is missing. That is a
+    warning, not an error.
 
-    :param leave_out_absent: warn of an entry that names what is not there or not usable, and go on without it
-    :raises InvalidNamespaceConfig: an entry names what is not there, not unique, not usable, or named twice
+    :param leave_out_absent: warn of namespaces that are absent or unusable and leave them out, instead of raising
+    :raises InvalidNamespaceConfig: an entry names a namespace that is absent, not unique, unusable, or named twice
     """
     label_ids, problems = _fastalloc.match(
         [ns.name for ns in found],
@@ -40,24 +42,24 @@ def match(
         if namespace.uuid in rows or (namespace.unusable is None and namespace.size >= least):
             label_of[namespace.uuid or ""] = label
         else:
-            fault = namespace.unusable or f"a guest's device takes {least} bytes, and it has {namespace.size}"
+            fault = namespace.unusable or f"it has {namespace.size} bytes, but a guest's device needs {least}"
             faults.append((namespace, fault))
     for error in [*_absent_errors(absent, found), *_unusable_errors(config, faults)]:
         if not leave_out_absent:
             raise error
-        warn(f"{error} It is left out for now.")
+        warn(f"{error} Ignored for now.")
     return label_of
 
 
 def keep_held(
     config: labels.LabelConfig, label_of: Mapping[str, int], rows: Iterable[ledger.Row], warn: Warn = LOG.warning
 ) -> tuple[labels.LabelConfig, dict[str, int]]:
-    """Have what is held stay under the label that its owner got it under, whatever is configured by now.
+    """Keep each held namespace under the label of its claim, even if the configuration has changed since.
 
-    Placement has the owner's allocation under that label's resource class, and a class in use must not go.
+    Placement records the owner's allocation under that label's resource class, and a class in use must not disappear.
 
-    :param label_of: as :func:`match` has it
-    :returns: `config` with such labels added that it has not, and `label_of` with the labels of what is held
+    :param label_of: as returned by :func:`match`
+    :returns: `config` with the missing labels added, and `label_of` with the labels of held namespaces
     """
     labels_of = dict(zip(config.resource_classes, config.labels, strict=True))
     indices = {resource_class: index for index, resource_class in enumerate(labels_of)}
@@ -68,7 +70,7 @@ def keep_held(
             labels_of.setdefault(resource_class, row.label)
             kept[row.uuid] = indices.setdefault(resource_class, len(indices))
             if label_of.get(row.uuid) != kept[row.uuid]:
-                warn(f"Namespace {row.name} stays under label {row.label} until {row.owner} releases it")
+                warn(f"Namespace {row.name} keeps label {row.label} until {row.owner} releases it")
     return dataclasses.replace(config, labels=tuple(labels_of.values()), resource_classes=tuple(labels_of)), kept
 
 
@@ -79,10 +81,10 @@ def _missing(
     rows: Mapping[str, ledger.Row],
     warn: Warn,
 ) -> tuple[dict[str, int], dict[str, list[str]]]:
-    """Sort out what is configured and was not found, warning of what the ledger has.
+    """Separate the configured namespaces that were not found into missing (in the ledger) and absent (not in it).
 
-    :returns: label index by uuid of what the ledger has; and the other names, by the entry that they are in
-    :raises InvalidNamespaceConfig: another problem than that it was not found
+    :returns: label index of the missing ones by uuid, and names of the absent ones by entry
+    :raises InvalidNamespaceConfig: an entry has a problem other than a namespace that was not found
     """
     label_of: dict[str, int] = {}
     absent: dict[str, list[str]] = {}
@@ -96,29 +98,29 @@ def _missing(
             raise _config_error(entry, code, found)
         missing = known.get(entry.namespace.lower()) or known.get(entry.namespace, [])
         for row in missing:
-            warn(f"{exception.NamespaceMissing(namespace=entry.namespace)}{_held(row)}")
+            warn(f"{exception.NamespaceMissing(namespace=entry.namespace)}{_claim_note(row)}")
             label_of[row.uuid] = entry.label
         if not missing:
             absent.setdefault(entry.text, []).append(entry.namespace)
     return label_of, absent
 
 
-def _held(row: ledger.Row) -> str:
-    return f" It is {row.owner}'s, and nobody else gets it." if row.owner is not None else ""
+def _claim_note(row: ledger.Row) -> str:
+    return f" It stays claimed for {row.owner}." if row.owner is not None else ""
 
 
 def _absent_errors(
     absent: Mapping[str, list[str]], found: Iterable[model.Namespace]
 ) -> Iterator[exception.InvalidNamespaceConfig]:
-    """One for each entry. No listing can be had with this configuration: what there is, is said here."""
-    there_are = exception.listed(ns.name for ns in found if ns.unusable is None) if absent else ""
+    """Yield an error per entry. It lists the usable namespaces, because no command works with this configuration."""
+    usable = exception.listed(ns.name for ns in found if ns.unusable is None) if absent else ""
     for text, names in absent.items():
         yield exception.InvalidNamespaceConfig(
             entry=text,
-            reason=f"there is no namespace '{exception.shorten(names[0])}' on this host"
+            reason=f"namespace '{exception.shorten(names[0])}' is not on this host"
             if len(names) == 1
-            else f"there are no namespaces {exception.listed(names)} on this host ({len(names)} names)",
-            remedy=f"There are: {there_are}.",
+            else f"{len(names)} namespaces are not on this host: {exception.listed(names)}",
+            remedy=f"Usable namespaces: {usable}",
         )
 
 
@@ -131,8 +133,8 @@ def _unusable_errors(
         entry = by_uuid.get(namespace.uuid or "") or by_name[namespace.name or ""]
         yield exception.InvalidNamespaceConfig(
             entry=entry.text,
-            reason=f"namespace '{exception.shorten(entry.namespace)}' cannot be used: {fault}",
-            remedy="Correct that, or take it out of the entry.",
+            reason=f"namespace '{exception.shorten(entry.namespace)}' is unusable: {fault}",
+            remedy="Fix that, or remove it from the entry",
         )
 
 
@@ -141,10 +143,10 @@ def _config_error(entry: labels.Entry, code: int, found: Iterable[model.Namespac
     uuids = exception.listed(ns.uuid for ns in found if ns.name == entry.namespace)
     reason, remedy = {
         _fastalloc.AMBIGUOUS: (
-            f"two namespaces of this host have the name '{name}'",
-            f"Write the uuid of the one that is meant: {uuids}.",
+            f"several namespaces of this host have the name '{name}'",
+            f"Write the uuid instead, one of {uuids}",
         ),
-        _fastalloc.REPEATED: (f"namespace '{name}' stands twice under this label", "Take one out."),
-        _fastalloc.TWO_LABELS: (f"namespace '{name}' is under another label already", "Keep it under one label."),
+        _fastalloc.REPEATED: (f"namespace '{name}' appears twice under this label", "Remove one"),
+        _fastalloc.TWO_LABELS: (f"namespace '{name}' is already under another label", "Remove it from one of them"),
     }[code]
     return exception.InvalidNamespaceConfig(entry=entry.text, reason=reason, remedy=remedy)

@@ -1,47 +1,51 @@
-"""One host's namespaces together with their ledger: the object that everything else calls.
+"""One host's namespaces together with their ledger: the only object that front ends call.
 
-The invariants of the package hold here. Each change is one ledger transaction, made before anybody is told of it.
+It enforces the invariants of the package. Each change is one ledger transaction, committed before the caller learns of
+the change.
 """
 
 import logging
+import os
+import pathlib
 import shlex
 import threading
 import types
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from oslo_config import cfg
 
-from vpmem_driver import discovery, exception, labels, model, reservations, wiping
-from vpmem_driver.discovery import base
-from vpmem_driver.domains import Domains
-from vpmem_driver.ledger import Ledger, Row
+from vpmem_driver import discovery, exception, model
+from vpmem_driver.discovery import interface
+from vpmem_driver.engine import Engine, Result, poll
+from vpmem_driver.ledger import FILE_NAME, Ledger, Move, Row
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.pool import claims, requests
-from vpmem_driver.pool.books import Books, names
-from vpmem_driver.wipe import Engine, waiting
+from vpmem_driver.pool import claims, labels, requests, reservations, wipes
+from vpmem_driver.pool.state import PoolState, names
+from vpmem_driver.sizes import MIB
 
 LOG = logging.getLogger(__name__)
 
 
 class Pool:
-    """The namespaces of one host. Any number of threads and processes may use pools on one ledger at once."""
+    """The namespaces of one host. Any number of threads and processes may use pools on the same ledger."""
 
     def __init__(
         self,
         label_config: labels.LabelConfig,
-        source: base.Discovery,
-        records: Ledger,
-        wiper: wiping.Wiper,
+        source: interface.Discovery,
+        ledger: Ledger,
+        wiper: wipes.Wiper,
         *,
         leave_out_absent: bool = False,
     ) -> None:
-        """Reconcile the ledger with what `source` sees now; see :meth:`reconcile` for what that raises.
+        """Reconcile the ledger with what `source` finds now. Raises the same errors as :meth:`reconcile`.
 
-        :param leave_out_absent: warn of what is configured and absent or not usable, and go on without it
+        :param leave_out_absent: log a warning for configured namespaces that are absent or unusable, and leave them out
         """
-        self._books = Books(label_config, source, records, leave_out_absent=leave_out_absent)
+        self._state = PoolState(label_config, source, ledger, leave_out_absent=leave_out_absent)
         self._wiper = wiper
-        self._claims = claims.Claims(self._books, wiper)
+        self._claims = claims.Claims(self._state, wiper)
         self.reconcile()
 
     @classmethod
@@ -49,19 +53,19 @@ class Pool:
         cls,
         conf: cfg.ConfigOpts,
         *,
-        source: base.Discovery | None = None,
+        source: interface.Discovery | None = None,
         domains: Domains | None = None,
         leave_out_absent: bool = False,
-        wait: waiting.Wait = waiting.wait,
+        wait: poll.Wait = poll.wait,
     ) -> "Pool":
-        """The pool that the options of `conf` describe (:func:`vpmem_driver.conf.register_opts`).
+        """Create the pool that the options of `conf` describe (:func:`vpmem_driver.conf.register_opts`).
 
-        :param source: where namespaces come from, instead of ``[vpmem] discovery``
-        :param domains: the guests to ask before a wipe, instead of ``[vpmem] connection_uri``
+        :param source: the discovery to use instead of ``[vpmem] discovery``
+        :param domains: the domains to check before a wipe, instead of those of ``[vpmem] connection_uri``
         :param leave_out_absent: as for the class
-        :param wait: as for :class:`vpmem_driver.wipe.Engine`
-        :raises ConfigurationError: the options are wrong
-        :raises HostError: discovery or ledger fail
+        :param wait: as for :class:`vpmem_driver.engine.Engine`
+        :raises ConfigurationError: an option is invalid
+        :raises HostError: discovery or the ledger failed
         """
         label_config = labels.parse(conf.libvirt.pmem_namespaces)
         source = source or discovery.from_conf(conf)
@@ -69,98 +73,134 @@ class Pool:
             source,
             parallel=conf.vpmem.wipe_parallel,
             threads=conf.vpmem.wipe_threads,
-            rate=conf.vpmem.wipe_rate * 1024 * 1024,
+            rate=conf.vpmem.wipe_rate * MIB,
             command=shlex.split(conf.vpmem.wipe_command or ""),
             wait=wait,
         )
         domains = domains or Domains(conf.vpmem.connection_uri)
-        records = Ledger(conf.vpmem.state_path)
+        ledger = Ledger(conf.vpmem.state_path)
         try:
-            wiper = wiping.Wiper(records, engine, source.find, domains)
-            return cls(label_config, source, records, wiper, leave_out_absent=leave_out_absent)
+            wiper = wipes.Wiper(ledger, engine, source.find, domains)
+            return cls(label_config, source, ledger, wiper, leave_out_absent=leave_out_absent)
         except BaseException:
-            records.close()
+            ledger.close()
             raise
+
+    @staticmethod
+    def is_used(conf: cfg.ConfigOpts) -> bool:
+        """Whether namespaces are configured, or were once: a ledger exists."""
+        return bool(conf.libvirt.pmem_namespaces) or os.path.lexists(pathlib.Path(conf.vpmem.state_path, FILE_NAME))
 
     def close(self) -> None:
         """Close the ledger."""
-        self._books.ledger.close()
+        self._state.ledger.close()
 
     def reconcile(self) -> None:
-        """See :meth:`.books.Books.reconcile`."""
-        self._books.reconcile()
-
-    @property
-    def ledger(self) -> Ledger:
-        """The record itself, for reading its history."""
-        return self._books.ledger
+        """See :meth:`.state.PoolState.reconcile`."""
+        self._state.reconcile()
 
     def marked(self, name: str) -> bool:
         """Whether :meth:`mark` has recorded `name` in the ledger."""
-        return self._books.ledger.marked(name)
+        return self._state.ledger.marked(name)
 
     def mark(self, name: str) -> None:
-        """Record durably that something is done which is done once for each ledger."""
-        self._books.ledger.mark(name)
+        """Record durably that the one-time task `name` is done for this ledger."""
+        self._state.ledger.mark(name)
 
-    # What there is
+    # Contents of the ledger
+
+    @property
+    def ledger_path(self) -> pathlib.Path:
+        """The ledger file, for messages."""
+        return self._state.ledger.path
+
+    def rows(self) -> list[Row]:
+        """Return the row of every namespace ever recorded, sorted by name and uuid."""
+        return self._state.ledger.rows()
+
+    def held(self, owner: str) -> list[Row]:
+        """Return the rows that `owner` holds or has reserved, in the order of its devices."""
+        return self._state.ledger.held(owner)
+
+    def owners(self) -> frozenset[str]:
+        """Return all owners that hold or have reserved a namespace."""
+        return frozenset(row.owner for row in self.rows() if row.owner is not None)
+
+    def last_move(self) -> int:
+        """Return the id of the newest history line. It grows with each move, in any process."""
+        return self._state.ledger.last_move()
+
+    def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> Iterator[Move]:
+        """Yield the newest `limit` moves (None: all), oldest first, of one namespace or owner if given.
+
+        :raises InvalidRequest: `owner` is not a uuid
+        """
+        owner = None if owner is None else requests.owner(owner)
+        return self._state.ledger.history(uuid=uuid, owner=owner, limit=limit)
+
+    # Contents of the host
 
     def records(self) -> tuple[model.Record, ...]:
-        """Every namespace of host, configuration and ledger, by name and uuid."""
-        return self._books.view.records(self._books.ledger.rows())
+        """Return every namespace of host and ledger, sorted by name and uuid."""
+        return self._state.view.records(self._state.ledger.rows())
 
     def inventory(self) -> tuple[model.Inventory, ...]:
-        """How many of each label there are, in the order of the configuration."""
-        with self._books.change() as table:
+        """Return the number of namespaces of each label, in the order of the configuration."""
+        with self._state.change() as table:
             return table.inventory()
 
     def free(self, resource_class: str, without: Collection[str]) -> int:
-        """How many namespaces of a resource class are free, without those of these uuids."""
-        with self._books.read() as table:
-            classes = self._books.view.config.resource_classes
+        """Return the number of free namespaces of a resource class, not counting the uuids `without`."""
+        with self._state.read() as table:
+            classes = self._state.view.config.resource_classes
             return table.free(classes.index(resource_class), without) if resource_class in classes else 0
 
     def next_free(
         self, resource_class: str, without: Collection[str], numa_node: int | None = None
     ) -> model.Namespace | None:
-        """The namespace that a claim of one of this resource class is given now. It stays free.
+        """Return the namespace that a claim of this resource class would get now. It stays free.
 
-        :param without: the uuids of namespaces that are not to be chosen
-        :returns: None when none is free
+        :param without: uuids of namespaces that must not be chosen
+        :returns: None if none is free
         """
-        with self._books.read() as table:
-            classes = self._books.view.config.resource_classes
+        with self._state.read() as table:
+            classes = self._state.view.config.resource_classes
             if resource_class not in classes:
                 return None
             chosen = table.choose([classes.index(resource_class)], numa_node, without)
-            return self._books.view.usable[chosen[0]] if chosen else None
+            return self._state.view.usable[chosen[0]] if chosen else None
 
-    def grants(self, owner: str) -> tuple[model.Grant, ...]:
-        """What `owner` holds, in the order of its devices, with the current device paths.
+    def grants(self, owner: str, *, required: bool = False) -> tuple[model.Grant, ...]:
+        """Reconcile, and return what `owner` holds, in the order of its devices, with current device paths.
 
-        :raises InvalidRequest: `owner` is no uuid
+        :param required: refuse an owner that holds nothing
+        :raises InvalidRequest: `owner` is not a uuid
+        :raises NotOwner: it holds nothing, and `required` is true
         """
         owner = requests.owner(owner)
         self.reconcile()
-        return tuple(self._books.view.grant(row) for row in self._books.ledger.held(owner))
+        held = self._state.ledger.held(owner)
+        if required:
+            _require_any(owner, held)
+        return tuple(self._state.view.grant(row) for row in held)
 
     def find(self, namespace: str) -> str:
-        """The uuid of the namespace that an operator calls by its name or uuid.
+        """Return the uuid of the namespace with that name or uuid.
 
-        :raises UnknownNamespace: there is none
-        :raises InvalidRequest: several have that name, or it cannot be given to a guest
+        :raises UnknownNamespace: no namespace has it
+        :raises InvalidRequest: several have that name, or it is unusable
         """
         record = self.record(namespace)
         if record.uuid is None or record.state == "unusable":
             raise exception.InvalidRequest(
-                what="namespace", value=namespace, reason=record.reason, remedy="Choose another one."
+                what="namespace", value=namespace, reason=record.reason, remedy="Choose another namespace"
             )
         return record.uuid
 
     def record(self, namespace: str) -> model.Record:
-        """What listings show of the namespace that an operator calls by its name or uuid.
+        """Return the record of the namespace with that name or uuid.
 
-        :raises UnknownNamespace: there is none
+        :raises UnknownNamespace: no namespace has it
         :raises InvalidRequest: several have that name
         """
         found = [record for record in self.records() if namespace.lower() == record.uuid or namespace == record.name]
@@ -169,7 +209,10 @@ class Pool:
         if len(found) > 1:
             uuids = ", ".join(f"{record.uuid} ({record.state})" for record in found)
             raise exception.InvalidRequest(
-                what="namespace", value=namespace, reason=f"several have that name: {uuids}", remedy="Give its uuid."
+                what="namespace",
+                value=namespace,
+                reason=f"several namespaces have that name: {uuids}",
+                remedy="Identify it by its uuid",
             )
         return found[0]
 
@@ -181,7 +224,7 @@ class Pool:
         wanted: Sequence[str],
         *,
         numa_node: int | None = None,
-        on_progress: wiping.OnProgress | None = None,
+        on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> tuple[model.Grant, ...]:
         """See :meth:`.claims.Claims.claim`."""
@@ -192,7 +235,7 @@ class Pool:
         owner: str,
         uuids: Sequence[str],
         *,
-        on_progress: wiping.OnProgress | None = None,
+        on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> tuple[model.Grant, ...]:
         """See :meth:`.claims.Claims.claim_exact`."""
@@ -207,70 +250,71 @@ class Pool:
         label_of: Mapping[str, str] = types.MappingProxyType({}),
         in_domain: bool = False,
     ) -> tuple[model.Grant, ...]:
-        """Give `owner` the namespaces that its guest is found to hold, as they are, in this order.
+        """Claim namespaces that the guest of `owner` already uses, in this order, and keep their content.
 
-        Nothing is wiped. What the owner holds already stays. A dirty one is given back only to the owner whose bytes
-        are still in it.
+        Nothing is wiped. What the owner already holds does not change. A dirty namespace returns only to the owner
+        whose data it still contains.
 
-        :param label_of: label by uuid, for those that the owner has under another than the configured one
-        :param in_domain: a domain of the owner has them: then a clean one is adopted as well
-        :raises InvalidRequest: `owner` is no uuid
+        :param why: reason for the history
+        :param label_of: labels by uuid, for namespaces that the owner has under a label other than the configured one
+        :param in_domain: a domain of the owner uses the namespaces; clean ones are then adopted too
+        :raises InvalidRequest: `owner` is not a uuid
         :raises UnknownNamespace: the ledger has no such namespace
-        :raises NotOwner: another one holds it, or has left its bytes in it; nothing was changed
-        :raises NamespaceUnavailable: it is clean; nothing was changed
+        :raises NotOwner: another owner holds one, or one contains another owner's data; nothing was changed
+        :raises NamespaceUnavailable: one is clean; nothing was changed
         """
         owner = requests.owner(owner)
-        with self._books.change():
-            rows = [self._books.row(uuid) for uuid in uuids]
+        with self._state.change():
+            rows = [self._state.row(uuid) for uuid in uuids]
             for row in rows:
-                requests.adoption(owner, row, in_domain=in_domain)
-            position = self._books.ledger.next_position(owner)
+                requests.require_adoptable(owner, row, in_domain=in_domain)
+            position = self._state.ledger.next_position(owner)
             for row in rows:
                 if row.owner is None:
                     label = label_of.get(row.uuid)
-                    self._books.move(row, State.CLAIMED, f"adopted: {why}", owner=owner, position=position, label=label)
+                    self._state.move(row, State.CLAIMED, f"adopted: {why}", owner=owner, position=position, label=label)
                     position += 1
-            self._books.label_held(self._books.ledger.rows())
-        LOG.info("%s keeps %s as it is: %s", owner, names(rows), why)
-        return tuple(self._books.view.grant(row) for row in self._books.ledger.held(owner) if row.uuid in uuids)
+            self._state.label_held(self._state.ledger.rows())
+        LOG.info("%s adopted %s: %s", owner, names(rows), why)
+        return tuple(self._state.view.grant(row) for row in self._state.ledger.held(owner) if row.uuid in uuids)
 
     # Releasing
 
     def release(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
-        """Take back what `owner` holds, or exactly `uuids` of it. They are dirty and unowned when this returns.
+        """Release all that `owner` holds, or only `uuids`. They are dirty and unowned when this returns.
 
-        The owner has never had what is only reserved for it: that returns to the state that its bytes are in, and the
-        rest of the same claim with it.
+        A reserved namespace was never used by the owner: it returns to the state that describes its bytes, and so do
+        the other namespaces of the same claim.
 
         :returns: the released namespaces
-        :raises InvalidRequest: `owner` is no uuid
-        :raises NotOwner: it does not hold them; nothing was changed
+        :raises InvalidRequest: `owner` is not a uuid
+        :raises NotOwner: `owner` does not hold them; nothing was changed
         """
         owner = requests.owner(owner)
-        with self._books.change() as table:
+        with self._state.change() as table:
             released = self._held(owner, uuids)
             now = {row.uuid: row for row in [*self._release_claimed(released), *self._release_reserved(released)]}
             table.follow(now.values())
-            if any(self._books.configured.get(uuid) != self._books.view.label_of.get(uuid) for uuid in now):
-                self._books.label_held(self._books.ledger.rows())
+            if any(self._state.configured.get(uuid) != self._state.view.label_of.get(uuid) for uuid in now):
+                self._state.label_held(self._state.ledger.rows())
         LOG.info("%s released %s", owner, names(released))
-        return tuple(self._books.view.record(now[row.uuid]) for row in released)
+        return tuple(self._state.view.record(now[row.uuid]) for row in released)
 
     def renew(self, owner: str, uuids: Collection[str] | None = None) -> None:
-        """Have all that `owner` holds wiped, or exactly `uuids` of it, and keep it for that owner, who starts anew.
+        """Mark all that `owner` holds, or only `uuids`, for a wipe, and reserve it for the same owner.
 
-        They are reserved when this returns; :meth:`claim_exact` waits for their wipes.
+        :meth:`claim_exact` waits for the wipes.
 
-        :raises InvalidRequest: `owner` is no uuid
-        :raises NotOwner: it does not hold them; nothing was changed
+        :raises InvalidRequest: `owner` is not a uuid
+        :raises NotOwner: `owner` does not hold them; nothing was changed
         """
         owner = requests.owner(owner)
-        with self._books.change():
+        with self._state.change():
             renewed = self._held(owner, uuids)
             for row in renewed:
                 if row.state is State.CLAIMED:
-                    # A reservation for each: one that cannot be wiped does not cost the owner the others.
-                    self._books.move(
+                    # One reservation each: if one wipe fails, the owner keeps the others.
+                    self._state.move(
                         row,
                         State.DIRTY,
                         "renewed",
@@ -278,81 +322,86 @@ class Pool:
                         position=row.position,
                         reservation=claims.new_reservation(),
                     )
-        LOG.info("%s starts anew on %s", owner, names(renewed))
+        LOG.info("%s keeps %s, to be wiped", owner, names(renewed))
 
     def releasable(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
-        """What :meth:`release` would release. Nothing is changed; raises as that does."""
-        return tuple(self._books.view.record(row) for row in self._held(requests.owner(owner), uuids))
+        """Return what :meth:`release` would release, and change nothing. Raises the same errors."""
+        return tuple(self._state.view.record(row) for row in self._held(requests.owner(owner), uuids))
 
     # Wiping
 
     def wipeable(self, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
-        """What :meth:`wipe` would wipe. Nothing is changed; raises as that does."""
-        return tuple(self._books.view.record(row) for row in self._to_wipe(uuids))
+        """Return what :meth:`wipe` would wipe, and change nothing. Raises the same errors."""
+        return tuple(self._state.view.record(row) for row in self._to_wipe(uuids))
 
     def wipe(
         self,
         uuids: Collection[str] | None = None,
         *,
-        on_progress: wiping.OnProgress | None = None,
+        on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
-    ) -> list[wiping.Result]:
-        """Wipe exactly `uuids`, or all that are dirty, and wait for it. An interrupted wipe resumes.
+    ) -> list[Result]:
+        """Wipe `uuids`, or all dirty namespaces, and wait until they end. An interrupted wipe resumes.
 
-        Named ones may also be unknown or quarantined: the operator asks for it. Clean ones are done already.
+        `uuids` may also contain unknown and quarantined namespaces, at the operator's request. Clean ones are skipped.
 
         :raises UnknownNamespace: the ledger has no such namespace
         :raises NamespaceClaimed: one is claimed; nothing was changed
         :raises NamespaceMissing: one is not on the host; nothing was changed
         """
-        with self._books.change():
+        with self._state.change():
             before = self._to_wipe(uuids)
             for row in before:
                 if row.state is not State.DIRTY:
-                    self._books.move(row, State.DIRTY, "the operator asked for a wipe")
+                    self._state.move(row, State.DIRTY, "wipe requested by the operator")
         try:
             return self._wiper.wipe([row.uuid for row in before], on_progress=on_progress, stop=stop)
         finally:
             self._restore_unknown(before)
 
     def dirty(self) -> list[str]:
-        """The uuids of the dirty namespaces that are on this host."""
+        """Return the uuids of the dirty namespaces that are on this host."""
         return [row.uuid for row in self._to_wipe(None)]
 
     def wipe_dirty(
         self,
         uuids: Collection[str],
         *,
-        on_progress: wiping.OnProgress | None = None,
+        on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
-    ) -> list[wiping.Result]:
-        """Wipe those of `uuids` that are still dirty, and wait for it. What is not dirty is left alone."""
+    ) -> list[Result]:
+        """Wipe the dirty namespaces among `uuids`, and wait until they end. The others do not change."""
         return self._wiper.wipe(uuids, on_progress=on_progress, stop=stop)
 
-    # Inside
+    # Helpers
 
     def _release_claimed(self, rows: Iterable[Row]) -> list[Row]:
-        return [self._books.move(row, State.DIRTY, "released") for row in rows if row.state is State.CLAIMED]
+        return [self._state.move(row, State.DIRTY, "released") for row in rows if row.state is State.CLAIMED]
 
     def _release_reserved(self, rows: Iterable[Row]) -> list[Row]:
-        """Give up the reservations that `rows` are in."""
-        given_up = {row.reservation: row for row in rows if row.reservation is not None}
+        """Cancel the reservations that `rows` belong to.
+
+        :returns: the new rows of every namespace of these reservations
+        """
+        cancelled = {row.reservation: row for row in rows if row.reservation is not None}
         return [
             released
-            for row in given_up.values()
+            for row in cancelled.values()
             for released in reservations.cancel(
-                self._books.ledger, reservations.members(self._books.ledger, row), "released"
+                self._state.ledger, reservations.members(self._state.ledger, row), "released"
             )
         ]
 
     def _held(self, owner: str, uuids: Collection[str] | None) -> list[Row]:
-        """The rows to release. Nothing is done for a name that the ledger does not have for this owner."""
-        held = {row.uuid: row for row in self._books.ledger.held(owner)}
-        if not held:
-            raise exception.NotOwner(owner=owner, namespace="any namespace", reason="the ledger has none for it")
+        """Return the rows of `owner`, or only those of `uuids`.
+
+        :raises NotOwner: `owner` does not hold one of them, or holds nothing
+        """
+        held = {row.uuid: row for row in self._state.ledger.held(owner)}
+        _require_any(owner, held)
         for uuid in uuids or ():
             if uuid not in held:
-                row = self._books.row(uuid)
+                row = self._state.row(uuid)
                 raise exception.NotOwner(
                     owner=owner,
                     namespace=row.name or uuid,
@@ -364,22 +413,27 @@ class Pool:
         if uuids is None:
             return [
                 row
-                for row in self._books.ledger.rows()
-                if row.state is State.DIRTY and row.uuid in self._books.view.usable
+                for row in self._state.ledger.rows()
+                if row.state is State.DIRTY and row.uuid in self._state.view.usable
             ]
-        rows = [self._books.row(uuid) for uuid in dict.fromkeys(uuids)]
+        rows = [self._state.row(uuid) for uuid in dict.fromkeys(uuids)]
         for row in rows:
             if row.state is State.CLAIMED:
                 raise exception.NamespaceClaimed(namespace=row.name or row.uuid, owner=row.owner)
-            if row.uuid not in self._books.view.usable:
+            if row.uuid not in self._state.view.usable:
                 raise exception.NamespaceMissing(namespace=row.name or row.uuid)
         return [row for row in rows if row.state is not State.CLEAN]
 
     def _restore_unknown(self, before: list[Row]) -> None:
-        """An unknown namespace of which nothing was overwritten is unknown still: a guest may be found to hold it."""
-        with self._books.change():
+        """Move what was unknown, and was not overwritten, back to unknown: a guest may still turn out to use it."""
+        with self._state.change():
             for old in before:
-                row = self._books.row(old.uuid)
+                row = self._state.row(old.uuid)
                 untouched = row.state is State.DIRTY and row.owner is None and row.last_owner is None and not row.begun
-                if old.state is State.UNKNOWN and untouched:  # else it may have the bytes of an owner in between
-                    self._books.move(row, State.UNKNOWN, "not wiped")
+                if old.state is State.UNKNOWN and untouched:  # otherwise it may contain the data of a later owner
+                    self._state.move(row, State.UNKNOWN, "not wiped")
+
+
+def _require_any(owner: str, held: Collection[object]) -> None:
+    if not held:
+        raise exception.NotOwner(owner=owner, namespace="any namespace", reason="the ledger records none for it")

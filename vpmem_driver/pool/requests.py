@@ -1,11 +1,12 @@
-"""Checking what callers ask for: owners, labels, NUMA nodes, and namespaces to adopt."""
+"""Validate requests: owners, labels, NUMA nodes, and namespaces to claim or adopt."""
 
 import re
 from collections.abc import Sequence
 
-from vpmem_driver import exception, labels, ledger
-from vpmem_driver.discovery import base
+from vpmem_driver import exception, ledger
+from vpmem_driver.discovery import interface
 from vpmem_driver.model import State
+from vpmem_driver.pool import labels
 
 #: QEMU's ACPI_MAX_RAM_SLOTS (include/hw/acpi/acpi_dev_interface.h, hw/i386/pc.c; QEMU 6.2 to 10): one device, one slot.
 MAX_DEVICES = 256
@@ -14,31 +15,31 @@ _UUID = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def owner(text: str) -> str:
-    """An owner's uuid in canonical form.
+    """Return an owner's uuid in canonical form.
 
-    :raises InvalidRequest: it is none
+    :raises InvalidRequest: `text` is not a uuid
     """
     if _UUID.fullmatch(text):
         return text.lower()
     raise exception.InvalidRequest(
         what="owner",
         value=text,
-        reason="it is no uuid",
-        remedy="Give the uuid of the instance or domain ('virsh domuuid DOMAIN').",
+        reason="it is not a uuid",
+        remedy="Give the uuid of the instance or domain ('virsh domuuid DOMAIN')",
     )
 
 
 def label_ids(config: labels.LabelConfig, wanted: Sequence[str]) -> list[int]:
-    """The index of each wanted label in the configuration.
+    """Return the index of each wanted label in the configuration.
 
-    :raises InvalidRequest: too many, too few, or one that is not configured
+    :raises InvalidRequest: there are too many, too few, or one is not configured
     """
     if not 0 < len(wanted) <= MAX_DEVICES:
         raise exception.InvalidRequest(
             what="request",
             value=f"{len(wanted)} labels",
             reason=f"a guest has 1 to {MAX_DEVICES} persistent memory devices",
-            remedy="Ask for LABEL[,LABEL…], one label per device.",
+            remedy="Request LABEL[,LABEL…], one label per device",
         )
     ids = []
     for label in wanted:
@@ -47,17 +48,17 @@ def label_ids(config: labels.LabelConfig, wanted: Sequence[str]) -> list[int]:
             raise exception.InvalidRequest(
                 what="label",
                 value=label,
-                reason="[libvirt] pmem_namespaces does not have it",
-                remedy=f"It has: {exception.listed(config.labels)}.",
+                reason="[libvirt] pmem_namespaces does not contain it",
+                remedy=f"Configured labels: {exception.listed(config.labels)}",
             )
         ids.append(index)
     return ids
 
 
-def exact(owner: str, row: ledger.Row, *, usable: bool) -> None:
-    """Refuse to give an owner a namespace that is not to be had.
+def require_claimable(owner: str, row: ledger.Row, *, usable: bool) -> None:
+    """Verify that `owner` may claim this namespace.
 
-    :raises NamespaceUnavailable: it is another owner's, quarantined or missing
+    :raises NamespaceUnavailable: another owner holds it, or it is quarantined or missing
     """
     if row.owner == owner:
         return
@@ -74,18 +75,18 @@ def exact(owner: str, row: ledger.Row, *, usable: bool) -> None:
         raise exception.NamespaceUnavailable(namespace=row.name or row.uuid, owner=owner, reason=fault)
 
 
-def adoption(owner: str, row: ledger.Row, *, in_domain: bool = False) -> None:
-    """Refuse what would give an owner somebody else's namespace or bytes, or one that has none of the owner's bytes.
+def require_adoptable(owner: str, row: ledger.Row, *, in_domain: bool = False) -> None:
+    """Verify that a namespace is free and that its content can only be the owner's.
 
-    :param in_domain: a domain of the owner has the namespace, so that a clean one may have its bytes by now
-    :raises NotOwner: another owner holds it or has left its bytes in it, or it is quarantined
+    :param in_domain: a domain of the owner uses the namespace, so that even a clean one may contain its data
+    :raises NotOwner: another owner holds it, it contains another owner's data, its wipe has begun, or it is quarantined
     :raises NamespaceUnavailable: it is clean
     """
     if row.owner == owner:
         return
     name = row.name or row.uuid
     if row.owner is None and row.state is State.CLEAN and not in_domain:
-        reason = "it was wiped, so there is nothing in it to adopt; 'vpmem claim' claims a clean namespace"
+        reason = "it was wiped and contains no data to adopt; to use it, run 'vpmem claim'"
         raise exception.NamespaceUnavailable(namespace=name, owner=owner, reason=reason)
     fault = None
     if row.owner is not None:
@@ -100,15 +101,15 @@ def adoption(owner: str, row: ledger.Row, *, in_domain: bool = False) -> None:
         raise exception.NotOwner(owner=owner, namespace=name, reason=fault)
 
 
-def numa_node(node: int | None) -> None:
-    """Refuse a NUMA node that no host has.
+def require_numa_node(node: int | None) -> None:
+    """Verify that a NUMA node number is possible.
 
-    :raises InvalidRequest: it is one
+    :raises InvalidRequest: no host has such a node
     """
-    if node is not None and not 0 <= node < base.MAX_NODES:
+    if node is not None and not 0 <= node < interface.MAX_NODES:
         raise exception.InvalidRequest(
             what="NUMA node",
             value=node,
-            reason="no host has it",
-            remedy=f"Give the number of a node of this host, at most {base.MAX_NODES - 1} ('numactl --hardware').",
+            reason="no host has such a node",
+            remedy=f"Give a node of this host, at most {interface.MAX_NODES - 1} ('numactl --hardware' lists them)",
         )

@@ -18,14 +18,14 @@ _TABLE_STATES = {
 
 #: The table's nodes are C ints.
 _MOST_NODES = 2**31
-#: More than any device has (the physical addresses of x86-64 have 52 bits), and 2048 of them still add up in 64 bits.
+#: More bytes than any device has (physical addresses of x86-64 have 52 bits). The sum of 2048 such sizes fits 64 bits.
 _MOST_BYTES = 2**52
 
 
 class Table:
-    """Chooses. It is made from the rows of one moment; :meth:`put` takes over each that has changed since.
+    """Chooses namespaces for claims. It is built from ledger rows; :meth:`put` updates it for each row that changes.
 
-    :ivar seen: the newest history line that is in it
+    :ivar seen: id of the newest history line that the table includes
     """
 
     def __init__(self, view: View, rows: Sequence[ledger.Row], seen: int) -> None:
@@ -40,10 +40,10 @@ class Table:
         self._table = _fastalloc.NamespaceTable(self._labels, sizes, nodes, names, self._states)
 
     def follow_host(self, view: View, rows: Sequence[ledger.Row], seen: int) -> bool:
-        """Take over a new look at the host.
+        """Update the table after a reconcile.
 
-        :param rows: all of the ledger
-        :returns: False when it has other namespaces, or others' labels, sizes, nodes or names: make a new table
+        :param rows: all rows of the ledger
+        :returns: False if namespaces, labels, sizes, nodes or names have changed, so that a new table is needed
         """
         rows = _representable(rows)
         if _columns(view, rows) != self._columns:
@@ -55,10 +55,10 @@ class Table:
         return True
 
     def put(self, row: ledger.Row) -> None:
-        """Take over state and owner of one row."""
+        """Update state and owner of one row."""
         index = self._index.get(row.uuid)
         if index is None:
-            return  # another process discovered it, and this one has yet to
+            return  # another process discovered it, and this process has not yet
         state = self._state(row)
         if state != self._states[index]:
             self._states[index] = state
@@ -66,7 +66,7 @@ class Table:
             (self._free.add if _is_free(state) else self._free.discard)(row.uuid)
 
     def follow(self, moved: Iterable[ledger.Row]) -> None:
-        """Take over these rows, whose moves are the newest of all."""
+        """Update these rows, whose moves are newer than all others in the table."""
         for row in moved:
             self.put(row)
             self.seen = max(self.seen, row.changed)
@@ -76,8 +76,8 @@ class Table:
     ) -> list[str] | None:
         """Choose one free namespace for each label. They stay free until :meth:`follow` or :meth:`put`.
 
-        :param without: the uuids of namespaces that are not to be chosen
-        :returns: their uuids in the order of the labels; None when there are not enough
+        :param without: uuids of namespaces that must not be chosen
+        :returns: their uuids in the order of the labels; None if there are not enough
         """
         barred = [self._index[uuid] for uuid in self._free.intersection(without)]
         for index in barred:
@@ -88,18 +88,18 @@ class Table:
         return None if chosen is None else [self._uuids[index] for index in chosen]
 
     def free(self, label_id: int, without: Collection[str] = ()) -> int:
-        """How many of a label are free, without those."""
+        """Return the number of free namespaces of a label, not counting `without`."""
         clean, dirty, unknown, _, _ = self._table.counts(label_id)
         barred = [uuid for uuid in self._free.intersection(without) if self._labels[self._index[uuid]] == label_id]
         return clean + dirty + unknown - len(barred)
 
     def shortage(self, label_ids: Sequence[int], without: Collection[str] = ()) -> dict[int, tuple[int, int]]:
-        """How many are wanted and how many are free, without those, for each label of which there are too few."""
+        """Return the wanted and the free number, not counting `without`, for each label that has too few."""
         wanted = {label: (label_ids.count(label), self.free(label, without)) for label in dict.fromkeys(label_ids)}
         return {label: (count, free) for label, (count, free) in wanted.items() if free < count}
 
     def inventory(self) -> tuple[model.Inventory, ...]:
-        """How many of each label there are, in the order of the configuration."""
+        """Return the number of namespaces of each label, in the order of the configuration."""
         config = self._view.config
         return tuple(
             model.Inventory(
@@ -126,7 +126,7 @@ def _is_free(state: int) -> bool:
 
 
 def _columns(view: View, rows: Sequence[ledger.Row]) -> tuple[list[str], list[int], list[int], list[int], list[str]]:
-    """The uuid, label, size, node and name of each row, as the table takes them."""
+    """Return the uuids, labels, sizes, nodes and names of the rows, as arguments of the compiled table."""
     return (
         [row.uuid for row in rows],
         [view.label_of.get(row.uuid, -1) for row in rows],
@@ -137,12 +137,12 @@ def _columns(view: View, rows: Sequence[ledger.Row]) -> tuple[list[str], list[in
 
 
 def _representable(rows: Sequence[ledger.Row]) -> Sequence[ledger.Row]:
-    """The rows that the table can hold. One with an impossible size must not keep the others from being used."""
+    """Return the rows that the table can hold. A row with an impossible size must not block the others."""
     for row in rows:
         if row.size > _MOST_BYTES:
             LOG.warning(
-                "Namespace %s (%s) is left out: the ledger has %d bytes for it, which no device has. "
-                "Look at its record with 'vpmem namespace show %s'",
+                "Namespace %s (%s) is ignored: the ledger records an impossible size of %d bytes. "
+                "'vpmem namespace show %s' shows its record",
                 *(row.name, row.uuid, row.size, row.uuid),
             )
     return [row for row in rows if row.size <= _MOST_BYTES]

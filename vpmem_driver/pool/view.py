@@ -1,19 +1,20 @@
-"""What discovery and configuration say of a host at one moment, for reading ledger rows in its light."""
+"""A snapshot of discovery and configuration, which completes ledger rows to records and grants."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from vpmem_driver import labels, ledger, model
+from vpmem_driver import ledger, model
+from vpmem_driver.pool import labels
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class View:
-    """One look at the host.
+    """The host's namespaces and labels at one moment.
 
-    :ivar found: every namespace that discovery saw
-    :ivar usable: those that a guest could be given, by uuid
-    :ivar config: the labels; with those under which something is held still
-    :ivar label_of: index of its label, by uuid; missing namespaces included
+    :ivar found: every namespace that discovery found
+    :ivar usable: those that a guest can use, by uuid
+    :ivar config: the configured labels, and those under which namespaces are still held
+    :ivar label_of: label index by uuid, including missing namespaces
     """
 
     config: labels.LabelConfig
@@ -22,12 +23,12 @@ class View:
     label_of: Mapping[str, int]
 
     def label(self, row: ledger.Row) -> str | None:
-        """The label under which its holder got it, or the configured one."""
+        """Return the label of the owner's claim, or the configured label."""
         index = self.label_of.get(row.uuid)
         return None if index is None else self.config.labels[index]
 
     def record(self, row: ledger.Row) -> model.Record:
-        """The row as listings show it."""
+        """Return the row as listings show it."""
         namespace = self.usable.get(row.uuid)
         label = self.label(row)
         return model.Record(
@@ -45,13 +46,13 @@ class View:
         )
 
     def records(self, rows: Iterable[ledger.Row]) -> tuple[model.Record, ...]:
-        """All of ledger and host as listings show it, by name and uuid."""
+        """Return all namespaces of ledger and host as listings show them, sorted by name and uuid."""
         records = {row.uuid: self.record(row) for row in rows}
         unusable = [_unusable(ns) for ns in self.found if ns.unusable is not None and ns.uuid not in records]
         return tuple(sorted([*records.values(), *unusable], key=lambda record: (record.name or "", record.uuid or "")))
 
     def grant(self, row: ledger.Row) -> model.Grant:
-        """What the owner of the row has got."""
+        """Return the grant for the owner of the row."""
         namespace = self.usable.get(row.uuid)
         return model.Grant(
             owner=row.owner or "",
@@ -68,15 +69,15 @@ class View:
         )
 
     def _reason(self, row: ledger.Row) -> str | None:
-        """Why it is missing, not wiped yet or quarantined; in the order in which an operator would ask."""
+        """Explain the state: why the namespace is missing, reserved, partly wiped or quarantined."""
         reasons = []
         if row.uuid not in self.usable:
             now = next((ns.unusable for ns in self.found if ns.uuid == row.uuid), None)
-            reasons.append(f"{row.state}, and {now or 'not on this host now'}")
+            reasons.append(f"{row.state}; {now or 'not on this host now'}")
         if row.state is model.State.DIRTY and row.owner is not None:
             reasons.append("reserved for its owner until it is wiped")
         if row.state is model.State.CLEAN and row.owner is not None:
-            reasons.append(f"reserved by a claim that is not finished; 'vpmem release {row.owner}' calls it off")
+            reasons.append(f"reserved by an unfinished claim; 'vpmem release {row.owner}' cancels it")
         if row.state is model.State.DIRTY and row.begun:
             done, verb = (row.verified, "verified") if row.verified else (row.wiped, "wiped")
             reasons.append(f"{100 * done // row.size} % {verb}")

@@ -9,8 +9,9 @@ from unittest import mock
 from tests.fuzz import mutation
 from tests.fuzz.finding import literal
 from tests.fuzz.target import Target, words
-from vpmem_driver.wipe import process, protocol
-from vpmem_driver.wipe.job import Job
+from vpmem_driver import protocol
+from vpmem_driver.engine import process
+from vpmem_driver.engine.job import Job
 
 SIZE = 1 << 20
 _START = 4096
@@ -24,7 +25,7 @@ def hear(data: bytes, step: int) -> tuple[list[protocol.Event], bool]:
     """
     streams = types.SimpleNamespace(stdin=io.BytesIO(), stdout=io.BytesIO(), stderr=io.BytesIO())
     with mock.patch.object(process.subprocess, "Popen", return_value=streams):
-        child = process.Child(Job(uuid="u", name="n", size=SIZE, start=_START), [], b"")
+        child = process.Worker(Job(uuid="u", name="n", size=SIZE, start=_START), [], b"")
     events = []
     try:
         for at in range(0, len(data), step):
@@ -35,7 +36,7 @@ def hear(data: bytes, step: int) -> tuple[list[protocol.Event], bool]:
                         child.go()
                     case protocol.Wiped() | protocol.Failure():
                         return events, True
-    except process.Nonsense:
+    except process.ProtocolError:
         return events, False
     return events, True
 
@@ -54,14 +55,16 @@ def check(events: list[protocol.Event]) -> None:
 
 class Fuzzed(Target):
     words = words(
-        "event ready progress wiped failed phase zero verify bytes kind reason busy in_use missing host media 1048576"
+        "event ready progress wiped failed phase zero verify bytes outcome reason"
+        " busy in_use missing host media stopped"
+        " 1048576"
     )
     max_bytes = 1 << 17
 
     def seeds(self) -> Iterator[bytes]:
         phases = [protocol.Progress("zero", SIZE), protocol.Progress("verify", SIZE)]
         some = [protocol.Progress("zero", 8192), protocol.Progress("zero", SIZE), protocol.Progress("verify", 1)]
-        failures = [protocol.Failure(kind, "reason") for kind in protocol.Kind]
+        failures = [protocol.Failure(outcome, "reason") for outcome in protocol.FAILURES]
         ends = [[*phases, protocol.Wiped()], *([*some, failure] for failure in failures)]
         for end in ends:
             yield b"".join(map(protocol.encode, [protocol.Ready(), *end]))

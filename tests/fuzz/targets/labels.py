@@ -10,10 +10,10 @@ import msgspec
 from tests.fuzz import mutation
 from tests.fuzz.target import Target, words
 from tests.fuzz.targets import made
-from vpmem_driver import labels, ledger, model
-from vpmem_driver.cli import base as arguments
-from vpmem_driver.discovery import base
-from vpmem_driver.pool import matching, requests
+from vpmem_driver import ledger, model
+from vpmem_driver.cli import commands as arguments
+from vpmem_driver.discovery import interface
+from vpmem_driver.pool import labels, matching, requests
 from vpmem_driver.pool.table import Table
 from vpmem_driver.pool.view import View
 
@@ -53,7 +53,7 @@ def answer(question: Question) -> None:
     entries += ["A:" + "|".join(f"absent{number}" for number in range(question.absent))] if question.absent else []
     config = labels.parse(entries)
     found = tuple({namespace.uuid: namespace for namespace in map(_namespace, question.found)}.values())
-    held = {base.canonical_uuid(each.uuid): each.held for each in question.found if each.held}
+    held = {interface.canonical_uuid(each.uuid): each.held for each in question.found if each.held}
     rows = {ns.uuid: _row(ns, held[ns.uuid]) for ns in found if ns.uuid in held and ns.unusable is None}
     warnings: list[str] = []
     label_of = matching.match(config, found, rows, leave_out_absent=question.leave_out_absent, warn=warnings.append)
@@ -69,7 +69,7 @@ def answer(question: Question) -> None:
 
 
 def _namespace(found: Found) -> model.Namespace:
-    uuid = base.canonical_uuid(found.uuid)
+    uuid = interface.canonical_uuid(found.uuid)
     return model.Namespace(
         uuid=uuid,
         name=found.name,

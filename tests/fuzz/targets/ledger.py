@@ -16,7 +16,7 @@ from oslo_config import cfg
 from tests.fuzz.target import Target
 from tests.fuzz.targets import checks, made
 from vpmem_driver import conf, exception, ledger
-from vpmem_driver.domains import Domains
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import Pool
 
@@ -112,10 +112,10 @@ def use(state_path: pathlib.Path) -> None:
         for owner in made.OWNERS:
             records.held(owner)
             records.next_position(owner)
-            records.history(owner=owner)
+            list(records.history(owner=owner))
         records.changed_since(0)
         records.last_move()
-        records.history(limit=3)
+        list(records.history(limit=3))
     with contextlib.closing(_pool(state_path)) as pool:
         pool.records()
         pool.inventory()

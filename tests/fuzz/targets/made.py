@@ -5,10 +5,10 @@ import uuid
 
 from tests.unit.discovery import hosts
 from vpmem_driver.discovery import ndctl
+from vpmem_driver.sizes import MIB
 
 UUIDS = tuple(str(uuid.UUID(int=0x854ABF5C_E586_11F1_93CC_000000000000 + number)) for number in range(6))
 OWNERS = tuple(str(uuid.UUID(int=number << 64)) for number in (1, 2))
-MIB = 1 << 20
 
 _SLOTS = [
     hosts.Slot(name=f"ns{at}", uuid=each, size=64 * MIB, align=2 * MIB, node=at % 2, number=at, claim=at)

@@ -10,7 +10,7 @@ from tests.fuzz.finding import literal
 from tests.fuzz.target import Target, words
 from tests.fuzz.targets import made
 from vpmem_driver.cli.main import VPMEMApp
-from vpmem_driver.domains import Domains
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.pool import Pool
 
 _SEEDS = (

@@ -10,8 +10,8 @@ from tests.fuzz import mutation
 from tests.fuzz.finding import literal
 from tests.fuzz.target import Target, words
 from tests.fuzz.targets import made
-from vpmem_driver import discovery
-from vpmem_driver.wipe import child, protocol
+from vpmem_driver import discovery, protocol
+from vpmem_driver.worker.parent import Parent, Stopped
 
 
 def listen(data: bytes) -> None:
@@ -20,7 +20,7 @@ def listen(data: bytes) -> None:
     try:
         os.write(requests, data)
         os.lseek(requests, 0, os.SEEK_SET)
-        parent = child.Parent(requests, requests)
+        parent = Parent(requests, requests)
         task = protocol.decode_task(parent.line())
         assert protocol.decode_task(protocol.encode(task)) == task, "written and read again"
         assert min(task.start, task.threads, task.rate, task.size) >= 0, "a negative number"
@@ -33,7 +33,7 @@ def listen(data: bytes) -> None:
 class Fuzzed(Target):
     words = words("uuid discovery options start threads rate size ndctl sysfs directory root name self / /sys /mnt go")
     # The protocol's own: a line that is no task ends the child, before it has looked for the namespace.
-    typed = (child.Stopped, msgspec.DecodeError, UnicodeDecodeError)
+    typed = (Stopped, msgspec.DecodeError, UnicodeDecodeError)
     max_bytes = 1 << 17
 
     def seeds(self) -> Iterator[bytes]:

@@ -15,15 +15,15 @@ from nova.conf import CONF
 from nova.tests.functional.libvirt import base
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import utils as libvirt_utils
-from novatests import patience, switch
+from novatests import longer_waits, switch
 from oslo_concurrency import processutils
 from oslo_utils import fileutils
 
 from vpmem_driver import conf, ledger
+from vpmem_driver.sizes import MIB
 
 switch.by_option(wipes=True)
 
-MIB = 1024 * 1024
 SIZE = 4 * MIB
 
 #: Nova's fake image service has it.
@@ -86,7 +86,7 @@ class Host:
         return sorted(name for name, (_state, owner) in self.states().items() if owner == server["id"])
 
 
-class VPMEMTestCase(patience.Patience, base.ServersTestBase):
+class VPMEMTestCase(longer_waits.LongerWaits, base.ServersTestBase):
     microversion = "latest"
     ADMIN_API = True
     #: Casts stay casts, as in a deployment: an error on the other host does not come back to the caller.

@@ -6,9 +6,9 @@ import time
 import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
 from nova import test
 
-from vpmem_driver import exception, wiping
-from vpmem_driver.nova.background import BackgroundWipe
-from vpmem_driver.wipe import Outcome
+from vpmem_driver import exception
+from vpmem_driver.engine import Outcome, Result
+from vpmem_driver.nova.background_wipe import BackgroundWipe
 
 DEADLINE_SECONDS = 20.0
 
@@ -32,7 +32,7 @@ class Dirty:
         if uuid == "stuck":
             self.free.wait(DEADLINE_SECONDS)
         self.names.remove(uuid)
-        return [wiping.Result(uuid=uuid, name=uuid, outcome=Outcome.WIPED)]
+        return [Result(uuid=uuid, name=uuid, outcome=Outcome.WIPED)]
 
 
 class BackgroundWipeTest(test.TestCase):

@@ -15,7 +15,7 @@ from nova.virt.libvirt import guest as libvirt_guest
 from nova.virt.libvirt import host as libvirt_host
 from novatests.ours import base
 
-from vpmem_driver import domains, exception
+from vpmem_driver import exception, libvirt_domains
 from vpmem_driver.nova import guests
 
 
@@ -81,10 +81,10 @@ class HostGuestsTest(cases.Domains, test.NoDBTestCase):
 
         with (
             mock.patch.object(self.host, "list_guests", side_effect=list_guests),
-            mock.patch.object(domains, "LIMIT_SECONDS", 0.2),
+            mock.patch.object(libvirt_domains, "LIMIT_SECONDS", 0.2),
         ):
             raised = self.assertRaises(exception.LibvirtError, self.guests.user_of, self.paths[0])
-            self.assertIn("there is no answer after 0.2 seconds", str(raised))
+            self.assertIn("no answer after 0.2 seconds", str(raised))
 
 
 class BootTest(base.VPMEMTestCase):

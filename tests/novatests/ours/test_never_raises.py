@@ -19,11 +19,10 @@ class NeverRaisesTest(test_defects.DefectTestCase):
 
     @contextlib.contextmanager
     def failing(self, *methods):
-        """Methods of the pool or of the ledger raise what nothing expects."""
+        """Methods of the pool raise what nothing expects."""
         with contextlib.ExitStack() as stack:
             for method in methods:
-                owner = self.pool if hasattr(self.pool, method) else self.pool.ledger
-                stack.enter_context(mock.patch.object(owner, method, side_effect=KeyError("unheard of")))
+                stack.enter_context(mock.patch.object(self.pool, method, side_effect=KeyError("unheard of")))
             yield
 
     def assert_logged(self, *words):
@@ -36,7 +35,7 @@ class NeverRaisesTest(test_defects.DefectTestCase):
             self.assert_kept(self.written)
             self.assert_holds(self.names, self.host, self.server)
             self.run_periodic(self.host)
-        self.assert_logged(self.server["id"], "stays as it is")
+        self.assert_logged(self.server["id"], "is not released")
         self.run_periodic(self.host)
         self.assert_wiped(self.host, self.written)
 
@@ -61,11 +60,11 @@ class NeverRaisesTest(test_defects.DefectTestCase):
         instance = self.instance(self.server)
 
         def start():
-            with self.driver._giving_back_what_fails(context.get_admin_context(), instance):
-                self.pool.ledger.held.side_effect = KeyError("unheard of")
+            with self.driver._releasing_on_failure(context.get_admin_context(), instance):
+                self.pool.held.side_effect = KeyError("unheard of")
                 raise ValueError("why it failed")
 
-        with mock.patch.object(self.pool.ledger, "held", return_value=[]):
+        with mock.patch.object(self.pool, "held", return_value=[]):
             self.assertRaises(ValueError, start)
 
     def test_the_periodic_task_while_leftovers_cannot_be_settled(self):

@@ -16,8 +16,8 @@ from nova.compute import provider_tree, resource_tracker
 from oslo_config import cfg
 
 from vpmem_driver import conf, exception, model
-from vpmem_driver.domains import Domains
-from vpmem_driver.nova import host, resources, waiting
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.nova import eventlet_poll, host, resources
 from vpmem_driver.pool import Pool
 
 CLASSES = ("CUSTOM_PMEM_NAMESPACE_BIG", "CUSTOM_PMEM_NAMESPACE_ALL")
@@ -101,7 +101,7 @@ class TrackerTestCase(test.NoDBTestCase):
         self.node = str(uuid.uuid4())
         self.made = [self.resource(name, number) for name in CLASSES for number in range(EACH)]
         self.operations = []
-        self.host = host.HostPool(mock.Mock(ledger=mock.Mock(held=self.held)), 1)
+        self.host = host.HostPool(mock.Mock(held=self.held), 1)
         self.readings = 0
         called = {uuid_of(one.identifier): (one.identifier, one.metadata.label) for one in self.made}
         self.offers = resources.Offers(FakePool(self.free), called, self.made_for)
@@ -290,7 +290,7 @@ class PickTest(TrackerTestCase):
             self.assert_all_on_offer()
 
     def test_what_was_found_after_the_last_update_is_not_picked(self):
-        del self.offers._called[uuid_of("all0")]
+        del self.offers._named[uuid_of("all0")]
         operation = Operation(builds=True)
         self.assertTrue(self.claim(operation, all=EACH - 1))
         self.assertNotIn("all0", operation.names)
@@ -325,7 +325,7 @@ class ChoiceTest(test.NoDBTestCase):
         for name, value in {"discovery": "directory", "directory": str(root / "pmem")}.items():
             options.set_override(name, value, group="vpmem")
         options.set_override("state_path", str(root / "state"), group="vpmem")
-        self.pool = Pool.from_conf(options, domains=Domains(None), wait=waiting.wait_here())
+        self.pool = Pool.from_conf(options, domains=Domains(None), wait=eventlet_poll.wait_here())
         self.addCleanup(self.pool.close)
         self.node = str(uuid.uuid4())
         tree = provider_tree.ProviderTree()
@@ -341,9 +341,9 @@ class ChoiceTest(test.NoDBTestCase):
         return [resource.identifier for resource in picked]
 
     def test_one_is_what_a_claim_of_the_pool_gets(self):
-        with self.pool.ledger.transaction():
-            for row in self.pool.ledger.rows():
-                self.pool.ledger.move(row, model.State.CLEAN, "made so")
+        with self.pool._state.ledger.transaction():
+            for row in self.pool._state.ledger.rows():
+                self.pool._state.ledger.move(row, model.State.CLEAN, "made so")
         for name in ("small1", "small0", "small2"):
             (picked,) = self.pick(ALL=1)
             (grant,) = self.pool.claim(str(uuid.uuid4()), ["ALL"])

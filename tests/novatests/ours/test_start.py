@@ -32,7 +32,7 @@ class StartTest(base.VPMEMTestCase):
         host = self.start_host(1, SMALL=2)
         host.pmem_namespaces = ["SMALL:small0|small1|nowhere", "OTHER:never|there"]
         self.restart_host(host)
-        self.assert_said("entry 'SMALL:small0|small1|nowhere'", "no namespace 'nowhere'", "left out")
+        self.assert_said("entry 'SMALL:small0|small1|nowhere'", "namespace 'nowhere' is not on this host", "Ignored")
         self.assertEqual(2, self.inventory(host, "SMALL")["total"])
         self.assertIsNone(self.inventory(host, "OTHER"))
         self.assert_zero(self.devices(self.boot("SMALL,SMALL", host), host))
@@ -42,7 +42,7 @@ class StartTest(base.VPMEMTestCase):
         host.path("odd").write_bytes(b"x" * 4097)
         host.pmem_namespaces = ["SMALL:small0|odd"]
         self.restart_host(host)
-        self.assert_said("namespace 'odd' cannot be used", "left out")
+        self.assert_said("namespace 'odd' is unusable", "Ignored")
         self.assertEqual(1, self.inventory(host, "SMALL")["total"])
 
     def test_what_is_in_use_and_absent_keeps_its_owner(self):
@@ -54,7 +54,7 @@ class StartTest(base.VPMEMTestCase):
         (used,) = written
         with self.without(host, used.name):
             self.restart_host(host)
-            self.assert_said(f"Namespace {used.name}", f"{server['id']}'s", "nobody else")
+            self.assert_said(f"Namespace {used.name}", f"claimed for {server['id']}")
             self.assertEqual((2, 0), tuple(self.inventory(host, "SMALL")[name] for name in ("total", "reserved")))
             self.boot("SMALL", host)
             self.api.post_server_action(server["id"], {"os-start": None})
@@ -91,7 +91,7 @@ class StartTest(base.VPMEMTestCase):
         written = self.write(server, host)
         host.pmem_namespaces = ["LARGE:large0"]
         self.restart_host(host)
-        self.assert_said("small0 stays under label SMALL until", server["id"])
+        self.assert_said("small0 keeps label SMALL until", server["id"])
         self.assertEqual(1, self.inventory(host, "SMALL")["total"])
         self._reboot_server(server, hard=True)
         self.assert_kept(written)

@@ -11,8 +11,8 @@ from nova import utils
 from oslo_config import cfg
 
 from vpmem_driver import conf
-from vpmem_driver.domains import Domains
-from vpmem_driver.nova import waiting
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.nova import eventlet_poll
 from vpmem_driver.pool import Pool
 
 COUNT = 4
@@ -63,7 +63,7 @@ class WaitingTest(unittest.TestCase):
             for name, value in ours.items():
                 options.set_override(name, value, group="vpmem")
             domains = Asking()
-            pool = Pool.from_conf(options, domains=domains, wait=waiting.wait_here())
+            pool = Pool.from_conf(options, domains=domains, wait=eventlet_poll.wait_here())
             self.addCleanup(pool.close)
             for _ in range(ROUNDS):
                 owner = str(uuid.uuid4())

@@ -12,12 +12,12 @@ from nova import context, objects
 from nova.conf import CONF
 from nova.tests.functional import integrated_helpers
 from nova.virt.libvirt import utils as libvirt_utils
-from novatests import patience
+from novatests import longer_waits
 
 from tests.machine import guest, kernel, libvirtd
 from vpmem_driver import conf, ledger
+from vpmem_driver.sizes import MIB
 
-MIB = 1024 * 1024
 LARGE, SMALL = 32 * MIB, 16 * MIB
 LABEL = 2 * MIB
 
@@ -33,7 +33,7 @@ KERNEL = pathlib.Path(os.environ["VPMEM_KERNEL"])
 SEEN = pathlib.Path(os.environ["VPMEM_SEEN"])
 
 
-class LifecycleTest(patience.Patience, integrated_helpers._IntegratedTestBase):
+class LifecycleTest(longer_waits.LongerWaits, integrated_helpers._IntegratedTestBase):
     ADMIN_API = True
     microversion = "latest"
     CAST_AS_CALL = False

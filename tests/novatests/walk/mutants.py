@@ -3,7 +3,6 @@
 import contextlib
 
 import fixtures
-from novatests import switch
 
 _MIXIN = "vpmem_driver.nova.mixin"
 _POOL = "vpmem_driver.nova.host.HostPool"
@@ -44,6 +43,12 @@ def _replaces(target, function):
     return lambda test: test.useFixture(fixtures.MonkeyPatch(target, function))
 
 
+def _wipes_do_nothing(test):
+    from novatests import switch
+
+    test.useFixture(fixtures.MonkeyPatch("vpmem_driver.engine.Engine.run", switch._no_wipes))
+
+
 @contextlib.contextmanager
 def _keeps_what_fails(_driver, _context, _instance):
     yield
@@ -61,10 +66,10 @@ MUTANTS = {
     "shelve keeps": _decides(shelving="KEEP"),
     "live migration keeps": _decides(migrate_data="KEEP"),
     "a source that returns keeps": _decides(elsewhere="KEEP"),
-    "spawn failure keeps": _replaces(f"{_MIXIN}.VPMEMDriverMixin._giving_back_what_fails", _keeps_what_fails),
+    "spawn failure keeps": _replaces(f"{_MIXIN}.VPMEMDriverMixin._releasing_on_failure", _keeps_what_fails),
     "confirm keeps": _replaces(f"{_POOL}.release_others", lambda *_args: None),
     "local delete keeps": _replaces(f"{_POOL}.release_deleted", lambda *_args: None),
-    "wipes do nothing": _replaces("vpmem_driver.wipe.Engine.run", switch._no_wipes),
+    "wipes do nothing": _wipes_do_nothing,
 }
 
 

@@ -14,10 +14,10 @@ import stat
 import typing
 import uuid
 
-from vpmem_driver.discovery import base, directory, ndctl, sysfs
+from vpmem_driver.discovery import directory, interface, ndctl, sysfs
+from vpmem_driver.sizes import MIB
 
 DATA = pathlib.Path(__file__).parents[2] / "data"
-MIB = 1 << 20
 #: kinds of slots that make no usable namespace, and a word of the reason
 UNUSABLE = {
     "fsdax": "fsdax",
@@ -212,7 +212,7 @@ class Host(typing.Protocol):
     :ivar unusable: a part of the reason by name; None for a name that there is none of
     """
 
-    discovery: base.Discovery
+    discovery: interface.Discovery
     root: pathlib.Path
     usable: dict[str, tuple[int, int | None]]
     unusable: dict[str | None, str]
@@ -286,7 +286,7 @@ class _NvdimmHost:
 class NdctlHost(_NvdimmHost):
     """A program called ndctl, which is found first in PATH."""
 
-    discovery: base.Discovery
+    discovery: interface.Discovery
 
     def __init__(self, root: pathlib.Path) -> None:
         super().__init__(root)
@@ -306,7 +306,7 @@ class NdctlHost(_NvdimmHost):
 class SysfsHost(_NvdimmHost):
     """A tree like that of /sys."""
 
-    discovery: base.Discovery
+    discovery: interface.Discovery
 
     def __init__(self, root: pathlib.Path) -> None:
         super().__init__(root)
@@ -318,7 +318,7 @@ class DirectoryHost:
 
     def __init__(self, root: pathlib.Path) -> None:
         self.root = root
-        self.discovery: base.Discovery = directory.DirectoryDiscovery(str(root))
+        self.discovery: interface.Discovery = directory.DirectoryDiscovery(str(root))
         self.usable: dict[str, tuple[int, int | None]] = {}
         for where, node in (("", None), ("node0", 0), ("node1", 1), ("node1", 1)):
             path = allocated(root / where / new_name())

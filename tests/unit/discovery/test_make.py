@@ -44,7 +44,7 @@ def test_a_directory_is_of_no_use_to_the_others(tmp_path: pathlib.Path) -> None:
 def test_directory_without_a_directory(values: dict[str, str]) -> None:
     with pytest.raises(exception.InvalidOption) as failed:
         discovery.from_conf(configured(discovery="directory", **values))
-    assert str(failed.value).startswith("[vpmem] directory: it is not set, and discovery = directory needs it. Set it")
+    assert str(failed.value).startswith("[vpmem] directory: it is not set, but discovery = directory needs it. Set it")
 
 
 def test_directory_with_a_relative_one() -> None:

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.discovery import hosts
 from vpmem_driver import exception, model
 from vpmem_driver.discovery import ndctl
-
-MIB = hosts.MIB
+from vpmem_driver.sizes import MIB
 
 
 def recorded(name: str) -> str:
@@ -309,14 +308,14 @@ def test_one_regions_node_is_not_anothers() -> None:
 def test_what_is_no_listing(text: str) -> None:
     with pytest.raises(exception.DiscoveryFailed) as failed:
         ndctl.parse(text)
-    assert failed.value.kwargs["source"] == "ndctl"
-    assert "discovery = sysfs" in failed.value.kwargs["remedy"]
+    assert "(discovery = ndctl)" in str(failed.value)
+    assert "discovery = sysfs" in str(failed.value)
 
 
 def test_half_a_listing() -> None:
     text = json.dumps([hosts.Slot().json(), hosts.Slot("fsdax").json()], indent=2)
     for end in range(1, len(text)):
-        with pytest.raises(exception.DiscoveryFailed, match="not all of it"):
+        with pytest.raises(exception.DiscoveryFailed, match="incomplete"):
             ndctl.parse(text[:end])
 
 

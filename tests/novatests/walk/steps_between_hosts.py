@@ -1,0 +1,187 @@
+"""Steps of a server from host to host: resize, migrate, live migrate, shelve, evacuate."""
+
+from nova.tests.fixtures import libvirt as fakelibvirt
+from novatests.walk import oracle, steps
+
+
+class BetweenHostsSteps(steps.Steps):
+    def do_resize(self, server):
+        pmem = self.rng.choice(steps.PMEMS)
+        dest = self.pick_host(pmem)
+        if dest is None:
+            return self.say("is left out")
+        return self.resize(server, pmem, dest)
+
+    def do_migrate(self, server):
+        dest = self.pick_host(server.pmem, other_than=(server.host,))
+        if dest is None:
+            return self.say("is left out")
+        return self.resize(server, server.pmem, dest, migrate=True)
+
+    def resize(self, server, pmem, dest, *, migrate=False):
+        old_pmem, source = server.pmem, server.host
+        self.ask_to_resize(server, pmem, dest, "VERIFY_RESIZE", migrate=migrate)
+        self.must_be(server, "VERIFY_RESIZE")
+        server.old_pmem, server.source, server.pmem = old_pmem, source, pmem
+        self.oracle.sets_aside(server.id, source)
+        self.starts_anew(server)
+
+    def ask_to_resize(self, server, pmem, dest, *statuses, migrate=False):
+        self.say(f"from {server.host} to {pmem} on {dest.name}")
+        self.preferred = dest.name
+        if migrate:
+            shown = self.request(server, "migrate", {"host": dest.name}, *statuses)
+        else:
+            argument = {"flavorRef": self.flavor_of(pmem, server.pmem)}
+            shown = self.request(server, "resize", argument, *statuses)
+        self.found(server, shown)
+
+    def do_resize_fails_at_source(self, server):
+        pmem = self.rng.choice(steps.PMEMS)
+        dest = self.pick_host(pmem, other_than=(server.host,))
+        after = self.rng.random() < 0.5
+        if dest is None:
+            return self.say("is left out")
+        self.say(f"{'after' if after else 'before'} migrate_disk_and_power_off")
+        with self.failing(self.host_of(server), "migrate_disk_and_power_off", after=after):
+            self.ask_to_resize(server, pmem, dest, "ACTIVE", "SHUTOFF")
+        return None
+
+    def do_resize_fails_at_dest(self, server):
+        pmem = self.rng.choice(steps.PMEMS)
+        dest = self.pick_host(pmem, other_than=(server.host,))
+        method = self.rng.choice(("finish_migration", *steps.GUEST_STARTS))
+        if dest is None:
+            return self.say("is left out")
+        source = server.host
+        self.say(f"in {method}")
+        with self.failing(dest, method):
+            self.ask_to_resize(server, pmem, dest)
+        self.must_be(server, "ERROR")
+        self.oracle.sets_aside(server.id, source)
+        server.stuck, server.pmem = True, pmem
+        return self.has_claimed(server)
+
+    def has_claimed(self, server):
+        """Look up what was claimed for it where it is, before its guest could start."""
+        host = self.host_of(server)
+        names = sorted(name for name, _state, owner in oracle.read_ledger(host.ledger) if owner == server.id)
+        if names:
+            self.oracle.memory[server.id, host.name, oracle.NOW] = {host.path(name): None for name in names}
+
+    def do_confirm(self, server):
+        self.found(server, self.request(server, "confirmResize", None, "ACTIVE", "SHUTOFF"))
+        self.must_be(server, "ACTIVE", "SHUTOFF")
+        self.oracle.leaves(server.id, server.source, oracle.OLD)
+        server.source = None
+
+    def do_revert(self, server):
+        dest = server.host
+        self.found(server, self.request(server, "revertResize", None, "ACTIVE", "SHUTOFF"))
+        self.must_be(server, "ACTIVE", "SHUTOFF")
+        self.has_reverted(server, dest)
+        self.comes_back(server)
+
+    def has_reverted(self, server, dest):
+        self.oracle.leaves(server.id, dest, oracle.NOW)
+        self.oracle.returns(server.id, server.source)
+        server.pmem, server.source = server.old_pmem, None
+
+    def do_revert_fails(self, server):
+        method = self.rng.choice(("destroy", "finish_revert_migration", *steps.GUEST_STARTS))
+        dest = server.host
+        if method != "destroy" and dest == server.source:
+            server.tracked = {dest: server.pmem.split(",")}
+        host = self.hosts[dest if method == "destroy" else server.source]
+        self.say(f"in {method} on {host.name}")
+        with self.failing(host, method):
+            self.found(server, self.request(server, "revertResize", None))
+        self.must_be(server, "ERROR")
+        if method == "destroy":
+            server.stuck, server.source = True, None
+        else:
+            self.has_reverted(server, dest)
+
+    def do_live_migrate(self, server):
+        dest = self.pick_host(server.pmem, other_than=(server.host,))
+        if dest is None:
+            return self.say("is left out")
+        source = server.host
+        self.live_migrate(server, dest)
+        if server.host != dest.name or self.failed(server):
+            raise oracle.Wrong(f"{server.name} has not moved to {dest.name}")
+        self.start_migrated(server, dest)
+        return self.oracle.moves(server.id, source, dest.name, self.devices(server, dest))
+
+    def live_migrate(self, server, dest):
+        self.say(f"from {server.host} to {dest.name}")
+        argument = {"host": dest.name, "block_migration": "auto"}
+        domain = self.connection(self.host_of(server)).lookupByUUIDString(server.id)
+        domain._job_type = fakelibvirt.VIR_DOMAIN_JOB_NONE  # or an earlier migration that failed fails this one
+        self.found(server, self.request(server, "os-migrateLive", argument, "ACTIVE"))
+
+    def do_live_migrate_fails(self, server):
+        dest = self.pick_host(server.pmem, other_than=(server.host,))
+        points = ("check_can_live_migrate_destination", "pre_live_migration", "libvirt")
+        method, after = self.rng.choice(points), self.rng.random() < 0.5
+        if dest is None:
+            return self.say("is left out")
+        source = server.host
+        self.say(f"{'after' if after else 'before'} {method}")
+        if method == "libvirt":
+            self.migration_fails = True
+            self.live_migrate(server, dest)
+            self.migration_fails = False
+        else:
+            with self.failing(dest, method, after=after):
+                self.live_migrate(server, dest)
+        if server.host != source:
+            raise oracle.Wrong(f"{server.name} is on {server.host}, though its migration failed")
+        return self.comes_back(server)
+
+    def do_shelve(self, server):
+        self.found(server, self.request(server, "shelve", None, "SHELVED_OFFLOADED"))
+        self.must_be(server, "SHELVED_OFFLOADED")
+        self.oracle.leaves(server.id)
+
+    def do_unshelve(self, server):
+        dest = self.pick_host(server.pmem)
+        if dest is None:
+            return self.say("is left out")
+        self.say(f"on {dest.name}")
+        self.found(server, self.request(server, "unshelve", {"host": dest.name}, "ACTIVE"))
+        self.must_be(server, "ACTIVE")
+        return self.starts_anew(server)
+
+    def do_unshelve_fails(self, server):
+        dest, method = self.pick_host(server.pmem), self.rng.choice(("spawn", *steps.GUEST_STARTS))
+        if dest is None:
+            return self.say("is left out")
+        self.say(f"on {dest.name} in {method}")
+        with self.failing(dest, method):
+            self.found(server, self.request(server, "unshelve", {"host": dest.name}, "SHELVED_OFFLOADED"))
+        return self.must_be(server, "SHELVED_OFFLOADED")
+
+    def do_evacuate(self, server):
+        source, dest = server.host, self.pick_host(server.pmem)
+        if dest is None:
+            return self.say("is left out")
+        self.say(f"from {source} to {dest.name}")
+        self.found(server, self.request(server, "evacuate", {"host": dest.name}, "ACTIVE", "SHUTOFF"))
+        self.must_be(server, "ACTIVE", "SHUTOFF")
+        self.oracle.sets_aside(server.id, source)
+        self.gone[source].append(server)
+        return self.starts_anew(server)
+
+    def do_evacuate_fails(self, server):
+        source, dest = server.host, self.pick_host(server.pmem)
+        method = self.rng.choice(("spawn", *steps.GUEST_STARTS))
+        if dest is None:
+            return self.say("is left out")
+        self.say(f"from {source} to {dest.name} in {method}")
+        with self.failing(dest, method):
+            self.found(server, self.request(server, "evacuate", {"host": dest.name}))
+        self.must_be(server, "ERROR")
+        if server.host != source:
+            raise oracle.Wrong(f"{server.name} is on {server.host}, though its evacuation failed")
+        return None

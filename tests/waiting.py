@@ -1,0 +1,14 @@
+"""The one way in which tests wait for what another process or thread does."""
+
+import time
+
+DEADLINE_SECONDS = 60.0
+
+
+def wait_until(condition, what="the condition", seconds=DEADLINE_SECONDS):
+    """Wait until `condition()` is true, and return what it returns."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come about in {seconds} s"
+        time.sleep(0.01)
+    return value

@@ -1,0 +1,14 @@
+"""Fail if the tests made a driver that is not ours: ``check_nova_drivers.py FILE``.
+
+tests/novatests/switch.py writes the file: a line for each class of drivers that was made.
+"""
+
+import pathlib
+import sys
+
+made = pathlib.Path(sys.argv[1])
+lines = made.read_text(encoding="utf-8").splitlines()
+made.unlink()
+print(*lines, sep="\n")
+if not lines or any("vpmem" not in line for line in lines):
+    sys.exit("the tests made the in-tree driver, or no driver")

@@ -1,0 +1,1 @@
+"""The libvirt hook: refuses to start a domain on another owner's namespace."""

@@ -1,0 +1,321 @@
+"""The host's durable record of namespaces, owners and states, in SQLite.
+
+Guarantees for callers: a transaction is one commit, on disk when it returns (WAL, synchronous=FULL). A row moves to
+another state only if it did not move since the caller read it. Every move adds a line to the history, and the line ids
+order the moves of all processes. If the ledger cannot be read or written, an error is raised and nothing changes.
+"""
+
+import dataclasses
+import datetime
+import os
+import secrets
+from collections.abc import Iterator
+
+import msgspec
+
+from vpmem_driver import exception, model
+from vpmem_driver.ledger import file, migrations
+
+FILE_NAME = file.FILE_NAME
+
+#: Number of history lines read at a time.
+_HISTORY_CHUNK = 1000
+
+
+class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One namespace in the ledger. Sizes are bytes.
+
+    :ivar owner: the owner that holds it (claimed) or has reserved it (dirty or clean)
+    :ivar position: index among the owner's devices
+    :ivar label: label of the last claim
+    :ivar last_owner: last owner that held it claimed, whose data it may contain
+    :ivar begun: whether a wipe has overwritten any of it since it became dirty
+    :ivar wiped: number of bytes from the start that this wipe has durably zeroed
+    :ivar verified: number of bytes from the start that this wipe has read back as zeros
+    :ivar run: fencing token of the wipe that may write and report now. A new wipe invalidates it, and so does any move
+        to or from the state dirty
+    :ivar reservation: id of the claim that has reserved this namespace; all namespaces of a claim are claimed together
+    :ivar reason: why it is quarantined, or not wiped yet
+    :ivar changed: id of the history line of its last move
+    """
+
+    uuid: str
+    name: str | None
+    size: int
+    align: int
+    numa_node: int | None
+    mode: str
+    device: str | None
+    pmem: bool
+    state: model.State
+    owner: str | None
+    position: int | None
+    label: str | None
+    last_owner: str | None
+    begun: bool
+    wiped: int
+    verified: int
+    run: str | None
+    reservation: str | None
+    reason: str | None
+    changed: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Move:
+    """One line of the history: a change of state, with time (``at``: UTC, ISO 8601), owner and reason."""
+
+    id: int
+    at: str
+    uuid: str
+    name: str | None
+    from_state: str | None
+    to_state: str
+    owner: str | None
+    reason: str
+
+
+_ROW_COLUMNS = ", ".join(Row.__struct_fields__)
+#: The columns of a row that a move changes.
+_MOVED = (
+    *("state", "owner", "position", "label", "device", "last_owner"),
+    *("begun", "wiped", "verified", "run", "reservation", "reason", "changed"),
+)
+_MOVE = f"UPDATE namespace SET {', '.join(f'{column} = ?' for column in _MOVED)} WHERE uuid = ? AND changed = ?"  # noqa: S608
+#: States of a namespace that was at least partly overwritten: its content is no owner's data, even if it becomes dirty.
+_OVERWRITTEN = (model.State.CLEAN, model.State.QUARANTINED)
+_MOVE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Move))
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+
+
+class Ledger(file.LedgerFile):
+    """An open ledger. Any number of threads and processes may use the same file."""
+
+    def __init__(self, state_path: str | os.PathLike[str]) -> None:
+        """Open the ledger in `state_path`, or create it; see :class:`~vpmem_driver.ledger.file.LedgerFile`."""
+        super().__init__(state_path, migrations.SCRIPTS)
+
+    def rows(self) -> list[Row]:
+        """Return every namespace ever recorded, sorted by name and uuid."""
+        return self._select("ORDER BY name, uuid")
+
+    def row(self, uuid: str) -> Row | None:
+        """Return the row of one namespace."""
+        return next(iter(self._select("WHERE uuid = ?", uuid)), None)
+
+    def held(self, owner: str) -> list[Row]:
+        """Return the namespaces that `owner` holds or has reserved, in the order of its devices."""
+        return self._select("WHERE owner = ? ORDER BY position", owner)
+
+    def next_position(self, owner: str) -> int:
+        """Return the position for the next device of `owner`, after all that it holds or has reserved."""
+        with self._lock:
+            ((position,),) = self._fetch(
+                "SELECT coalesce(max(position), -1) + 1 FROM namespace WHERE owner = ?", (owner,)
+            )
+            return int(position)
+
+    def changed_since(self, move_id: int) -> list[Row]:
+        """Return the rows that moved after history line `move_id`."""
+        return self._select("WHERE uuid IN (SELECT uuid FROM history WHERE id > ?)", move_id)
+
+    def last_move(self) -> int:
+        """Return the id of the newest history line, 0 if there is none."""
+        with self._lock:
+            ((move_id,),) = self._fetch("SELECT coalesce(max(id), 0) FROM history")
+            return int(move_id)
+
+    def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> Iterator[Move]:
+        """Yield the newest `limit` lines (None: all), oldest first, of one namespace or owner if given.
+
+        Lines are read on demand, in bounded memory, and no transaction remains open in between.
+        """
+        chosen = "(? IS NULL OR uuid = ?) AND (? IS NULL OR owner = ?)"
+        values = (uuid, uuid, owner, owner)
+        with self._lock:
+            ((before, last),) = self._fetch(
+                f"SELECT min(id) - 1, max(id) FROM (SELECT id FROM history WHERE {chosen} ORDER BY id DESC LIMIT ?)",  # noqa: S608
+                (*values, -1 if limit is None else limit),
+            )
+        while True:
+            with self._lock:
+                lines = self._fetch(
+                    f"SELECT {_MOVE_COLUMNS} FROM history WHERE id > ? AND id <= ? AND {chosen} ORDER BY id LIMIT ?",  # noqa: S608
+                    (before, last, *values, _HISTORY_CHUNK),
+                )
+            if not lines:
+                return
+            yield from (Move(*line) for line in lines)
+            before = lines[-1][0]
+
+    def insert(self, namespace: model.Namespace) -> int:
+        """Record a new namespace as unknown. Call it inside a transaction.
+
+        :returns: the id of its history line
+        """
+        assert namespace.uuid is not None  # noqa: S101  every usable namespace has one
+        move_id = self._note(
+            namespace.uuid, namespace.name, before=None, after=model.State.UNKNOWN, owner=None, why="discovered"
+        )
+        self._execute(
+            "INSERT INTO namespace (uuid, name, size, align, numa_node, mode, device, pmem, state, changed) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                namespace.uuid,
+                namespace.name,
+                namespace.size,
+                namespace.align,
+                namespace.numa_node,
+                namespace.mode,
+                namespace.device,
+                namespace.pmem,
+                model.State.UNKNOWN,
+                move_id,
+            ),
+        )
+        return move_id
+
+    def describe(self, row: Row, namespace: model.Namespace) -> None:
+        """Update a known namespace from discovery; state and owner do not change. Call it inside a transaction.
+
+        A held namespace keeps the device path of its claim, which the guest's domain XML may still contain. If the size
+        has changed, a wipe starts again from the beginning.
+        """
+        self._execute(
+            "UPDATE namespace SET name = ?, wiped = CASE WHEN size = ? THEN wiped ELSE 0 END, "
+            "verified = CASE WHEN size = ? THEN verified ELSE 0 END, run = CASE WHEN size = ? THEN run END, "
+            "size = ?, align = ?, numa_node = ?, mode = ?, pmem = ?, device = ? WHERE uuid = ?",
+            (
+                namespace.name,
+                *[namespace.size] * 4,
+                namespace.align,
+                namespace.numa_node,
+                namespace.mode,
+                namespace.pmem,
+                row.device if row.owner is not None else namespace.device,
+                row.uuid,
+            ),
+        )
+
+    def move(
+        self,
+        row: Row,
+        state: model.State,
+        why: str,
+        *,
+        owner: str | None = None,
+        position: int | None = None,
+        reservation: str | None = None,
+        label: str | None = None,
+        device: str | None = None,
+        keep_wipe: bool = False,
+        reason: str | None = None,
+    ) -> Row:
+        """Move one namespace to `state`, for `owner`, and record `why`.
+
+        Call it inside the transaction that read `row`. Without `label` or `device`, the current one is kept.
+
+        :param reservation: id of the claim that a dirty or clean namespace is reserved for
+        :param keep_wipe: keep progress and token of the wipe: the namespace remains dirty and nothing was written to it
+        :returns: the row after the move
+        :raises LedgerError: the namespace moved since it was read
+        """
+        move_id = self._note(
+            row.uuid, row.name, before=row.state, after=state, owner=owner if owner is not None else row.owner, why=why
+        )
+        last_owner = row.owner if row.state is model.State.CLAIMED else row.last_owner
+        moved = msgspec.structs.replace(
+            row,
+            state=state,
+            owner=owner,
+            position=position,
+            label=row.label if label is None else label,
+            device=row.device if device is None else device,
+            last_owner=None if state is model.State.UNKNOWN else last_owner,
+            begun=(keep_wipe and row.begun) or (row.state in _OVERWRITTEN and state is model.State.DIRTY),
+            wiped=row.wiped if keep_wipe else 0,
+            verified=row.verified if keep_wipe else 0,
+            run=row.run if keep_wipe else None,
+            reservation=reservation,
+            reason=reason,
+            changed=move_id,
+        )
+        done = self._execute(_MOVE, (*(getattr(moved, column) for column in _MOVED), row.uuid, row.changed))
+        if done.rowcount != 1:
+            raise exception.LedgerError(
+                path=self.path,
+                reason=f"namespace {row.name} ({row.uuid}) has changed since it was read as {row.state}",
+                remedy="Try again",
+            )
+        return moved
+
+    def begin_wipe(self, uuid: str, wiped: int, *, start: int | None = None) -> str | None:
+        """Record, in its own transaction, that a wipe starts on a dirty namespace of which `wiped` bytes are zero.
+
+        :param start: the first byte of the wipe, if it is not `wiped`
+        :returns: the fencing token for :meth:`progress`, :meth:`explain` and the outcome. None if the namespace is not
+            dirty or another wipe has changed its progress: then the caller must not overwrite anything
+        """
+        run = secrets.token_hex(8)
+        with self.transaction():
+            done = self._execute(
+                "UPDATE namespace SET begun = 1, wiped = ?, verified = 0, run = ?, reason = NULL "
+                "WHERE uuid = ? AND state = 'dirty' AND wiped = ?",
+                (wiped if start is None else start, run, uuid, wiped),
+            )
+        return run if done.rowcount == 1 else None
+
+    def progress(self, uuid: str, run: str, *, wiped: int | None = None, verified: int | None = None) -> bool:
+        """Record, in its own transaction, how many bytes from the start a wipe has durably zeroed or read back.
+
+        :returns: False if `run` is no longer the current wipe; then nothing was recorded, and the wipe must stop
+        """
+        with self.transaction():
+            done = self._execute(
+                "UPDATE namespace SET wiped = coalesce(?, wiped), verified = coalesce(?, verified) "
+                "WHERE uuid = ? AND run = ?",
+                (wiped, verified, uuid, run),
+            )
+        return done.rowcount == 1
+
+    def explain(self, row: Row, run: str | None, reason: str) -> None:
+        """Record, in its own transaction, why a dirty namespace is not wiped yet.
+
+        Does nothing if `run` is no longer the current wipe or, before a wipe has begun (None), if the namespace moved
+        since `row` was read.
+        """
+        with self.transaction():
+            self._execute(
+                "UPDATE namespace SET reason = ? WHERE uuid = ? AND state = 'dirty' "
+                "AND (run = ? OR (? IS NULL AND changed = ?))",
+                (reason, row.uuid, run, run, row.changed),
+            )
+
+    def marked(self, name: str) -> bool:
+        """Return whether :meth:`mark` has recorded `name`."""
+        with self._lock:
+            return bool(self._fetch("SELECT 1 FROM mark WHERE name = ?", (name,)))
+
+    def mark(self, name: str) -> None:
+        """Record durably, in its own transaction, that a one-time step for this ledger is done."""
+        with self.transaction():
+            self._execute("INSERT INTO mark (name, at) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, _now()))
+
+    def _note(self, uuid: str, name: str | None, *, before: str | None, after: str, owner: str | None, why: str) -> int:
+        done = self._execute(
+            "INSERT INTO history (at, uuid, name, from_state, to_state, owner, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (_now(), uuid, name, before, after, owner, why),
+        )
+        assert done.lastrowid is not None  # noqa: S101  always set after an INSERT into a rowid table
+        return done.lastrowid
+
+    def _select(self, rest: str, *values: object) -> list[Row]:
+        with self._lock:
+            found = self._fetch(f"SELECT {_ROW_COLUMNS} FROM namespace {rest}", values)  # noqa: S608
+        try:
+            return msgspec.convert(found, list[Row], strict=False)  # converts SQLite's 0 and 1 to bool
+        except msgspec.ValidationError as error:
+            raise self._corrupt(str(error)) from error

@@ -1,0 +1,104 @@
+"""The tables of the ledger, and the migrations from older versions."""
+
+#: One script per version; PRAGMA user_version counts the scripts that were run. Append, never edit.
+SCRIPTS = (
+    """
+    CREATE TABLE namespace (
+        uuid       TEXT PRIMARY KEY,
+        name       TEXT,
+        size       INTEGER NOT NULL CHECK (size > 0),
+        align      INTEGER NOT NULL CHECK (align > 0),
+        numa_node  INTEGER,
+        mode       TEXT NOT NULL,
+        device     TEXT,
+        pmem       INTEGER NOT NULL CHECK (pmem IN (0, 1)),
+        state      TEXT NOT NULL CHECK (state IN ('unknown', 'clean', 'dirty', 'claimed', 'quarantined')),
+        owner      TEXT,
+        position   INTEGER,
+        label      TEXT,
+        last_owner TEXT,
+        begun      INTEGER NOT NULL DEFAULT 0 CHECK (begun IN (0, 1)),
+        wiped      INTEGER NOT NULL DEFAULT 0 CHECK (wiped BETWEEN 0 AND size),
+        reason     TEXT,
+        changed    INTEGER NOT NULL,
+        CHECK (state <> 'claimed' OR owner IS NOT NULL),
+        CHECK (owner IS NULL OR state IN ('claimed', 'dirty')),
+        CHECK ((owner IS NULL) = (position IS NULL))
+    ) STRICT;
+    CREATE INDEX namespace_changed ON namespace (changed);
+    CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
+    CREATE TABLE history (
+        id         INTEGER PRIMARY KEY AUTOINCREMENT,
+        at         TEXT NOT NULL,
+        uuid       TEXT NOT NULL,
+        name       TEXT,
+        from_state TEXT,
+        to_state   TEXT NOT NULL,
+        owner      TEXT,
+        reason     TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX history_uuid ON history (uuid);
+    CREATE INDEX history_owner ON history (owner) WHERE owner IS NOT NULL;
+    """,
+    # Each index, and the counter of AUTOINCREMENT, adds a page that every move must write durably.
+    """
+    DROP INDEX namespace_changed;
+    CREATE TABLE moves (
+        id         INTEGER PRIMARY KEY,
+        at         TEXT NOT NULL,
+        uuid       TEXT NOT NULL,
+        name       TEXT,
+        from_state TEXT,
+        to_state   TEXT NOT NULL,
+        owner      TEXT,
+        reason     TEXT NOT NULL
+    ) STRICT;
+    INSERT INTO moves SELECT * FROM history;
+    DROP TABLE history;
+    ALTER TABLE moves RENAME TO history;
+    """,
+    # A claim reserves all its namespaces, also clean ones, until the last wipe is done. A wipe has a fencing token.
+    """
+    CREATE TABLE renewed (
+        uuid        TEXT PRIMARY KEY,
+        name        TEXT,
+        size        INTEGER NOT NULL CHECK (size > 0),
+        align       INTEGER NOT NULL CHECK (align > 0),
+        numa_node   INTEGER,
+        mode        TEXT NOT NULL,
+        device      TEXT,
+        pmem        INTEGER NOT NULL CHECK (pmem IN (0, 1)),
+        state       TEXT NOT NULL CHECK (state IN ('unknown', 'clean', 'dirty', 'claimed', 'quarantined')),
+        owner       TEXT,
+        position    INTEGER,
+        label       TEXT,
+        last_owner  TEXT,
+        begun       INTEGER NOT NULL DEFAULT 0 CHECK (begun IN (0, 1)),
+        wiped       INTEGER NOT NULL DEFAULT 0 CHECK (wiped BETWEEN 0 AND size),
+        verified    INTEGER NOT NULL DEFAULT 0 CHECK (verified BETWEEN 0 AND size),
+        run         TEXT,
+        reservation TEXT,
+        reason      TEXT,
+        changed     INTEGER NOT NULL,
+        CHECK (state <> 'claimed' OR owner IS NOT NULL),
+        CHECK (owner IS NULL OR state IN ('claimed', 'dirty', 'clean')),
+        CHECK ((owner IS NULL) = (position IS NULL)),
+        CHECK ((reservation IS NULL) = (owner IS NULL OR state = 'claimed')),
+        CHECK (run IS NULL OR state = 'dirty')
+    ) STRICT;
+    INSERT INTO renewed (uuid, name, size, align, numa_node, mode, device, pmem, state, owner, position, label,
+        last_owner, begun, wiped, reservation, reason, changed)
+        SELECT uuid, name, size, align, numa_node, mode, device, pmem, state, owner, position, label, last_owner, begun,
+        wiped, CASE WHEN owner IS NOT NULL AND state <> 'claimed' THEN uuid END, reason, changed FROM namespace;
+    DROP TABLE namespace;
+    ALTER TABLE renewed RENAME TO namespace;
+    CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
+    """,
+    # One-time steps in the life of a ledger that are done.
+    """
+    CREATE TABLE mark (
+        name TEXT PRIMARY KEY,
+        at   TEXT NOT NULL
+    ) STRICT;
+    """,
+)

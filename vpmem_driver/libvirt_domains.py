@@ -1,0 +1,241 @@
+"""Access to the domains of a libvirt: find those that use a namespace, and change a definition."""
+
+import concurrent.futures
+import contextlib
+import functools
+import os
+import threading
+import time
+import typing
+from collections.abc import Callable, Collection, Generator, Iterator
+
+from vpmem_driver import exception, hostpaths
+
+#: Sockets of the libvirt daemons that serve qemu:///system: the monolithic one, and the modular one (libvirt >= 7).
+_DAEMON_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+_SYSTEM_URI = "qemu:///system"
+
+#: Time limit for an answer of libvirt. A daemon that hangs accepts connections and does not answer.
+LIMIT_SECONDS = 30.0
+#: Time limit for one wait: a signal that another thread receives, also by Ctrl-C, does not end a wait.
+_POLL_SECONDS = 0.5
+
+_T = typing.TypeVar("_T")
+
+#: A description of a domain, and a function that returns its XML.
+Dump = tuple[str, Callable[[], str]]
+
+
+def _libvirt() -> typing.Any:
+    """Return the libvirt binding. It is imported on demand, because most commands do not need it."""
+    import libvirt  # noqa: PLC0415
+
+    return libvirt
+
+
+def _may_exist(path: str) -> bool:
+    """Return False only if the file certainly does not exist."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+class Domains:
+    """One libvirt. Each query opens a new connection, so a restart of the daemon does no harm."""
+
+    def __init__(self, uri: str | None) -> None:
+        """Without `uri`, use the host's own daemon if it has one; otherwise there are no domains."""
+        self._uri = uri
+        self._unanswered: threading.Thread | None = None
+
+    @property
+    def uri(self) -> str | None:
+        """URI of the libvirt to ask now; None if there is none."""
+        if self._uri is not None:
+            return self._uri
+        return _SYSTEM_URI if any(map(_may_exist, _DAEMON_SOCKETS)) else None
+
+    def user_of(self, device: str, *, defined: bool = False) -> str | None:
+        """Describe the running domain that uses `device` for any purpose; None if no domain does.
+
+        A domain uses a device if any path in its XML leads to the same device or file, or to a directory that contains
+        it.
+
+        :param defined: include domains that have it only in their definition: shut off, or from their next start
+        :raises LibvirtError: libvirt did not answer
+        """
+        return self._users([device], defined=defined).get(device)
+
+    def users_of(self, devices: Collection[str]) -> dict[str, str]:
+        """Like :meth:`user_of` for several devices, with one listing of the domains.
+
+        :returns: description of the domain by device path, without the unused paths
+        :raises LibvirtError: libvirt did not answer
+        """
+        return self._users(devices, defined=False)
+
+    def _users(self, devices: Collection[str], *, defined: bool) -> dict[str, str]:
+        if not devices or self.uri is None:
+            return {}
+        return self._call(functools.partial(self._search, frozenset(devices), defined=defined))
+
+    def _search(self, devices: frozenset[str], *, defined: bool) -> dict[str, str]:
+        wanted = hostpaths.Wanted(devices)
+        users: dict[str, str] = {}
+        with contextlib.closing(self._dumps(defined=defined)) as dumps:
+            for user, read in dumps:
+                for path in self._paths(user, read):
+                    for device in wanted.reached_from(path):
+                        users.setdefault(device, user)
+                if len(users) == len(devices):
+                    break
+        return users
+
+    def _paths(self, user: str, read: Callable[[], str]) -> list[str]:
+        """Return the paths that a domain uses, or none if the domain no longer exists."""
+        from vpmem_driver import guestxml  # noqa: PLC0415  slow to import, and not always needed
+
+        libvirt = self._binding()
+        try:
+            return [source.path for source in guestxml.sources(read())]
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+            return []
+        except exception.InvalidDomainXML as error:
+            raise self._error(f"cannot read the XML of {user}: {error}", "Fix that domain, or undefine it") from error
+
+    def _dumps(self, *, defined: bool) -> Generator[Dump, None, None]:
+        """Yield each running domain; with `defined`, every domain and the definition of each."""
+        libvirt = self._binding()
+        with contextlib.closing(self._open()) as connection:
+            for domain in connection.listAllDomains(0 if defined else libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+                name, is_running = domain.name(), domain.ID() >= 0
+                yield f"the {'running' if is_running else 'defined'} domain {name}", domain.XMLDesc
+                if defined:
+                    definition = functools.partial(domain.XMLDesc, libvirt.VIR_DOMAIN_XML_INACTIVE)
+                    yield f"the definition of domain {name}", definition
+
+    @contextlib.contextmanager
+    def connection(self) -> Iterator[typing.Any]:
+        """Open a ``libvirt.virConnect``.
+
+        :raises LibvirtError: it cannot be opened
+        """
+        connection = self._call(self._open)
+        try:
+            yield connection
+        finally:
+            with contextlib.suppress(exception.LibvirtError):  # the work is done
+                self._call(connection.close)
+
+    def find(self, connection: typing.Any, domain: str) -> typing.Any:
+        """Return the ``libvirt.virDomain`` with that name or uuid.
+
+        :raises InvalidRequest: it does not exist
+        :raises LibvirtError: libvirt did not answer
+        """
+        for candidate in self.all(connection):
+            if domain in {candidate.name(), candidate.UUIDString()}:
+                return candidate
+        raise exception.InvalidRequest(
+            what="domain",
+            value=domain,
+            reason=f"it does not exist on {self.uri or _SYSTEM_URI}",
+            remedy="'virsh list --all' lists the domains",
+        )
+
+    def all(self, connection: typing.Any) -> list[typing.Any]:
+        """Return every ``libvirt.virDomain``, running or not.
+
+        :raises LibvirtError: libvirt did not answer
+        """
+        return list(self._call(connection.listAllDomains))
+
+    def is_running(self, domain: typing.Any) -> bool:
+        """Return whether a ``libvirt.virDomain`` is running.
+
+        :raises LibvirtError: libvirt did not answer
+        """
+        return bool(self._call(domain.isActive))
+
+    def definition(self, domain: typing.Any) -> str:
+        """Return the persistent XML of `domain`, including secrets, so that it can be defined again.
+
+        :raises LibvirtError: libvirt did not answer
+        """
+        libvirt = _libvirt()
+        return str(self._call(lambda: domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE)))
+
+    def define(self, connection: typing.Any, domain_xml: str) -> typing.Any:
+        """Define a domain, or replace its definition.
+
+        :raises LibvirtError: libvirt refuses it
+        """
+        return self._call(lambda: connection.defineXMLFlags(domain_xml, _libvirt().VIR_DOMAIN_DEFINE_VALIDATE))
+
+    def _binding(self) -> typing.Any:
+        """Return the module whose ``libvirtError`` is raised here."""
+        return _libvirt()
+
+    def _open(self) -> typing.Any:
+        libvirt = _libvirt()
+        # Without this handler the library also writes each error to standard error.
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+        return libvirt.open(self.uri or _SYSTEM_URI)
+
+    def _call(self, function: Callable[[], _T]) -> _T:
+        """Call `function` in another thread, so that this thread can stop waiting, also by Ctrl-C.
+
+        :raises LibvirtError: libvirt reports an error, or does not answer within :data:`LIMIT_SECONDS`. Until that
+            answer arrives, every other call fails at once
+        """
+        if self._unanswered is not None and self._unanswered.is_alive():
+            raise self._timeout_error("it has not answered an earlier call yet")
+        answer: concurrent.futures.Future[_T] = concurrent.futures.Future()
+        thread = threading.Thread(target=self._answer, args=(function, answer), name="libvirt", daemon=True)
+        thread.start()
+        try:
+            deadline = time.monotonic() + LIMIT_SECONDS
+            while not answer.done() and time.monotonic() < deadline:
+                concurrent.futures.wait([answer], min(_POLL_SECONDS, LIMIT_SECONDS))
+        finally:
+            if not answer.done():
+                self._unanswered = thread
+        if not answer.done():
+            raise self._timeout_error(f"no answer after {LIMIT_SECONDS:g} seconds")
+        return answer.result()
+
+    def _answer(self, function: Callable[[], _T], answer: concurrent.futures.Future[_T]) -> None:
+        try:
+            with self.errors():
+                answer.set_result(function())
+        except BaseException as error:  # noqa: BLE001  the calling thread raises it
+            answer.set_exception(error)
+
+    @contextlib.contextmanager
+    def errors(self) -> Iterator[None]:
+        """Convert libvirt's errors into :class:`~vpmem_driver.exception.LibvirtError`.
+
+        :raises LibvirtError: libvirt reported an error
+        """
+        try:
+            yield
+        except self._binding().libvirtError as error:
+            reason = error.get_error_message() or str(error)
+            remedy = "Check that libvirt is running and that this user may use it ('virsh -c URI list')"
+            raise self._error(reason, remedy) from error
+
+    def _timeout_error(self, reason: str) -> exception.LibvirtError:
+        return self._error(
+            reason,
+            "Check the daemon, and the filesystems that domains use: does 'virsh list' hang too? Restart the daemon if "
+            "necessary",
+        )
+
+    def _error(self, reason: str, remedy: str) -> exception.LibvirtError:
+        return exception.LibvirtError(uri=self.uri, reason=reason, remedy=remedy)

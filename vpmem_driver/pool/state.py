@@ -1,0 +1,212 @@
+"""The state of a pool: the ledger, a view of discovery, and the compiled table, kept consistent.
+
+The ledger is authoritative, and the table only chooses: each transaction first updates it from the ledger. The table is
+built again if the host's namespaces or their labels change, and after a failed transaction.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import operator
+import threading
+from collections.abc import Iterator, Sequence
+
+from vpmem_driver import exception, model
+from vpmem_driver.discovery import interface
+from vpmem_driver.ledger import Ledger, Row
+from vpmem_driver.model import State
+from vpmem_driver.pool import labels, matching, reservations
+from vpmem_driver.pool.table import Table
+from vpmem_driver.pool.view import View
+
+LOG = logging.getLogger(__name__)
+
+#: The fields that ledger rows and discovered namespaces have in common.
+_description = operator.attrgetter("name", "size", "align", "numa_node", "mode", "device", "pmem")
+
+
+class PoolState:
+    """Ledger, view and table of one host. Call :meth:`reconcile` first."""
+
+    view: View
+    #: configured label index by uuid; a held namespace may still have another label
+    configured: dict[str, int]
+    #: problems of the configuration on this host, as of the last reconcile
+    _warnings: list[str]
+
+    def __init__(
+        self,
+        label_config: labels.LabelConfig,
+        source: interface.Discovery,
+        ledger: Ledger,
+        *,
+        leave_out_absent: bool = False,
+    ) -> None:
+        self.config = label_config
+        self._leave_out_absent = leave_out_absent
+        self._discovery = source
+        self.ledger = ledger
+        self._lock = threading.RLock()
+        self._table: Table | None = None
+        self._warned: list[str] = []
+
+    def reconcile(self) -> None:
+        """Discover the host's namespaces again: record new ones as unknown, keep the rows of missing ones.
+
+        :raises DiscoveryFailed: discovery failed, or found no usable namespace although the ledger has some
+        :raises InvalidNamespaceConfig: ``pmem_namespaces`` does not match the host
+        :raises LedgerError: the ledger could not be read or written
+        """
+        found = self._discovery.namespaces()
+        usable = {ns.uuid: ns for ns in found if ns.uuid is not None and ns.unusable is None}
+        with self._transaction():
+            rows = {row.uuid: row for row in self.ledger.rows()}
+            if rows and not usable:
+                held = [f"{row.owner} holds {row.name}" for row in rows.values() if row.owner is not None]
+                raise exception.DiscoveryFailed(
+                    source=self._discovery.name,
+                    reason="; ".join([f"it found no usable namespace, but the ledger has {len(rows)}", *held]),
+                    remedy="Bring the devices or the directory back. If they are permanently gone, move the ledger "
+                    f"{self.ledger.path} away",
+                )
+            warnings: list[str] = []
+            configured = matching.match(
+                self.config, found, rows, leave_out_absent=self._leave_out_absent, warn=warnings.append
+            )
+            changed = False
+            for uuid, namespace in usable.items():
+                row = rows.get(uuid)
+                if row is None:
+                    self.ledger.insert(namespace)
+                elif _description(row) != _description(namespace):
+                    self._describe(row, namespace)
+                else:
+                    continue
+                changed = True
+            self.configured, self._warnings = configured, warnings
+            self.view = View(self.config, found, usable, configured)
+            self.label_held(self.ledger.rows() if changed else list(rows.values()))
+
+    def label_held(self, rows: Sequence[Row]) -> None:
+        """Give each held namespace the label of its claim, and each other namespace the configured label.
+
+        Call it inside a transaction.
+
+        :param rows: all current rows of the ledger
+        """
+        warnings = list(self._warnings)
+        config, label_of = matching.keep_held(self.config, self.configured, rows, warnings.append)
+        self._warn(warnings)
+        self.view = dataclasses.replace(self.view, config=config, label_of=label_of)
+        if self._table is not None and not self._table.follow_host(self.view, rows, self.ledger.last_move()):
+            self._table = None
+
+    def _warn(self, warnings: list[str]) -> None:
+        """Log the new warnings: each reconcile finds the old ones again."""
+        known = frozenset(self._warned)
+        for warning in warnings:
+            if warning not in known:
+                LOG.warning(warning)
+        self._warned = warnings
+
+    @contextlib.contextmanager
+    def change(self, *, durable: bool = True) -> Iterator[Table]:
+        """Run one ledger transaction, with a table that includes all earlier moves."""
+        with self._transaction(durable=durable):
+            yield self._current_table()
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Table]:
+        """Yield a table that includes all moves so far, without a transaction: other processes may move namespaces."""
+        with self._lock:
+            yield self._current_table()
+
+    @contextlib.contextmanager
+    def _transaction(self, *, durable: bool = True) -> Iterator[None]:
+        with self._lock:
+            try:
+                with self.ledger.transaction(durable=durable):
+                    yield
+            except BaseException:
+                self._table = None  # it may contain changes that the ledger rolled back
+                raise
+
+    def _current_table(self) -> Table:
+        last_move = self.ledger.last_move()  # read first: a row that moves after this is put again, which is harmless
+        if self._table is None:
+            self._table = Table(self.view, self.ledger.rows(), last_move)
+        if last_move != self._table.seen:
+            for row in self.ledger.changed_since(self._table.seen):
+                self._table.put(row)
+            self._table.seen = last_move
+        return self._table
+
+    def row(self, uuid: str) -> Row:
+        """Return the ledger's row of a namespace.
+
+        :raises UnknownNamespace: the ledger has no such namespace
+        """
+        row = self.ledger.row(uuid)
+        if row is None:
+            raise exception.UnknownNamespace(namespace=uuid)
+        return row
+
+    def move(
+        self,
+        row: Row,
+        state: State,
+        why: str,
+        *,
+        owner: str | None = None,
+        position: int | None = None,
+        reservation: str | None = None,
+        label: str | None = None,
+        keep_wipe: bool = False,
+        reason: str | None = None,
+    ) -> Row:
+        """Move a row to a state in the ledger.
+
+        :param label: its new label; None keeps the current one
+        :returns: the new row
+        """
+        namespace = self.view.usable.get(row.uuid)
+        index = self.view.label_of.get(row.uuid)
+        if label is None and index is not None:
+            label = self.view.config.labels[index]
+        return self.ledger.move(
+            row,
+            state,
+            why,
+            owner=owner,
+            position=position,
+            reservation=reservation,
+            label=label,
+            device=None if namespace is None or owner is None else namespace.device,
+            keep_wipe=keep_wipe,
+            reason=reason,
+        )
+
+    def _describe(self, row: Row, namespace: model.Namespace) -> None:
+        """Record in the ledger what discovery reports about a known namespace."""
+        if row.size != namespace.size and row.state is State.CLEAN:
+            LOG.warning(
+                "Size of %s changed from %d to %d bytes; its state is unknown now", row.name, row.size, namespace.size
+            )
+            if row.reservation is not None:
+                reservations.cancel(
+                    self.ledger,
+                    reservations.members(self.ledger, row),
+                    f"claim cancelled: the size of {row.name} changed",
+                )
+            self.ledger.move(self.row(row.uuid), State.UNKNOWN, "size changed")
+        elif row.size != namespace.size and row.owner is not None:
+            LOG.warning(
+                "Size of %s changed from %d to %d bytes; %s holds it, so its state is kept",
+                *(row.name, row.size, namespace.size, row.owner),
+            )
+        self.ledger.describe(row, namespace)
+
+
+def names(rows: Sequence[Row]) -> str:
+    """Return the name and uuid of each row, for a message."""
+    return ", ".join(f"{row.name} ({row.uuid})" for row in rows)

@@ -1,0 +1,116 @@
+"""The worker's main program: wipe one namespace. Its command is ``python -m vpmem_driver.worker``.
+
+It is a separate process because a store to bad media raises SIGBUS. It communicates with its parent
+(:mod:`vpmem_driver.engine`) by :mod:`vpmem_driver.protocol`. These rules hold:
+
+* It accepts no path. The parent identifies a namespace by uuid, and the worker looks up the device when it uses it.
+* Before it overwrites the first byte, it holds the lock on the device (flock, exclusive), and no other process has the
+  device mapped or open. It checks this before it reports ready, and again after go. Later users are not detected.
+* Every byte count that it reports is durable. It stops soon after stdin closes, and does not outlive its parent.
+* It keeps the lock until stdin closes, so that the parent records the outcome before another process gets the device.
+
+The content of the device is never copied elsewhere: not to stdout, not to stderr, not to a core dump.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from vpmem_driver import _linux, _pmem, device_users, discovery, exception, protocol
+from vpmem_driver.discovery import interface
+from vpmem_driver.protocol import Outcome
+from vpmem_driver.worker.device import Device, Failed
+from vpmem_driver.worker.parent import Parent, Stopped
+from vpmem_driver.worker.wipe import Wipe
+
+NICENESS = 10
+#: The exit status for an invalid task.
+USAGE_ERROR = 2
+
+_EHWPOISON = 133  # <asm-generic/errno.h>; not in the errno module
+_MEDIA_ERRORS = (errno.EIO, errno.ENODATA, _EHWPOISON)
+
+
+def wipe(task: protocol.Task, parent: Parent, source: interface.Discovery, *, privileged: bool = False) -> None:
+    """Wipe the namespace.
+
+    :param privileged: see :func:`main`
+    :raises Failed: it could not be wiped, or must not be
+    :raises HostError: discovery failed, or processes could not be inspected; nothing was changed
+    :raises OSError: the host failed in another way; nothing was changed
+    :raises Stopped: the parent stopped the wipe
+    """
+    if task.start > task.size:
+        raise Failed(Outcome.HOST, f"the wipe cannot start at byte {task.start} of {task.size}")
+    device = Device.open(source, task.uuid, task.size, privileged=privileged)
+    _refuse_if_used(device)
+    if not device.cached and _pmem.backend() == "memset":
+        raise Failed(Outcome.HOST, "this package cannot write durably to persistent memory on this CPU")
+    parent.report(protocol.Ready())
+    if parent.line() != protocol.GO:
+        raise Stopped
+    _refuse_if_used(device)
+    passes = Wipe(device, parent, threads=task.threads, rate=task.rate)
+    try:
+        passes.zero(0 if privileged else task.start, reported=task.start)
+        passes.verify()
+    except OSError as error:
+        outcome = Outcome.MEDIA if error.errno in _MEDIA_ERRORS else Outcome.HOST
+        raise Failed(outcome, f"access to the device failed: {error.strerror}") from error
+
+
+def _refuse_if_used(device: Device) -> None:
+    user = device_users.mapped_by(device.fd)
+    if user is not None:
+        raise Failed(Outcome.IN_USE, user)
+
+
+def main(make: Callable[..., interface.Discovery] = discovery.make, *, privileged: bool = False) -> int:
+    """Execute the task that the parent sends on stdin.
+
+    :param privileged: this process has more privileges than its parent. It then uses no directory that others may write
+        to, and reads back only bytes that it has zeroed itself
+    :returns: the exit status
+    """
+    os.nice(NICENESS)
+    _linux.end_with_parent(signal.SIGTERM)
+    parent = _reserve_standard_streams()
+    try:
+        task = protocol.decode_task(parent.line())
+    except Stopped:
+        return 0
+    except protocol.NOT_UNDERSTOOD as error:
+        print(f"vpmem: invalid task on standard input: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    with contextlib.suppress(Stopped):
+        parent.report(_outcome(task, parent, make, privileged=privileged))
+        parent.wait_until_closed()
+    return 0
+
+
+def _outcome(
+    task: protocol.Task, parent: Parent, make: Callable[..., interface.Discovery], *, privileged: bool
+) -> protocol.Event:
+    """Wipe, and return the event that reports the outcome. :raises Stopped: the parent stopped the wipe."""
+    try:
+        wipe(task, parent, make(task.discovery, **task.options), privileged=privileged)
+    except Failed as failure:
+        return protocol.Failure(failure.outcome, str(failure))
+    except exception.VPMEMError as error:
+        return protocol.Failure(Outcome.HOST, str(error).rstrip("."))
+    except OSError as error:
+        return protocol.Failure(Outcome.HOST, error.strerror or type(error).__name__)
+    return protocol.Wiped()
+
+
+def _reserve_standard_streams() -> Parent:
+    """Reserve stdin and stdout for the protocol: no code or program called later may read or write them."""
+    parent = Parent(os.dup(0), os.dup(1))
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.close(null)
+    os.dup2(2, 1)
+    return parent
