@@ -7,10 +7,10 @@ import tempfile
 import uuid
 
 from oslo_config import cfg
-from vpmem_driver.domains import Domains
 
 from vpmem_driver import conf
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import Pool
 
@@ -70,10 +70,10 @@ def have_clean(pool: Pool) -> None:
     """Make all that is free clean, as after all wipes, when a label has nothing clean left."""
     if all(entry.clean for entry in pool.inventory()):
         return
-    with pool.ledger.transaction():
-        for row in pool.ledger.rows():
+    with pool._state.ledger.transaction():
+        for row in pool._state.ledger.rows():
             if row.owner is None and row.state is not State.CLEAN:
-                pool.ledger.move(row, State.CLEAN, "made so")
+                pool._state.ledger.move(row, State.CLEAN, "made so")
 
 
 def on_disk() -> tempfile.TemporaryDirectory[str]:

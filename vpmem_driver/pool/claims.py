@@ -3,8 +3,7 @@
 import logging
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Mapping, Sequence
 
 from vpmem_driver import exception, model
 from vpmem_driver.engine import Outcome, Result
@@ -45,7 +44,7 @@ class Claims:
         failures: dict[str, Result] = {}
         while True:
             try:
-                reserved = self._reserve(owner, label_ids, numa_node, failures.keys())
+                reserved = self._reserve(owner, label_ids, numa_node, failures)
             except exception.InsufficientNamespaces:
                 wipes.raise_for(failures.values())  # the cause, if any: without these failures there were enough
                 raise
@@ -80,9 +79,7 @@ class Claims:
         wipes.raise_for(failed.values())
         return self._granted(owner, rows)
 
-    def _reserve(
-        self, owner: str, label_ids: list[int], numa_node: int | None, failures: AbstractSet[str]
-    ) -> list[Row]:
+    def _reserve(self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]) -> list[Row]:
         """Reserve a namespace for each label, except `failures`.
 
         :returns: the reserved rows

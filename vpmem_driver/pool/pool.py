@@ -11,7 +11,6 @@ import shlex
 import threading
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 
 from oslo_config import cfg
 
@@ -150,14 +149,14 @@ class Pool:
         with self._state.change() as table:
             return table.inventory()
 
-    def free(self, resource_class: str, without: AbstractSet[str]) -> int:
+    def free(self, resource_class: str, without: Collection[str]) -> int:
         """Return the number of free namespaces of a resource class, not counting the uuids `without`."""
         with self._state.read() as table:
             classes = self._state.view.config.resource_classes
             return table.free(classes.index(resource_class), without) if resource_class in classes else 0
 
     def next_free(
-        self, resource_class: str, without: AbstractSet[str], numa_node: int | None = None
+        self, resource_class: str, without: Collection[str], numa_node: int | None = None
     ) -> model.Namespace | None:
         """Return the namespace that a claim of this resource class would get now. It stays free.
 

@@ -1,8 +1,7 @@
 """The compiled table of one host's namespaces, kept in step with the ledger's rows."""
 
 import logging
-from collections.abc import Iterable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Collection, Iterable, Sequence
 
 from vpmem_driver import _fastalloc, ledger, model
 from vpmem_driver.model import State
@@ -16,7 +15,6 @@ _TABLE_STATES = {
     State.UNKNOWN: _fastalloc.UNKNOWN,
     State.QUARANTINED: _fastalloc.UNAVAILABLE,
 }
-_NOTHING: frozenset[str] = frozenset()
 
 #: The table's nodes are C ints.
 _MOST_NODES = 2**31
@@ -74,14 +72,14 @@ class Table:
             self.seen = max(self.seen, row.changed)
 
     def choose(
-        self, label_ids: Sequence[int], numa_node: int | None = None, without: AbstractSet[str] = _NOTHING
+        self, label_ids: Sequence[int], numa_node: int | None = None, without: Collection[str] = ()
     ) -> list[str] | None:
         """Choose one free namespace for each label. They stay free until :meth:`follow` or :meth:`put`.
 
         :param without: uuids of namespaces that must not be chosen
         :returns: their uuids in the order of the labels; None if there are not enough
         """
-        barred = [self._index[uuid] for uuid in self._free & without]
+        barred = [self._index[uuid] for uuid in self._free.intersection(without)]
         for index in barred:
             self._table.put(index, _fastalloc.UNAVAILABLE)
         chosen = self._table.choose(label_ids, -1 if numa_node is None else numa_node)
@@ -89,13 +87,13 @@ class Table:
             self._table.put(index, self._states[index])
         return None if chosen is None else [self._uuids[index] for index in chosen]
 
-    def free(self, label_id: int, without: AbstractSet[str] = _NOTHING) -> int:
+    def free(self, label_id: int, without: Collection[str] = ()) -> int:
         """Return the number of free namespaces of a label, not counting `without`."""
         clean, dirty, unknown, _, _ = self._table.counts(label_id)
-        barred = [uuid for uuid in self._free & without if self._labels[self._index[uuid]] == label_id]
+        barred = [uuid for uuid in self._free.intersection(without) if self._labels[self._index[uuid]] == label_id]
         return clean + dirty + unknown - len(barred)
 
-    def shortage(self, label_ids: Sequence[int], without: AbstractSet[str] = _NOTHING) -> dict[int, tuple[int, int]]:
+    def shortage(self, label_ids: Sequence[int], without: Collection[str] = ()) -> dict[int, tuple[int, int]]:
         """Return the wanted and the free number, not counting `without`, for each label that has too few."""
         wanted = {label: (label_ids.count(label), self.free(label, without)) for label in dict.fromkeys(label_ids)}
         return {label: (count, free) for label, (count, free) in wanted.items() if free < count}
