@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 import uuid as uuids
 from collections.abc import Callable, Mapping
 
@@ -15,6 +16,9 @@ from .account import Account, Guest, Operation
 
 #: The documented exit codes: refused, and not enough free.
 REFUSED, TOO_FEW = 4, exception.InsufficientNamespaces.exit_code
+
+#: Between two commands. Each starts an interpreter, which costs as much as hundreds of a pool's operations.
+PAUSE_SECONDS = 4.0
 
 
 class Refused(Exception):
@@ -76,6 +80,8 @@ class CommandUser:
             guest.left(uuid)
 
     def _vpmem(self, *words: str) -> list[Mapping[str, str]]:
+        if not self._stopped():
+            time.sleep(PAUSE_SECONDS)
         command = [sys.executable, "-m", "vpmem_driver.cli.main", "--config-file", str(self._where.config_file)]
         done = subprocess.run(
             [*command, *words, "-f", "json"], capture_output=True, text=True, check=False, env=dict(os.environ)

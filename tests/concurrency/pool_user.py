@@ -12,7 +12,11 @@ from . import host
 from .account import Account, Guest, Operation
 
 #: How many steps an owner takes between its claim and its release: as few claims as that, as each costs a wipe.
-STEPS = (40, 160)
+STEPS = (150, 450)
+
+
+#: How often it wipes after a release, rather than to leave that to the next claim or to a driver.
+WIPE_CHANCE = 0.2
 
 
 def open_pool(where: host.Host) -> Pool:
@@ -27,17 +31,19 @@ class PoolUser:
         self._account = account
         self._rng = rng
         self._stopped = stopped
-        self._steps: list[Callable[[Guest], None]] = [
-            *[self._release_and_adopt] * 8,
-            *[self._claim_held] * 6,
-            *[self._claim_more] * 1,
-            *[self._write] * 2,
-            *[self._grants] * 2,
-            *[self._records] * 4,
-            *[self._inventory] * 3,
-            *[self._release_of_another] * 2,
-            self._reconcile,
-        ]
+        self._uuids = [record.uuid for record in pool.records()]
+        #: how often each step is taken: often what is short, seldom what leads to a wipe
+        self._steps: dict[Callable[[Guest], None], float] = {
+            self._release_and_adopt: 20,
+            self._claim_held: 20,
+            self._records: 10,
+            self._inventory: 10,
+            self._release_of_another: 6,
+            self._write: 6,
+            self._grants: 3,
+            self._reconcile: 1,
+            self._claim_more: 0.3,
+        }
 
     def run(self) -> None:
         while not self._stopped():
@@ -53,10 +59,12 @@ class PoolUser:
             for _ in range(self._rng.randint(*STEPS)):
                 if not guest.held or self._stopped():
                     break
-                self._rng.choice(self._steps)(guest)
+                (step,) = self._rng.choices(list(self._steps), list(self._steps.values()))
+                step(guest)
         if guest.held:
             self._release(guest, guest.held)
-        self._wipe()
+        if self._rng.random() < WIPE_CHANCE:
+            self._wipe()
 
     @staticmethod
     def _begin(guest: Guest, done: Operation, grants) -> None:
@@ -90,8 +98,8 @@ class PoolUser:
 
     def _claim_more(self, guest: Guest) -> None:
         """Claim a namespace that is probably another's; a free one in some cases."""
-        chosen = self._rng.choice(self._pool.records()).uuid
-        if chosen is None or chosen in guest.held:
+        chosen = self._rng.choice(self._uuids)
+        if chosen in guest.held:
             return
         refusals = (exception.NamespaceUnavailable, exception.NamespaceInUse)
         with self._account.operation("claim_exact", guest.owner, refusals=refusals) as done:
@@ -119,8 +127,8 @@ class PoolUser:
 
     def _release_of_another(self, guest: Guest) -> None:
         """It is refused, unless it is by chance this owner's own."""
-        chosen = self._rng.choice(self._pool.records()).uuid
-        if chosen is None or chosen in guest.held:
+        chosen = self._rng.choice(self._uuids)
+        if chosen in guest.held:
             return
         with self._account.operation("release, refused", guest.owner, refusals=(exception.NotOwner,)) as done:
             self._pool.release(guest.owner, [chosen])

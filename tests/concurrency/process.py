@@ -46,6 +46,9 @@ def main(kind: str, name: str, seed: str, threads: int, where: host.Host) -> int
 
 
 def run_driver(where, account, rngs, stopped) -> None:
+    from nova import objects
+
+    objects.register_all()
     from .driver_user import DriverUser, Tracker, open_host_pool
 
     host_pool = open_host_pool(where)
