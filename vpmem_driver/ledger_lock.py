@@ -5,14 +5,18 @@ SQLite has a write lock of its own. This lock is held around it, on a file besid
 * SQLite's busy handler waits inside C, so that under eventlet the whole process stops. Here waiting is
   :func:`time.sleep`, which eventlet replaces.
 * SQLite's busy handler waits longer the longer it has waited, and a process that releases the lock can take it again at
-  once: of two busy processes one gets nearly everything. Here every process waits for the same random time, and one
-  that has met another gives way to it before its next transactions.
+  once: of two busy processes one gets nearly everything. Here processes get the lock in the order of their arrival.
 * SQLite 3.7.0 to 3.51.2 (but not 3.44.6 and 3.50.7) can corrupt a database in WAL mode when a process commits while
   another one begins a checkpoint ("The WAL-reset bug", https://sqlite.org/wal.html). Python uses the host's SQLite, and
   every distribution that we support had such a version. The lock is held over a whole transaction, including the
   automatic checkpoint at the end of its COMMIT, so that this cannot happen.
 
 flock(2) and not fcntl(2), because a process that closes any descriptor of a file loses all its fcntl locks on it.
+
+A process that waits has a place in the queue: it holds a shared lock on one byte of the file, whose offset is the time
+of its arrival. Whoever finds no lock before its own is the first. These are open file description locks (fcntl(2)),
+which end with the process, too. The queue is only for fairness: a process that was stopped while it waits must not stop
+the others, so who has waited for long tries out of turn.
 """
 
 import errno
@@ -20,16 +24,28 @@ import fcntl
 import os
 import pathlib
 import random
+import struct
 import time
 
 #: How long to wait for another process. A transaction takes milliseconds; one that takes longer than this hangs.
 TIMEOUT_SECONDS = 60
 
-#: The mean time between two tries, in seconds: of the first tries, and after a second, when the holder hangs.
+#: The least and the greatest mean time between two tries, in seconds.
 _INTERVAL, _LONG_INTERVAL = 0.0005, 0.01
 
-#: Before how many transactions a process gives way to the one that it has waited for.
-_GIVE_WAY = 16
+#: For how long a process may take the lock again while others wait, in seconds: to change takes longer than a
+#: transaction may.
+_TURN_SECONDS = 0.002
+
+#: After how long a process that waits tries out of turn, in seconds.
+_OVERDUE_SECONDS = 1.0
+
+#: Of about how many transactions the mean duration is taken.
+_MEAN_OF = 16
+
+#: struct flock of fcntl(2) on 64-bit Linux: type, whence, start, length, process.
+_FLOCK = struct.Struct("@hhqqi4x")
+_END_OF_QUEUE = (1 << 63) - 1
 
 #: The byte of SQLite's shared memory file that a writer locks (WAL_WRITE_LOCK in wal.c, UNIX_SHM_BASE in os_unix.c).
 _SQLITE_WRITE_LOCK = 120
@@ -41,12 +57,18 @@ class Patience:
     def __init__(self) -> None:
         self._start = time.monotonic()
 
-    def wait(self) -> bool:
-        """Sleep before the next try; False when the time is over."""
-        waited = time.monotonic() - self._start
+    @property
+    def waited(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
+    def wait(self, interval: float = _INTERVAL) -> bool:
+        """Sleep before the next try, longer after a second, when the holder hangs; False when the time is over."""
+        waited = self.waited
         if waited >= TIMEOUT_SECONDS:
             return False
-        _sleep(_INTERVAL if waited < 1 else _LONG_INTERVAL)
+        mean = _LONG_INTERVAL if waited >= _OVERDUE_SECONDS else min(max(interval, _INTERVAL), _LONG_INTERVAL)
+        time.sleep(random.uniform(0.5, 1.5) * mean)  # noqa: S311  chance, not secrecy
         return True
 
 
@@ -59,7 +81,9 @@ class WriteLock:
         :raises OSError: it is not there, or may not be opened
         """
         self._file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0)
-        self._give_way = 0
+        self._turn_began = self._acquired = -_TURN_SECONDS
+        self._transaction_seconds = 0.0  # the mean of the last ones
+        self._overtaken = -1  # whoever has a place up to here was overtaken, and is not waited for again
 
     @property
     def descriptor(self) -> int:
@@ -74,31 +98,57 @@ class WriteLock:
         """
         if self._file.closed:
             raise OSError(errno.EBADF, "it is closed")
-        if self._give_way > 0:
-            self._give_way -= 1
-            _sleep(_INTERVAL)
-        patience = None
+        if time.monotonic() - self._turn_began < _TURN_SECONDS and self._try():
+            return
+        if self._waiting_before(_END_OF_QUEUE) is not None or not self._try():
+            self._wait_in_queue()
+        self._turn_began = self._acquired
+
+    def _wait_in_queue(self) -> None:
+        place = time.monotonic_ns()
+        self._queue(fcntl.F_OFD_SETLK, fcntl.F_RDLCK, place, 1)
+        try:
+            self._wait(place)
+        finally:
+            self._queue(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, place, 1)
+
+    def _wait(self, place: int) -> None:
+        """Take the lock when all who have come before `place` have had it. :raises TimeoutError: see above."""
+        patience = Patience()
         while True:
-            try:
-                return fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                self._give_way = _GIVE_WAY
-                patience = patience or Patience()
-                if not patience.wait():
-                    raise TimeoutError from error
+            before = self._waiting_before(place)
+            if (before is None or patience.waited >= _OVERDUE_SECONDS) and self._try():
+                self._overtaken = max(self._overtaken, before or 0)
+                return
+            # Every look costs processor time that the holder may need; half a transaction is soon enough to move up.
+            if not patience.wait(_INTERVAL if before is None else self._transaction_seconds / 2):
+                raise TimeoutError
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self._acquired = time.monotonic()
+        return True
+
+    def _waiting_before(self, place: int) -> int | None:
+        """The place of somebody who waits before `place`; None when nobody does."""
+        begin = self._overtaken + 1
+        kind, _whence, start, _length, _process = self._queue(fcntl.F_OFD_GETLK, fcntl.F_WRLCK, begin, place - begin)
+        return None if kind == fcntl.F_UNLCK else start
+
+    def _queue(self, command: int, kind: int, start: int, length: int) -> tuple[int, ...]:
+        return _FLOCK.unpack(fcntl.fcntl(self._file, command, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)))
 
     def release(self) -> None:
         """Let others take the lock."""
+        self._transaction_seconds += (time.monotonic() - self._acquired - self._transaction_seconds) / _MEAN_OF
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Close the file, which releases the lock."""
         self._file.close()
-
-
-def _sleep(mean_seconds: float) -> None:
-    """Let others run for a random time, which differs from that of the others that wait."""
-    time.sleep(random.uniform(0.5, 1.5) * mean_seconds)  # noqa: S311  chance, not secrecy
 
 
 def holder(lock_file: pathlib.Path) -> int | None:
