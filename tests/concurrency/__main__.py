@@ -42,11 +42,12 @@ class Progress:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev concurrency", description=description)
     parser.add_argument("--operations", type=int, default=20_000, help="how many in all (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end after this time, if not before")
     parser.add_argument("--seed", type=int, help="of what is done; not of who does it first (default: random)")
     options = parser.parse_args()
     seed = secrets.randbelow(10**9) if options.seed is None else options.seed
     progress = Progress(options.operations)
-    report = run(Crew(), operations=options.operations, seed=seed, show=progress.show)
+    report = run(Crew(), operations=options.operations, seed=seed, seconds=options.seconds, show=progress.show)
     progress.end()
     print(report.table())
     print(f"seed {seed}")

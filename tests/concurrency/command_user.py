@@ -43,21 +43,25 @@ class CommandUser:
     def _cycle(self) -> None:
         guest = Guest(self._account, str(uuids.UUID(int=self._rng.getrandbits(128), version=4)))
         label = self._rng.choice(host.LABELS)
+        self._pause()
         with self._account.operation("vpmem claim", guest.owner, refusals=(Refused,)) as done:
             self._begin(guest, done, self._vpmem("claim", guest.owner, label))
         self._list()
         for uuid in guest.held:
             self._release(guest, uuid)
-            with self._account.operation("vpmem adopt", guest.owner, refusals=(Refused,)) as done:
+            self._pause()
+        with self._account.operation("vpmem adopt", guest.owner, refusals=(Refused,)) as done:
                 self._vpmem("adopt", guest.owner, uuid)
                 done.got = [uuid]
                 # 'vpmem release' starts a wipe: then the adoption is refused, or the wipe.
                 done.failed = guest.comes_back(uuid)
+        self._pause()
         with self._account.operation("vpmem history"):
             self._vpmem("history", "--last", "5")
         for uuid in guest.held:
             self._release(guest, uuid)
-            with self._account.operation("vpmem wipe", refusals=(Refused,)) as done:
+            self._pause()
+        with self._account.operation("vpmem wipe", refusals=(Refused,)) as done:
                 self._vpmem("wipe", "--namespace", uuid)
                 done.wiped = [uuid]
 
@@ -66,13 +70,19 @@ class CommandUser:
         done.got = [row["uuid"] for row in rows]
         done.failed = "; ".join(filter(None, [guest.starts(row["uuid"], row["device"]) for row in rows]))
 
+    def _pause(self) -> None:
+        if not self._stopped():
+            time.sleep(PAUSE_SECONDS)
+
     def _list(self) -> None:
+        self._pause()
         with self._account.operation("vpmem namespace list") as done:
             row = self._rng.choice(self._vpmem("namespace", "list"))
             done.seen = [row["uuid"], row["state"], row["owner"]]
 
     def _release(self, guest: Guest, uuid: str) -> None:
         wrong = guest.leaves(uuid)
+        self._pause()
         with self._account.operation("vpmem release", guest.owner) as done:
             done.failed = wrong
             self._vpmem("release", guest.owner, "--namespace", uuid)
@@ -80,8 +90,6 @@ class CommandUser:
             guest.left(uuid)
 
     def _vpmem(self, *words: str) -> list[Mapping[str, str]]:
-        if not self._stopped():
-            time.sleep(PAUSE_SECONDS)
         command = [sys.executable, "-m", "vpmem_driver.cli.main", "--config-file", str(self._where.config_file)]
         done = subprocess.run(
             [*command, *words, "-f", "json"], capture_output=True, text=True, check=False, env=dict(os.environ)

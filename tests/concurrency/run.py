@@ -17,8 +17,8 @@ from .checker import Checker, Waits
 
 #: How long a transaction waits for others before it fails (vpmem_driver.ledger_lock.TIMEOUT_SECONDS).
 LEDGER_SECONDS = 60.0
-#: How long a wipe may make no progress before it counts as failed (vpmem_driver.wiping.STUCK_SECONDS).
-WIPE_SECONDS = 15.0
+#: How long a wipe may say nothing before it is given up (vpmem_driver.wipe.process.SILENCE_SECONDS).
+WIPE_SECONDS = 300.0
 #: The operations that may wait for a wipe, and so for both.
 WAIT_FOR_WIPES = ("claim", "claim_exact", "wipe", "driver claim", "vpmem claim", "vpmem wipe")
 
