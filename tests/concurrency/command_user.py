@@ -50,7 +50,7 @@ class CommandUser:
         for uuid in guest.held:
             self._release(guest, uuid)
             self._pause()
-        with self._account.operation("vpmem adopt", guest.owner, refusals=(Refused,)) as done:
+            with self._account.operation("vpmem adopt", guest.owner, refusals=(Refused,)) as done:
                 self._vpmem("adopt", guest.owner, uuid)
                 done.got = [uuid]
                 # 'vpmem release' starts a wipe: then the adoption is refused, or the wipe.
@@ -61,7 +61,7 @@ class CommandUser:
         for uuid in guest.held:
             self._release(guest, uuid)
             self._pause()
-        with self._account.operation("vpmem wipe", refusals=(Refused,)) as done:
+            with self._account.operation("vpmem wipe", refusals=(Refused,)) as done:
                 self._vpmem("wipe", "--namespace", uuid)
                 done.wiped = [uuid]
 
