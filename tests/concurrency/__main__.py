@@ -23,8 +23,9 @@ class Progress:
     def show(self, checker: Checker) -> None:
         now = time.monotonic()
         longest = max((waits.longest for waits in checker.waits.values()), default=0.0)
+        rate = checker.total / (now - self._begin)
         words = (
-            f"{checker.total:,} of {self._operations:,} operations, {checker.total / (now - self._begin):.0f} a second, "
+            f"{checker.total:,} of {self._operations:,} operations, {rate:.0f} a second, "
             f"longest wait {longest:.1f} s, {len(checker.violations)} violations"
         )
         if sys.stderr.isatty():

@@ -208,8 +208,8 @@ class Checker:
     def _read_history(self) -> None:
         if not self._host.ledger.exists():
             return
-        columns = "id, uuid, from_state, to_state, owner, reason"
-        for line in self._query(f"SELECT {columns} FROM history WHERE id > ? ORDER BY id", self._last_line):
+        statement = "SELECT id, uuid, from_state, to_state, owner, reason FROM history WHERE id > ? ORDER BY id"
+        for line in self._query(statement, self._last_line):
             self._follow(Line(*line))
 
     def _follow(self, line: Line) -> None:

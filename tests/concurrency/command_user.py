@@ -28,9 +28,7 @@ class Refused(Exception):
 class CommandUser:
     """One after the other."""
 
-    def __init__(
-        self, where: host.Host, account: Account, rng: random.Random, stopped: Callable[[], bool]
-    ) -> None:
+    def __init__(self, where: host.Host, account: Account, rng: random.Random, stopped: Callable[[], bool]) -> None:
         self._where = where
         self._account = account
         self._rng = rng

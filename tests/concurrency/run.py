@@ -88,18 +88,19 @@ class Report:
         checker = self.checker
         lines = ["| operation | done | refused | mean wait | longest wait | bound |", "|---|---|---|---|---|---|"]
         for kind, waits in sorted(checker.waits.items()):
-            lines.append(f"| {kind} | {waits.done:,} | {waits.refused:,} | {_waits(waits)} | {self.bound(kind):.0f} s |")
+            lines.append(
+                f"| {kind} | {waits.done:,} | {waits.refused:,} | {_waits(waits)} | {self.bound(kind):.0f} s |"
+            )
         lines += ["", "| processes | number | fewest operations | most | ratio |", "|---|---|---|---|---|"]
         for kind, (fewest, most) in self.shares().items():
             number = sum(kind == other for other, _, _ in self.crew.processes())
             lines.append(f"| {kind} | {number} | {fewest:,} | {most:,} | {most / max(fewest, 1):.2f} |")
-        lines += [
-            "",
+        words = (
             f"{checker.total:,} operations in {self.seconds:.0f} s, {checker.total / self.seconds:.0f} a second; "
             f"{checker.history_lines:,} lines of history; the bytes of {checker.samples:,} namespaces looked at; "
-            f"{len(self.violations)} violations",
-        ]
-        return "\n".join(lines)
+            f"{len(self.violations)} violations"
+        )
+        return "\n".join([*lines, "", words])
 
 
 def _waits(waits: Waits) -> str:

@@ -22,7 +22,9 @@ class MadeUp:
         self.path.write_bytes(bytes(host.SIZE))
         self.database = sqlite3.connect(self.host.ledger, isolation_level=None)
         self.database.execute("CREATE TABLE namespace (uuid, name, state, owner, reservation, changed)")
-        self.database.execute("CREATE TABLE history (id INTEGER PRIMARY KEY, uuid, from_state, to_state, owner, reason)")
+        self.database.execute(
+            "CREATE TABLE history (id INTEGER PRIMARY KEY, uuid, from_state, to_state, owner, reason)"
+        )
         self.database.execute("INSERT INTO namespace VALUES (?, 'small0', 'unknown', NULL, NULL, 0)", (NAMESPACE,))
         self.state = None
         self.checker = checker.Checker(self.host, random.Random(0))
