@@ -5,7 +5,7 @@ SQLite has a write lock of its own. This lock is held around it, on a file besid
 * SQLite's busy handler waits inside C, so that under eventlet the whole process stops. Here waiting is
   :func:`time.sleep`, which eventlet replaces.
 * SQLite's busy handler waits longer the longer it has waited, and a process that releases the lock can take it again at
-  once: of two busy processes one gets nearly everything. Here processes get the lock in the order of their arrival.
+  once: of two busy processes one gets nearly everything. Here a process that has had the lock goes behind all that wait.
 * SQLite 3.7.0 to 3.51.2 (but not 3.44.6 and 3.50.7) can corrupt a database in WAL mode when a process commits while
   another one begins a checkpoint ("The WAL-reset bug", https://sqlite.org/wal.html). Python uses the host's SQLite, and
   every distribution that we support had such a version. The lock is held over a whole transaction, including the
@@ -15,8 +15,8 @@ flock(2) and not fcntl(2), because a process that closes any descriptor of a fil
 
 A process that waits has a place in the queue: it holds a shared lock on one byte of the file, whose offset is the time
 of its arrival. Whoever finds no lock before its own is the first. These are open file description locks (fcntl(2)),
-which end with the process, too. The queue is only for fairness: a process that was stopped while it waits must not stop
-the others, so who has waited for long tries out of turn.
+which end with the process, too. The queue is only for fairness. A process that is stopped, or gets no processor, while
+it is the first must not stop the others: who has waited for a while tries out of turn.
 """
 
 import errno
@@ -37,8 +37,12 @@ _INTERVAL, _LONG_INTERVAL = 0.0005, 0.01
 #: transaction may.
 _TURN_SECONDS = 0.002
 
-#: After how long a process that waits tries out of turn, in seconds.
-_OVERDUE_SECONDS = 1.0
+#: After how long a process that waits tries out of turn, in seconds. On a busy machine it takes as long until the first
+#: one runs, and strict order would leave the ledger unused for half of the time.
+_OVERDUE_SECONDS = 0.05
+
+#: Who waits for long tries less often, this share of what it has waited: the holder may hang.
+_SHARE_OF_WAIT = 0.002
 
 #: Of about how many transactions the mean duration is taken.
 _MEAN_OF = 16
@@ -58,16 +62,16 @@ class Patience:
         self._start = time.monotonic()
 
     @property
-    def waited(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self._start
+    def is_overdue(self) -> bool:
+        """Whether it is time to try out of turn."""
+        return time.monotonic() - self._start >= _OVERDUE_SECONDS
 
     def wait(self, interval: float = _INTERVAL) -> bool:
-        """Sleep before the next try, longer after a second, when the holder hangs; False when the time is over."""
-        waited = self.waited
+        """Sleep before the next try, for `interval` seconds or so; False when the time is over."""
+        waited = time.monotonic() - self._start
         if waited >= TIMEOUT_SECONDS:
             return False
-        mean = _LONG_INTERVAL if waited >= _OVERDUE_SECONDS else min(max(interval, _INTERVAL), _LONG_INTERVAL)
+        mean = min(max(interval, waited * _SHARE_OF_WAIT, _INTERVAL), _LONG_INTERVAL)
         time.sleep(random.uniform(0.5, 1.5) * mean)  # noqa: S311  chance, not secrecy
         return True
 
@@ -83,7 +87,6 @@ class WriteLock:
         self._file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0)
         self._turn_began = self._acquired = -_TURN_SECONDS
         self._transaction_seconds = 0.0  # the mean of the last ones
-        self._overtaken = -1  # whoever has a place up to here was overtaken, and is not waited for again
 
     @property
     def descriptor(self) -> int:
@@ -100,7 +103,7 @@ class WriteLock:
             raise OSError(errno.EBADF, "it is closed")
         if time.monotonic() - self._turn_began < _TURN_SECONDS and self._try():
             return
-        if self._waiting_before(_END_OF_QUEUE) is not None or not self._try():
+        if self._is_preceded(_END_OF_QUEUE) or not self._try():
             self._wait_in_queue()
         self._turn_began = self._acquired
 
@@ -108,21 +111,13 @@ class WriteLock:
         place = time.monotonic_ns()
         self._queue(fcntl.F_OFD_SETLK, fcntl.F_RDLCK, place, 1)
         try:
-            self._wait(place)
+            patience = Patience()
+            while (self._is_preceded(place) and not patience.is_overdue) or not self._try():
+                # Each look takes processor time that the holder may need. Half a transaction is soon enough to move up.
+                if not patience.wait(self._transaction_seconds / 2 if self._is_preceded(place) else _INTERVAL):
+                    raise TimeoutError
         finally:
             self._queue(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, place, 1)
-
-    def _wait(self, place: int) -> None:
-        """Take the lock when all who have come before `place` have had it. :raises TimeoutError: see above."""
-        patience = Patience()
-        while True:
-            before = self._waiting_before(place)
-            if (before is None or patience.waited >= _OVERDUE_SECONDS) and self._try():
-                self._overtaken = max(self._overtaken, before or 0)
-                return
-            # Every look costs processor time that the holder may need; half a transaction is soon enough to move up.
-            if not patience.wait(_INTERVAL if before is None else self._transaction_seconds / 2):
-                raise TimeoutError
 
     def _try(self) -> bool:
         try:
@@ -132,11 +127,9 @@ class WriteLock:
         self._acquired = time.monotonic()
         return True
 
-    def _waiting_before(self, place: int) -> int | None:
-        """The place of somebody who waits before `place`; None when nobody does."""
-        begin = self._overtaken + 1
-        kind, _whence, start, _length, _process = self._queue(fcntl.F_OFD_GETLK, fcntl.F_WRLCK, begin, place - begin)
-        return None if kind == fcntl.F_UNLCK else start
+    def _is_preceded(self, place: int) -> bool:
+        """Whether anybody waits before `place`."""
+        return self._queue(fcntl.F_OFD_GETLK, fcntl.F_WRLCK, 0, place)[0] != fcntl.F_UNLCK
 
     def _queue(self, command: int, kind: int, start: int, length: int) -> tuple[int, ...]:
         return _FLOCK.unpack(fcntl.fcntl(self._file, command, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)))
