@@ -5,7 +5,7 @@ SQLite has a write lock of its own. This lock is held around it, on a file besid
 * SQLite's busy handler waits inside C, so that under eventlet the whole process stops. Here waiting is
   :func:`time.sleep`, which eventlet replaces.
 * SQLite's busy handler waits longer the longer it has waited, and a process that releases the lock can take it again at
-  once: of two busy processes one gets nearly everything. Here a process that has had the lock goes behind all that wait.
+  once: of two busy processes one gets nearly everything. Here one that has had the lock goes behind all that wait.
 * SQLite 3.7.0 to 3.51.2 (but not 3.44.6 and 3.50.7) can corrupt a database in WAL mode when a process commits while
   another one begins a checkpoint ("The WAL-reset bug", https://sqlite.org/wal.html). Python uses the host's SQLite, and
   every distribution that we support had such a version. The lock is held over a whole transaction, including the

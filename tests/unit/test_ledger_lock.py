@@ -124,7 +124,7 @@ class TestWaiting:
             pass
         assert ledger_lock.TIMEOUT_SECONDS <= now[0] < ledger_lock.TIMEOUT_SECONDS + 0.1
         first_second = [seconds for number, seconds in enumerate(sleeps) if sum(sleeps[:number]) < 1]
-        assert max(first_second) < 0.001
+        assert max(first_second) < 0.004
         assert len(sleeps) < 10_000, "a process that waits for one that hangs must not use a processor"
 
 
