@@ -129,6 +129,7 @@ def run(crew: Crew, *, operations: int, seed: int, seconds: float = float("inf")
                     report.checker.look()
                     show(report.checker)
             except KeyboardInterrupt:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # tox sends it once more
                 report.interrupted = True
             report.seconds = time.monotonic() - begin
             where.stop_file.touch()
