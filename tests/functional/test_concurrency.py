@@ -1,6 +1,7 @@
 """Many processes and threads on one ledger: never two owners.
 
-The wipes are left out (the engine says at once that all is zero): what is tried here is who gets what.
+In the first test the wipes are left out (the engine says at once that all is zero): what is tried is who gets what. The
+second one is a short ``./dev concurrency``, without the drivers, which need Nova.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import uuid
 
 from oslo_config import cfg
 
+from tests.concurrency.run import Crew, run
 from vpmem_driver import exception
 from vpmem_driver.engine import Outcome
 from vpmem_driver.libvirt_domains import Domains
@@ -122,3 +124,10 @@ def test_invariant_1_eight_processes_of_eight_threads(host, tmp_path):
     for move in moves:  # in the order in which they were committed
         assert move.to_state != "claimed" or owners[move.uuid] is None, "claimed while another held it"
         owners[move.uuid] = move.owner if move.to_state == "claimed" else None
+
+
+def test_threads_processes_and_the_command_line_on_one_ledger():
+    crew = Crew(pools=3, commands=1, drivers=(), threads=2, namespaces=6)
+    report = run(crew, operations=2000, seconds=5, seed=0)
+    assert report.violations == [], report.table()
+    assert {"claim", "release", "adopt", "wipe", "records", "reconcile"} <= set(report.checker.waits)
