@@ -51,8 +51,8 @@ def torture(options: argparse.Namespace) -> int:
             print(f"{reached:9} {killed:7} {stopped:7}  {point}")
     killed_at = sum(counts[1] > 0 for counts in found.points.values())
     print(
-        f"{found.kills} kills and {found.stops} stops in {found.rounds} rounds from seed {seed} on: {found.tasks} tasks, "  # noqa: E501
-        f"{found.steps} steps, {found.seconds:.0f} s, {found.kills / found.seconds:.1f} kills/s; "
+        f"{found.kills} kills and {found.stops} stops in {found.rounds} rounds from seed {seed} on: "
+        f"{found.tasks} tasks, {found.steps} steps, {found.seconds:.0f} s, {found.kills / found.seconds:.1f} kills/s; "
         f"killed at {killed_at} of {len(found.points)} points"
     )
     for report in found.violations:
@@ -85,7 +85,9 @@ def main() -> int:
     parser.add_argument(
         "--mutants", nargs="*", metavar="NAME", help="break the package on purpose, and see who notices"
     )
-    parser.add_argument("--seconds", type=float, default=60, help="of processor time, for each mutant and job (default: %(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="of processor time, for each mutant and job (default: %(default)s)"
+    )
     options = parser.parse_args()
     options.package = options.package.resolve()
     if options.mutants is not None:
