@@ -51,8 +51,8 @@ def torture(options: argparse.Namespace) -> int:
             print(f"{reached:9} {killed:7} {stopped:7}  {point}")
     killed_at = sum(counts[1] > 0 for counts in found.points.values())
     print(
-        f"{found.kills} kills and {found.stops} stops in {found.rounds} rounds from seed {seed} on: {found.tasks} tasks, "  # noqa: E501
-        f"{found.steps} steps, {found.seconds:.0f} s, {found.kills / found.seconds:.1f} kills/s; "
+        f"{found.kills} kills and {found.stops} stops in {found.rounds} rounds from seed {seed} on: "
+        f"{found.tasks} tasks, {found.steps} steps, {found.seconds:.0f} s, {found.kills / found.seconds:.1f} kills/s; "
         f"killed at {killed_at} of {len(found.points)} points"
     )
     for report in found.violations:

@@ -6,7 +6,6 @@ import mmap
 import os
 import pathlib
 import sys
-import traceback
 import typing
 from collections.abc import Callable
 
@@ -18,24 +17,19 @@ CHUNKS = 3
 def start(address: str, errors: pathlib.Path, main: Callable[..., int], *values: object, contained: bool) -> int:
     """Fork a process that does `main` and nothing else.
 
-    :param contained: it sees no processes but its own, as in a container; then the process that is returned waits for it
+    :param contained: it sees no processes but its own, as in a container; the process that is returned waits for it
     :returns: a pid
-    """  # noqa: E501
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 70
-    try:
+    """
+
+    def act() -> int:
         gc.disable()
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.dup2(os.open(errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
         if contained:
             container.enter()
-        status = main(address, *values)
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
-    finally:
-        os._exit(status)
+        return main(address, *values)
+
+    return spawn.fork(act)
 
 
 def _grants(grants: typing.Any) -> list[dict[str, object]]:
@@ -72,25 +66,27 @@ def _link() -> link.Link:
     return link.current
 
 
-def _do(pool: typing.Any, do: str, owner: str, uuids: list[str] | None, labels: list[str]) -> typing.Any:  # noqa: PLR0911
+def _do(pool: typing.Any, do: str, owner: str, uuids: list[str] | None, labels: list[str]) -> typing.Any:
     match do:
         case "claim":
-            return {"grants": _grants(pool.claim(owner, labels))}
+            result: object = {"grants": _grants(pool.claim(owner, labels))}
         case "claim_exact":
-            return {"grants": _grants(pool.claim_exact(owner, uuids))}
+            result = {"grants": _grants(pool.claim_exact(owner, uuids))}
         case "adopt":
-            return {"grants": _grants(pool.adopt(owner, uuids))}
+            result = {"grants": _grants(pool.adopt(owner, uuids))}
         case "grants":
-            return {"grants": _grants(pool.grants(owner))}
+            result = {"grants": _grants(pool.grants(owner))}
         case "release":
-            return {"uuids": [record.uuid for record in pool.release(owner, uuids)]}
+            result = {"uuids": [record.uuid for record in pool.release(owner, uuids)]}
         case "renew":
-            return {"uuids": pool.renew(owner)}
+            result = {"uuids": pool.renew(owner)}
         case "wipe":
-            return {"wiped": [[result.uuid, result.outcome.value] for result in pool.wipe(uuids)]}
+            result = {"wiped": [[each.uuid, each.outcome.value] for each in pool.wipe(uuids)]}
         case "look":
-            return {"records": len(pool.records()), "labels": len(pool.inventory())}
-    raise ValueError(do)
+            result = {"records": len(pool.records()), "labels": len(pool.inventory())}
+        case _:
+            raise ValueError(do)
+    return result
 
 
 def api(address: str, pmem_namespaces: list[str], options: dict[str, object]) -> int:
@@ -111,8 +107,6 @@ def api(address: str, pmem_namespaces: list[str], options: dict[str, object]) ->
             _link().tell("fact", "refused", error=type(error).__name__, text=str(error))
         except KeyboardInterrupt:
             _link().tell("fact", "refused", error="KeyboardInterrupt", text="")
-        except Exception:  # noqa: BLE001
-            _link().tell("fact", "broke", text=traceback.format_exc())
         else:
             _link().tell("fact", "done", result=result)
     if pool is not None:
@@ -138,14 +132,10 @@ def open_pool(pmem_namespaces: list[str], options: dict[str, object]) -> typing.
 def cli(address: str, words: list[str], output: str) -> int:
     """The command line; what it prints goes to the file `output`."""
     os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 1)
-    sys.stdout = open(1, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
-    sys.stderr = open(2, "w", closefd=False, encoding="utf-8")  # noqa: SIM115
     if spawn.real:
-        os.execv(sys.executable, [sys.executable, *spawn.program, "cli", *words])  # noqa: S606
+        os.execv(sys.executable, [sys.executable, *spawn.program, "cli", *words])  # noqa: S606  as an operator's shell does
     link.current = link.Link(address, "cli")
-    status = spawn.run(words)
-    sys.stdout.flush()
-    return status
+    return spawn.run(words)
 
 
 def guest(address: str, path: str, inode: int, pattern: str) -> int:

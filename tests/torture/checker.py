@@ -192,9 +192,10 @@ class Checker:
                 raise Violation("lost", f"{tenure.owner} was told that it has {self.name(tenure.uuid)}; power was lost")
         for uuid, row in self.rows.items():
             life, namespace = self.lives[uuid], self.namespace(uuid)
-            if row.state == "dirty" and not row.begun and life.left is not None and namespace is not None:  # noqa: SIM102
-                if life.left[1] != namespace.content:
-                    raise Violation("lost", f"power was lost: the ledger has no wipe of {row.name}, which has begun")
+            if row.state != "dirty" or row.begun or life.left is None or namespace is None:
+                continue
+            if life.left[1] != namespace.content:
+                raise Violation("lost", f"power was lost: the ledger has no wipe of {row.name}, which has begun")
 
     # What is known
 
@@ -281,7 +282,7 @@ class Checker:
             )
         return True
 
-    def _fault(self, namespace: Namespace, step: Step, old: bytes, new: bytes) -> str | None:  # noqa: PLR0911
+    def _fault(self, namespace: Namespace, step: Step, old: bytes, new: bytes) -> str | None:
         """Why this change of some pages is not allowed; None when it is."""
         if step.writes is not None and step.writes[0] == namespace.inode and changed_to(old, new, step.writes[1]):
             self._note_late(namespace)
@@ -295,15 +296,17 @@ class Checker:
             return f"which is claimed by {row.owner}"
         if row.state != "dirty":
             return f"which is {row.state}"
+        return self._fault_of_wipe(namespace, step, row, changed_to(old, new, bytes(UNIT)))
+
+    def _fault_of_wipe(self, namespace: Namespace, step: Step, row: Row, zeroed: bool) -> str | None:
+        """The same for a namespace that is dirty."""
         if not row.begun:
             return "and the ledger does not say that its wipe has begun"
         if not step.wipes:
             return "and it is no process that wipes"
         if namespace.inode in step.mapped:
             return "which a guest has had mapped since before"
-        if not changed_to(old, new, bytes(UNIT)):
-            return "and did not write zeros"
-        return None
+        return None if zeroed else "and did not write zeros"
 
     def _note_late(self, namespace: Namespace) -> None:
         """A guest may write on when its owner has released: that, too, is what the owner left."""

@@ -8,21 +8,23 @@ import signal
 import sys
 import time
 
-from tests.torture import actors, container, fate, spawn
+from tests.torture import container, fate, spawn
 from tests.torture.accidents import Accidents
-from tests.torture.checker import Checker, Step, Violation
+from tests.torture.checker import Checker, Violation
 from tests.torture.facts import EXIT_CODES, Facts
 from tests.torture.plan import Plan, Task
 from tests.torture.process import PATIENCE_SECONDS, Hangs, Process, Stall
 from tests.torture.processes import Processes
-from tests.torture.world import World, is_zero
+from tests.torture.starter import Starter
+from tests.torture.watch import Watch
+from tests.torture.world import World
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 #: How likely the process that has just run is to run on.
 RUN_ON = 0.8
 #: A round with a trap ends when so many were caught.
-MOST_CAUGHT, MOST_TRAP_STEPS = 4, 3000
+MOST_CAUGHT, MOST_TRAP_STEPS = 3, 2400
 MOST_STEPS, MOST_PROCESSES = 6000, 12
 #: How likely a stopped process is continued when all others wait.
 CONTINUE = 0.1
@@ -62,17 +64,24 @@ class Round:
         self._facts = Facts(self._world, self._checker, self._plan)
         self._accidents = Accidents(self._world, self._checker, self._plan, self._rng, self.report.trace.append)
         self._fate = fate.Fate(seed, self._rng, self._checker)
-        self._processes = Processes(directory)
+        self._processes = Processes(directory, self.report.trace.append)
+        self._watch = Watch(self._world, self._checker, self._processes, self._rng)
         self._ended = self._caught = 0
-        self._now = 1000.0
         self._last: Process | None = None
-        self._calm = True
         self._most, self._most_steps = self._rng.choice([2, 3, 3, 4]), MOST_STEPS
-        contained = self._rng.random() < 0.5
+        contained = self._rng.choice([0.0, 0.5])
         if self._fate.trap is not None:
             self._most, self._most_steps = 2, MOST_TRAP_STEPS
-            contained = contained if self._fate.trap.contained is None else self._fate.trap.contained
-        self._containers = contained and container.possible()
+            contained = contained if self._fate.trap.contained is None else float(self._fate.trap.contained)
+        self._starter = Starter(
+            directory,
+            self._world,
+            self._plan,
+            self._facts,
+            self._processes,
+            self._rng,
+            contained=contained if container.possible() else 0.0,
+        )
         spawn.real = self._rng.random() < 0.03
         spawn.program = ["-P", str(ROOT / "tests/torture/program.py"), str(ROOT), package, self._processes.address]
         if spawn.real:
@@ -85,10 +94,10 @@ class Round:
         try:
             self._introduce()
             self._world.write_config()
-            self._calm = False
+            self._starter.calm = False
             while self._goes_on():
                 self._run_one()
-            self._calm = True
+            self._starter.calm = True
             self._finish()
         except Violation as violation:
             self.report.violation = violation
@@ -106,10 +115,10 @@ class Round:
 
     def _introduce(self) -> None:
         """Have the ledger know new files before they have labels: small ones are accepted then."""
-        calm, self._calm = self._calm, True
-        self._start(Task("look"), labels=False)
+        calm, self._starter.calm = self._starter.calm, True
+        self._starter.start(Task("look"), labels=False)
         self._run_all()
-        self._calm = calm
+        self._starter.calm = calm
 
     def _run_all(self) -> None:
         """Let everybody end."""
@@ -139,13 +148,13 @@ class Round:
         self._facts.check_file()
 
     def _alone(self, task: Task) -> None:
-        self._start(task)
+        self._starter.start(task)
         self._run_all()
 
     def _run_one(self) -> None:
         """One step of one process."""
         self._wake()
-        if not self._calm:
+        if not self._starter.calm:
             self._start_some()
         process = self._pick()
         if process is None:
@@ -153,62 +162,19 @@ class Round:
             return
         self._last = process
         self._perform(process)
-        if not self._calm and not self._is_quiet() and self._rng.random() < self._fate.power_loss:
+        if not self._starter.calm and not self._is_quiet() and self._rng.random() < self._fate.power_loss:
             self._lose_power()
 
     def _is_quiet(self) -> bool:
         """Whether somebody is in the trap: nothing befalls the others."""
         return any(process.stalled is not None and process.stalled.goal for process in self._processes)
 
-    # Starting
-
     def _start_some(self) -> None:
         running = [process for process in self._processes if process.stalled is None and not process.waits]
-        most = MOST_PROCESSES if self._fate.trap is None else MOST_PROCESSES // 2
-        if len(running) >= self._most or len(self._processes) >= most:
-            return
-        if self._plan.goal == "stray" and not self._plan.has_stray():
-            self._start_guest(self._plan.stray())
-            return
-        chance = self._rng.random() if not self._containers else 1.0  # guests are not seen from a container
-        if chance < 0.15:
-            tenures = self._plan.writable()
-            self._start_guest(self._plan.write("guest", self._rng.choice(tenures)) if tenures else None)
-        elif chance < (0.17 if self._plan.hot is None else 0.22) and not self._plan.has_stray():
-            self._start_guest(self._plan.stray())
-        else:
-            self._start(self._plan.choose() if self._rng.random() < 0.2 else None)
-
-    def _start(self, task: Task | None, *, labels: bool = True) -> None:
-        """Start a process: the command line if it can do `task`, else one that asks what to do."""
-        contained = self._containers and not self._calm and self._rng.random() < 0.5
-        words = None
-        if task is not None and not self._calm:
-            words = self._plan.words(task)
-        if words is None:
-            pmem_namespaces = self._world.pmem_namespaces if labels else []
-            process = self._processes.start(actors.api, pmem_namespaces, self._world.options, contained=contained)
-            process.answer = task
-            self._note(process, "starts")
-        else:
-            output = str(self._directory / f"output{self._processes.count}")
-            process = self._processes.start(actors.cli, words, output, contained=contained)
-            process.output = output
-            self._note(process, "starts")
-            self._ask(process, task)
-
-    def _start_guest(self, task: Task | None) -> None:
-        if task is not None:
-            process = self._processes.start(actors.guest, task.path, task.inode, task.pattern, contained=False)
-            self._note(process, "starts")
-            self._ask(process, task)
-
-    def _ask(self, process: Process, task: Task | None) -> None:
-        """Have a process do something from now on."""
-        process.task = task
-        if task is not None:
-            self._facts.ask(task, self._now)
-            self._note(process, f"is to {task}")
+        # In a round with a trap there are fewer, so that somebody comes by; then whoever is needed may start.
+        most = MOST_PROCESSES if self._fate.trap is None or self._plan.goal is not None else MOST_PROCESSES // 2
+        if len(running) < self._most and len(self._processes) < most:
+            self._starter.start_any()
 
     # Choosing
 
@@ -222,7 +188,7 @@ class Round:
         if process.stalled is not None or process.stopped or self._fate.holds_back(process):
             return False
         if process.waits:
-            return process.stale or (process.until is not None and self._now >= process.until)
+            return process.stale or (process.until is not None and self._processes.now >= process.until)
         if process.at[2].get("takes_lock"):
             return not any(other.holds_lock for other in self._processes if other is not process)
         return True
@@ -241,7 +207,12 @@ class Round:
     def _is_over(self, process: Process) -> bool:
         stall = process.stalled
         assert stall is not None
-        if stall.reached or stall.tasks <= self._ended or stall.until <= self._now or stall.steps <= self.report.steps:
+        if (
+            stall.reached
+            or stall.tasks <= self._ended
+            or stall.until <= self._processes.now
+            or stall.steps <= self.report.steps
+        ):
             return True
         if stall.goal == "stray":
             return self._plan.stray_has_mapped(process.uuid)
@@ -260,9 +231,13 @@ class Round:
         if loose and self._rng.random() < CONTINUE:
             self._continue(self._rng.choice(loose))
             return
-        self._now = max(self._now, min(times))
+        self._processes.now = max(self._processes.now, min(times))
         for process in self._processes:
-            if process.task is not None and not process.stalled and self._now - process.task.since > TASK_SECONDS:
+            if (
+                process.task is not None
+                and not process.stalled
+                and self._processes.now - process.task.since > TASK_SECONDS
+            ):
                 raise Violation("hangs", f"{process} has not ended {process.task} after {TASK_SECONDS} s")
 
     # Acting
@@ -272,17 +247,19 @@ class Round:
         counts = self.report.points[f"{process.role}: {process.at[1]}"]
         counts[0] += 1
         self.report.steps += 1
-        do, value = ("go", None) if self._calm else self._fate.decide(process, quiet=self._is_quiet())
-        self._note(process, f"{'.' if process.waits else ''}{process.at[1]} -> {do}{'' if value is None else value}")
+        do, value = ("go", None) if self._starter.calm else self._fate.decide(process, quiet=self._is_quiet())
+        self._processes.note(
+            process, f"{'.' if process.waits else ''}{process.at[1]} -> {do}{'' if value is None else value}"
+        )
         match do:
             case "kill":
                 counts[1] += 1
                 parent = self._kill(process)
                 if parent is not None and self._rng.random() < 0.7:
-                    self._stall(parent, self._fate.stall(self._ended, self._now, parent))
+                    self._stall(parent, self._fate.stall(self._ended, self._processes.now, parent))
             case "stop":
                 counts[2] += 1
-                self._stall(process, self._fate.stall(self._ended, self._now, process))
+                self._stall(process, self._fate.stall(self._ended, self._processes.now, process))
             case "trap":
                 assert self._fate.trap is not None
                 counts[1 if self._fate.trap.kills else 2] += 1
@@ -290,20 +267,20 @@ class Round:
                 if victim is not None:
                     victim.uuid = process.uuid
                     self._caught += 1
-                    self._stall(victim, self._fate.catch(self._ended, self._now, self.report.steps))
+                    self._stall(victim, self._fate.catch(self._ended, self._processes.now, self.report.steps))
             case _:
-                self._step(process, do, self._answer(process) if do == "go" else value)
+                self._step(process, do, self._starter.answer(process) if do == "go" else value)
 
     def _step(self, process: Process, do: str, value: object) -> None:
         """Have it run until its next point, or to its end."""
         before = process.at[:2]
-        process.send("go" if do == "clock" else do, self._now, value)
+        process.send("go" if do == "clock" else do, self._processes.now, value)
         if do == "clock":
             time.sleep(self._rng.uniform(0, fate.MOST_CLOCK_SECONDS))
             process.signal(signal.SIGKILL)
             process.wait_end(PATIENCE_SECONDS)
         lives = process.receive()
-        self._look(process)
+        self._watch.look(process, calm=self._starter.calm)
         if lives:
             self._hear(process)
             if process.at[:2] != before or not process.waits:
@@ -313,25 +290,12 @@ class Round:
             self.report.kills += do in {"clock", "lines"} and self._processes.status(process) in {None, -signal.SIGKILL}
             self._died(process)
 
-    def _answer(self, process: Process) -> object:
-        """What a process that asks what to do is told."""
-        if process.at[:2] != ("fact", "next"):
-            return None
-        task, process.answer = process.answer, None
-        if task is None and not self._calm and self._rng.random() < 0.7:
-            task = self._facts.follow_up(self._rng) or self._plan.choose()
-        if task is None:
-            return None
-        self._ask(process, task)
-        return dataclasses.asdict(dataclasses.replace(task, tenures=[]))
-
     def _hear(self, process: Process) -> None:
         """What a process has just announced."""
         kind, name, info = process.at
         match kind:
             case "spawned":
-                child = self._processes.greet(process)
-                self._note(child, f"is started by {process}")
+                self._processes.greet(process)
             case "signalled":
                 for child in self._processes.children_of(process):
                     if child.inner_pid == info["pid"]:
@@ -343,7 +307,7 @@ class Round:
             if process.parent is not None:
                 process.parent.uuid = process.uuid
         if process.role == "child" and not process.goes:
-            process.mapped, process.goes = self._mapped(), name == "after read go"
+            process.mapped, process.goes = self._watch.mapped(), name == "after read go"
         if name == "after fdatasync" or "synced" in info:
             namespace = self._world.by_inode(info.get("synced", info.get("inode")))
             if namespace is not None:
@@ -363,7 +327,7 @@ class Round:
         if name == "mapped" and task is not None:
             task.mapped = True
         elif name in {"done", "refused", "broke"} and task is not None:
-            self._note(process, f"{name} {task}: {str(info)[:300]}")
+            self._processes.note(process, f"{name} {task}: {str(info)[:300]}")
             self._end_task(process)
             self._facts.hear(task, name, info)
 
@@ -378,61 +342,36 @@ class Round:
             if other.stalled is not None and other.stalled.goal == task.do and task.covers(other.uuid or ""):
                 other.stalled.reached = True
 
-    def _look(self, process: Process) -> None:
-        """Have the checker look at what this process has just done."""
-        committed = process.at[2].get("committed", False) or process.at[0] == "fact"
-        if committed or process.role in {"child", "guest"} or (process.task and process.task.do == "write"):
-            before = {namespace: namespace.content for namespace in self._world.namespaces}
-            changed = self._checker.check(self._step_of(process), ledger=committed)
-            if process.at[2].get("durable"):
-                self._checker.note_durable()
-                self._world.note_durable_ledger()
-            if process.role == "child" and not self._calm and self._rng.random() < fate.LOST_ZERO:
-                for namespace in changed:
-                    if not is_zero(before[namespace]) and is_zero(namespace.content):
-                        self._note(process, f"zeroed {namespace.name}, and the medium loses one")
-                        self._world.lose_a_zero(namespace)
-
-    def _step_of(self, process: Process) -> Step:
-        """What a process may do until its next point."""
-        writes = None
-        if process.task is not None and process.task.do in {"write", "guest"}:
-            writes = (process.task.inode, process.task.pattern.encode())
-        doing = f" ({process.task})" if process.task is not None else ""
-        mapped = process.mapped & self._mapped()
-        return Step(f"{process}{doing}", wipes=process.role == "child", mapped=mapped, writes=writes)
-
-    def _mapped(self) -> frozenset[int]:
-        """What guests have mapped now."""
-        tasks = [process.task for process in self._processes]
-        return frozenset(task.inode for task in tasks if task is not None and task.mapped)
-
     # Ends
 
     def _stall(self, process: Process, stall: Stall) -> None:
         """Stop a process until others have done something."""
         self.report.stops += 1
         process.stalled = stall
+        if process.task is not None:
+            process.task.stopped = True
         process.stalls += 1
         if process.uuid is not None:
             self._plan.hot = process.uuid
-        self._note(process, f"stopped until {stall}")
+        self._processes.note(process, f"stopped until {stall}")
         process.signal(signal.SIGSTOP)
         process.stopped = True
         process.wait_stopped()
 
     def _continue(self, process: Process) -> None:
         process.stalled = None
+        if process.task is not None:
+            process.task.stopped = False
         if process.stopped:
             process.stopped = False
             self._last = process
-            self._note(process, "continues")
+            self._processes.note(process, "continues")
             process.signal(signal.SIGCONT)
             if process.doomed:
                 self._wait_for_end(process)
 
     def _kill(self, process: Process) -> Process | None:
-        """Kill a process. :returns: the parent of one that wipes, if it runs: what that has said is still in the pipe"""
+        """Kill a process. :returns: the parent of one that wipes, if it runs: what it has yet to hear is in the pipe"""
         self.report.kills += 1
         process.signal(signal.SIGKILL)
         self._wait_for_end(process)
@@ -450,14 +389,14 @@ class Round:
         if not process.wait_end(PATIENCE_SECONDS):
             raise Hangs(f"{process} does not end")
         if process in list(self._processes):
-            self._checker.check(self._step_of(process))
+            self._watch.look_at_last(process)
             self._died(process)
 
     def _died(self, process: Process) -> None:
         """A process has ended, and what it did was looked at."""
         children = self._processes.children_of(process)
         status = self._processes.bury(process)
-        self._note(process, f"has ended, status {status}")
+        self._processes.note(process, f"has ended, status {status}")
         task = process.task
         self._end_task(process)
         if task is not None and process.output is not None and status is not None and status >= 0:
@@ -482,10 +421,7 @@ class Round:
         self._processes.kill_all()
         if self.report.violation is None and self._processes and sys.exc_info()[0] is None:
             self.report.kills += len(self._processes)
-            self._checker.check(self._step_of(next(iter(self._processes))))
+            self._watch.look_at_last(next(iter(self._processes)))
         for process in self._processes:
             self._end_task(process)
         self._processes.bury_all()
-
-    def _note(self, process: Process, what: str) -> None:
-        self.report.trace.append(f"{process}: {what}")

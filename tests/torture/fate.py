@@ -20,7 +20,7 @@ CHILD_STOPS = 4
 WORD_KILLS, CHILD_KILLS = 5, 2
 #: How much the preference of a round differs from point to point.
 SPREAD = 1.2
-LINES, INTERRUPT, POWER_LOSS, LOST_ZERO = 0.002, 0.0006, 0.001, 0.12
+LINES, INTERRUPT, POWER_LOSS = 0.002, 0.0006, 0.001
 MOST_LINES = 80
 #: In one round of so many some are killed by the clock, between two points: such a round is not repeated exactly.
 BY_CLOCK, MOST_CLOCK_SECONDS = 10, 0.002
@@ -39,7 +39,7 @@ class Trap:
     :ivar points: where it is set, by how they begin
     :ivar child: they are those of a process that wipes, not of its parent
     :ivar kills: that process is killed, and its parent stands still: it has yet to hear what the dead one has said
-    :ivar contained: processes are in containers, where who has the device open cannot be seen; None: by chance
+    :ivar contained: all are in containers, where who has the device open cannot be seen; None: by chance
     """
 
     goal: str
@@ -112,7 +112,7 @@ class Fate:
         return "go", None
 
     def holds_back(self, process: Process) -> bool:
-        """Whether it is to wait until its parent has heard all so far, so that what it says next is all that is left."""
+        """Whether it waits until its parent has heard what it has said: then what it says next is all that is left."""
         parent = process.parent
         if self.trap is None or not self.trap.kills or process.role != "child" or parent is None:
             return False

@@ -225,7 +225,7 @@ def _flock_device(open_link: link.Link, fd: int, operation: int) -> None:
 class Mmap(mmap.mmap):
     """A mapping. What is stored to it is seen at the next point."""
 
-    def __new__(cls, fd: int, length: int, *values: typing.Any, **options: typing.Any) -> "Mmap":  # noqa: PYI034
+    def __new__(cls, fd: int, length: int, *values: typing.Any, **options: typing.Any) -> typing.Self:
         open_link = link.active()
         make = functools.partial(super().__new__, cls, fd, length, *values, **options)
         if open_link is None or fd < 0:

@@ -70,7 +70,7 @@ class Link:
 
 
 def _die_after_lines(count: int) -> None:
-    """End this process, as SIGKILL would, when it has run `count` more lines of the package, unless it announces a point before."""  # noqa: E501
+    """End this process, as SIGKILL would, after `count` more lines of the package, if it comes to no point before."""
     left = count
 
     def trace(frame: types.FrameType, event: str, _argument: object) -> typing.Any:

@@ -3,7 +3,7 @@
 import dataclasses
 import random
 
-from tests.torture.checker import Checker, Tenure
+from tests.torture.checker import Checker, Row, Tenure
 from tests.torture.world import World, is_zero, pattern
 
 #: How often something is done to the hot namespace.
@@ -15,6 +15,7 @@ class Task:
     """What one process was asked to do.
 
     :ivar mapped: a guest that has its namespace mapped by now
+    :ivar stopped: its process is stopped
     :ivar mark: the last line of the history at that time
     :ivar tenures: what the owner had at that time, as far as this is about it
     :ivar since: the controller's time then
@@ -28,6 +29,7 @@ class Task:
     inode: int = 0
     pattern: str = ""
     mapped: bool = False
+    stopped: bool = False
     mark: int = 0
     tenures: list[Tenure] = dataclasses.field(default_factory=list)
     since: float = 0.0
@@ -76,7 +78,7 @@ class Plan:
         return any(uuid is None or task.uuids == [uuid] for task in self._pending(owner, "write", "guest"))
 
     def stranger_in(self, uuid: str, task: Task) -> Task | None:
-        """Somebody that has had this namespace mapped, without holding it, since before `task`, in which it was free."""  # noqa: E501
+        """Somebody that has had this free namespace mapped since before `task`, without holding it."""
         if any(tenure.uuid == uuid for tenure in task.tenures):
             return None
         return next(
@@ -133,9 +135,16 @@ class Plan:
         path = self.devices[tenure.owner, tenure.uuid]
         return Task(do, tenure.owner, [tenure.uuid], path=path, inode=namespace.inode, pattern=name)
 
+    def towards_goal(self) -> Task | None:
+        """What others are to do to the namespace of the one in the trap; None while somebody is at it."""
+        at_it = [task.do for task in self.running if task.uuids == [self.hot] and not task.stopped]
+        if self.hot is None or (at_it if self.goal == "round" else self.goal in at_it):
+            return None
+        return self.stray() if self.goal == "stray" else self._next(self.hot)
+
     def choose(self) -> Task:
         """Something to do, now."""
-        if self.hot is not None and self._rng.random() < (HOT if self.goal is None else 1.0):
+        if self.hot is not None and self._rng.random() < HOT:
             task = self._next(self.hot)
             if task is not None:
                 return task
@@ -168,20 +177,26 @@ class Plan:
         tenure = self._checker.tenure(uuid)
         if row is None or row.state == "quarantined":
             return None
-        if tenure is None:
-            left = self._checker.lives[uuid].left
-            likely = {"adopt": 1.0, "round": 0.0}.get(self.goal or "", 0.25)
-            if row.state == "dirty" and left is not None and self._rng.random() < likely:
-                return Task("adopt", left[0], [uuid])
-            return Task("wipe", "", [uuid]) if row.state == "dirty" else Task("claim_exact", self._owner(), [uuid])
+        return self._next_of_free(row) if tenure is None else self._next_of_held(tenure)
+
+    def _next_of_free(self, row: Row) -> Task:
+        if row.state != "dirty":
+            return Task("claim_exact", self._owner(), [row.uuid])
+        left = self._checker.lives[row.uuid].left
+        likely = {"adopt": 1.0, "round": 0.0}.get(self.goal or "", 0.25)
+        if left is not None and self._rng.random() < likely:
+            return Task("adopt", left[0], [row.uuid])
+        return Task("wipe", "", [row.uuid])
+
+    def _next_of_held(self, tenure: Tenure) -> Task | None:
         if self._is_used(tenure.owner):
             return None
         if not tenure.told:
             return Task("grants", tenure.owner)
-        namespace = self._checker.namespace(uuid)
+        namespace = self._checker.namespace(tenure.uuid)
         if tenure in self.writable() and namespace is not None and is_zero(namespace.content):
             return self.write("write", tenure)
-        return Task("release", tenure.owner, [uuid])
+        return Task("release", tenure.owner, [tenure.uuid])
 
     def _owner(self, *, holding: bool = False) -> str:
         held = [tenure.owner for tenure in self._checker.tenures()]

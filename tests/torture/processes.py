@@ -7,7 +7,7 @@ import pathlib
 import signal
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from tests.torture import actors
 from tests.torture.link import KILLED, MESSAGE_BYTES
@@ -15,9 +15,14 @@ from tests.torture.process import PATIENCE_SECONDS, Hangs, Process
 
 
 class Processes:
-    """Those that live. Each is connected to this socket."""
+    """Those that live. Each is connected to this socket.
 
-    def __init__(self, directory: pathlib.Path) -> None:
+    :ivar now: the time that it is for them
+    """
+
+    def __init__(self, directory: pathlib.Path, note: Callable[[str], None]) -> None:
+        self._note = note
+        self.now = 1000.0
         self.address = str(directory / "controller")
         self._errors = directory / "errors"
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -34,7 +39,7 @@ class Processes:
     def __len__(self) -> int:
         return len(self._living)
 
-    def start(self, main: object, *values: object, contained: bool) -> Process:
+    def start(self, main: Callable[..., int], *values: object, contained: bool) -> Process:
         """Start one that does `main`."""
         pid = actors.start(self.address, self._errors, main, *values, contained=contained)
         process = self.greet(None)
@@ -56,7 +61,12 @@ class Processes:
         process.contained = parent is not None and parent.contained
         self.count += 1
         self._living.append(process)
+        self.note(process, "starts" if parent is None else f"is started by {parent}")
         return process
+
+    def note(self, process: Process, what: str) -> None:
+        """Write down what a process does."""
+        self._note(f"{process}: {what}")
 
     def children_of(self, process: Process) -> list[Process]:
         return [child for child in self._living if child.parent is process]

@@ -12,6 +12,6 @@ if __name__ == "__main__":
 
     hooks.install()
     spawn.real = True
-    spawn.program = sys.argv[:4] + ["background"]  # noqa: RUF005
+    spawn.program = [*sys.argv[:4], "background"]
     link.current = link.Link(address, role, words)
     sys.exit(spawn.run(words))

@@ -44,30 +44,37 @@ def run(words: list[str]) -> int:
                 runpy.run_path(words[0], run_name="__main__")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+def fork(main: Callable[[], int]) -> int:
+    """Fork a process that does `main` and nothing else. :returns: its pid"""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        status = main()
     except BaseException:  # noqa: BLE001  as the interpreter does
         traceback.print_exc()
-        return 1
-    return 0
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
 
 
 def _fork(address: str, role: str, words: list[str], prepare: Callable[[], None]) -> int:
     """Fork a process that becomes ``python WORDS``."""
-    pid = os.fork()
-    if pid:
-        return pid
-    status = 70
-    try:
+
+    def main() -> int:
         link.current = None
         prepare()
         link.current = link.Link(address, role, words)
-        status = run(words[1:])
-    except BaseException:  # noqa: BLE001
-        traceback.print_exc()
-    finally:
-        try:
-            sys.stderr.flush()
-        finally:
-            os._exit(status)
+        return run(words[1:])
+
+    return fork(main)
 
 
 def fork_exec(*values: typing.Any) -> int:

@@ -16,7 +16,7 @@ from tests.torture import hooks
 def main() -> int:
     parser = argparse.ArgumentParser(prog="tests.torture.worker")
     parser.add_argument("--package", required=True, help="the directory that has vpmem_driver")
-    parser.add_argument("--directory", default="/dev/shm")  # noqa: S108
+    parser.add_argument("--directory", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--step", type=int, default=1, help="from one round's seed to the next's")
     parser.add_argument("--rounds", type=int, required=True)

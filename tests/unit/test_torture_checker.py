@@ -326,7 +326,7 @@ def led_to_another_file(scene):
 
 def given_while_a_stranger_has_it(scene):
     scene.to("clean")
-    plan, facts = facts_of(scene)
+    _, facts = facts_of(scene)
     facts.ask(Task("stray", "", ["n"], mapped=True), 0.0)
     task = Task("claim_exact", "new", ["n"])
     facts.ask(task, 1.0)
@@ -385,7 +385,7 @@ def test_every_invariant_is_tested():
 
 @pytest.mark.parametrize("mutant", mutants.breaks(), ids=lambda mutant: mutant.name)
 def test_every_break_fits(mutant, tmp_path):
-    for file, old, _ in mutant.patches:
+    for file, _, _ in mutant.patches:
         path = tmp_path / "vpmem_driver" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((crew.ROOT / "vpmem_driver" / file).read_bytes())
