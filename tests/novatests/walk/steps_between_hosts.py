@@ -98,6 +98,7 @@ class BetweenHostsSteps(steps.Steps):
             self.found(server, self.request(server, "revertResize", None))
         self.must_be(server, "ERROR")
         if method == "destroy":
+            self.leaked[server.source] += server.old_pmem.split(",")
             server.stuck, server.source = True, None
         else:
             self.has_reverted(server, dest)
@@ -140,9 +141,10 @@ class BetweenHostsSteps(steps.Steps):
         return self.comes_back(server)
 
     def do_shelve(self, server):
+        source = server.host
         self.found(server, self.request(server, "shelve", None, "SHELVED_OFFLOADED"))
         self.must_be(server, "SHELVED_OFFLOADED")
-        self.oracle.leaves(server.id)
+        self.oracle.leaves(server.id, source)  # a host that it was evacuated from keeps its own until it is back
 
     def do_unshelve(self, server):
         dest = self.pick_host(server.pmem)

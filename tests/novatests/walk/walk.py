@@ -23,6 +23,8 @@ class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_
         mutants.apply(self, self.mutant)
         super().setUp()
         self.servers, self.names, self.count, self.trace = [], {}, 0, []
+        #: host -> the labels for which Placement keeps an allocation of a migration that nobody will end: see steps.py
+        self.leaked = collections.defaultdict(list)
         self.down, self.lost_power, self.unsettled, self.gone = set(), set(), set(), collections.defaultdict(list)
 
     def walk(self):
@@ -69,8 +71,11 @@ class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_
     def check_placement(self):
         for host in self.hosts.values():
             for name, (total, reserved, used) in self.placement_of(host).items():
-                if reserved + used > total:
+                if reserved + used - self.leaked_of(host, name) > total:
                     raise oracle.Wrong(f"{name} on {host.name}: {reserved} reserved and {used} used of {total}")
+
+    def leaked_of(self, host, resource_class):
+        return sum(resource_class.endswith(f"_{label}") for label in self.leaked[host.name])
 
     def check_empty(self):
         """Nothing is left of servers that are all deleted: every namespace is free, and all zero if it is clean."""
@@ -80,7 +85,7 @@ class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_
             if not states <= {"clean", "unknown"}:
                 raise oracle.Wrong(f"a namespace on {host.name} is {', '.join(sorted(states))}")
             for name, (_total, reserved, used) in self.placement_of(host).items():
-                if reserved or used:
+                if reserved or used != self.leaked_of(host, name):
                     raise oracle.Wrong(f"{name} on {host.name}: {reserved} reserved and {used} used, and no servers")
 
     def settles(self, check, seconds=_SETTLES_SECONDS):
