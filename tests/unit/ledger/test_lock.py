@@ -134,8 +134,8 @@ class TestQueue:
 
     @pytest.fixture(autouse=True)
     def strict(self, monkeypatch):
-        monkeypatch.setattr(ledger_lock, "_TURN_SECONDS", 0, raising=False)
-        monkeypatch.setattr(ledger_lock, "_OVERDUE_SECONDS", 60, raising=False)
+        monkeypatch.setattr(lock, "_TURN_SECONDS", 0, raising=False)
+        monkeypatch.setattr(lock, "_OVERDUE_SECONDS", 60, raising=False)
 
     @staticmethod
     def wait_for(records, number):
@@ -184,8 +184,8 @@ class TestQueue:
         assert order == ["other", "again"]
 
     def test_one_that_is_stopped_while_it_waits_does_not_stop_others(self, records, tmp_path, monkeypatch):
-        monkeypatch.setattr(ledger_lock, "_OVERDUE_SECONDS", 0.2)
-        with contextlib.closing(ledger_lock.WriteLock(tmp_path / "ledger.lock")) as stopped:
+        monkeypatch.setattr(lock, "_OVERDUE_SECONDS", 0.2)
+        with contextlib.closing(lock.WriteLock(tmp_path / "ledger.lock")) as stopped:
             stopped._queue(fcntl.F_OFD_SETLK, fcntl.F_RDLCK, 1, 1)
             begin = time.monotonic()
             insert(records)
