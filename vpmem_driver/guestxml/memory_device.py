@@ -92,11 +92,12 @@ class MemoryDevice:
         return etree.tostring(self.to_element(), encoding="unicode")
 
     def to_element(self) -> etree._Element:
-        """Return an lxml element without a document.
+        """Return the same as an lxml element that belongs to no document.
 
         :raises InvalidRequest: see :meth:`to_xml`
         """
         memory = etree.Element("memory", model="nvdimm")
+        written = {"": memory}
         for name, place in _PLACES.items():
             value = getattr(self, name)
             if value is None or value is False:
@@ -104,7 +105,7 @@ class MemoryDevice:
             if place.path.startswith("@"):
                 memory.set(place.path[1:], str(place.write(value)))
                 continue
-            element = _child(memory, place.path)
+            element = _append(written, place.path)
             element.text = str(place.write(value)) or None
             if place.unit is not None:
                 element.set("unit", place.unit)
@@ -133,11 +134,13 @@ class MemoryDevice:
 _PLACES: dict[str, _Place] = {field.name: field.metadata["place"] for field in dataclasses.fields(MemoryDevice)}
 
 
-def _child(element: etree._Element, path: str) -> etree._Element:
-    """Return the element at `path` below `element`, and create it if necessary."""
-    for tag in path.split("/"):
-        found = element.find(tag)
-        element = etree.SubElement(element, tag) if found is None else found
+def _append(written: dict[str, etree._Element], path: str) -> etree._Element:
+    """Append an element, and its parents where they are not written yet. `written` has the elements by path."""
+    parent_path, _, tag = path.rpartition("/")
+    parent = written.get(parent_path)
+    if parent is None:
+        parent = _append(written, parent_path)
+    written[path] = element = etree.SubElement(parent, tag)
     return element
 
 
