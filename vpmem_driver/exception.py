@@ -152,7 +152,8 @@ class NamespaceInUse(Refused):
 class NamespaceBusy(Refused):
     def __init__(self, *, namespace: str) -> None:
         super().__init__(
-            f"Namespace {shorten(namespace)} is reserved but not wiped yet", "'vpmem wipe' completes the wipe"
+            f"Namespace {shorten(namespace)} is reserved and its claim is not complete",
+            "If no process works on it, run 'vpmem wipe', or cancel the claim with 'vpmem release'",
         )
 
 

@@ -4,10 +4,10 @@ import argparse
 
 from cliff import lister
 
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 
 
-class Adopt(commands.Command, lister.Lister):
+class Adopt(common.Command, lister.Lister):
     """Record an owner for namespaces that its guest already uses, and keep their content.
 
     Use it for guests that had persistent memory before this ledger existed. A namespace that another owner holds, or
@@ -24,7 +24,7 @@ class Adopt(commands.Command, lister.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        pool = commands.app(self).pool()
+        pool = common.app(self).pool()
         uuids = list(dict.fromkeys(pool.find(name) for name in parsed_args.namespaces))
         pool.adopt(parsed_args.owner, uuids, why="adopted by the operator")
-        return commands.rows(record for record in pool.records() if record.uuid in uuids)
+        return common.rows(record for record in pool.records() if record.uuid in uuids)

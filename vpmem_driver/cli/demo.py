@@ -12,7 +12,7 @@ import typing
 import uuid
 
 from vpmem_driver import exception, guestxml, interpreter
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.sizes import MIB
 
@@ -27,7 +27,7 @@ _FLAVOR = "LARGE,SMALL"
 _COLUMNS = tuple(f"-c{column}" for column in ("name", "label", "size", "numa_node", "state", "owner"))
 
 
-class Demo(commands.Command):
+class Demo(common.Command):
     """Simulate a host with files and take one namespace through its whole life cycle.
 
     The demo needs no configuration, no root and no daemon. The namespaces are files in a private temporary directory,

@@ -6,11 +6,11 @@ import typing
 from cliff import lister
 
 from vpmem_driver import exception, guestxml, model
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 from vpmem_driver.libvirt_domains import Domains
 
 
-class DomainAttach(commands.Command, lister.Lister):
+class DomainAttach(common.Command, lister.Lister):
     """Claim namespaces for a libvirt domain and add them to its definition.
 
     A running domain gets them at its next start. The domain definition must have guest NUMA cells.
@@ -19,19 +19,19 @@ class DomainAttach(commands.Command, lister.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem domain attach db1 4GB,SMALL --connect qemu:///system"
-        commands.add_domain_arguments(parser)
-        commands.add_claim_arguments(parser)
+        common.add_domain_arguments(parser)
+        common.add_claim_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        wanted = commands.labels(parsed_args.labels)
-        pool = commands.app(self).pool(parsed_args.connect)
-        domains = commands.app(self).domains(parsed_args.connect)
+        wanted = common.labels(parsed_args.labels)
+        pool = common.app(self).pool(parsed_args.connect)
+        domains = common.app(self).domains(parsed_args.connect)
         with domains.connection() as connection:
             domain = domains.find(connection, parsed_args.domain)
             owner = domain.UUIDString()
             guestxml.check(domains.definition(domain))  # fail before anything is claimed
-            with commands.wipe_progress(self) as on_progress:
+            with common.wipe_progress(self) as on_progress:
                 grants = pool.claim(owner, wanted, numa_node=parsed_args.numa_node, on_progress=on_progress)
             try:
                 domains.define(connection, guestxml.add(domains.definition(domain), grants))
@@ -42,7 +42,7 @@ class DomainAttach(commands.Command, lister.Lister):
             if domains.is_running(domain):
                 self.app.LOG.warning("Domain %s is running. It gets the namespaces at its next start.", domain.name())
         uuids = {grant.uuid for grant in grants}
-        return commands.rows(record for record in pool.records() if record.uuid in uuids)
+        return common.rows(record for record in pool.records() if record.uuid in uuids)
 
 
 def _has(domains: Domains, domain: typing.Any, grants: tuple[model.Grant, ...]) -> bool:

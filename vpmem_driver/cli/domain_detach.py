@@ -5,10 +5,10 @@ import argparse
 from cliff import lister
 
 from vpmem_driver import exception, guestxml
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 
 
-class DomainDetach(commands.Command, lister.Lister):
+class DomainDetach(common.Command, lister.Lister):
     """Remove all namespaces of a domain from its definition and release them. Their content is lost.
 
     The domain must be shut off, because persistent memory cannot be removed from a running guest.
@@ -17,13 +17,13 @@ class DomainDetach(commands.Command, lister.Lister):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem domain detach db1 --dry-run"
-        commands.add_domain_arguments(parser)
-        commands.add_release_arguments(parser)
+        common.add_domain_arguments(parser)
+        common.add_release_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        pool = commands.app(self).pool(parsed_args.connect)
-        domains = commands.app(self).domains(parsed_args.connect)
+        pool = common.app(self).pool(parsed_args.connect)
+        domains = common.app(self).domains(parsed_args.connect)
         with domains.connection() as connection:
             domain = domains.find(connection, parsed_args.domain)
             grants = pool.grants(domain.UUIDString(), required=True)
@@ -33,4 +33,4 @@ class DomainDetach(commands.Command, lister.Lister):
                 definition = domains.definition(domain)
                 paths = guestxml.find(guestxml.identified(definition), grants)
                 domains.define(connection, guestxml.remove(definition, paths.values()))
-        return commands.release(self, parsed_args, pool, grants[0].owner, [grant.uuid for grant in grants])
+        return common.release(self, parsed_args, pool, grants[0].owner, [grant.uuid for grant in grants])

@@ -5,12 +5,12 @@ import argparse
 from cliff import lister
 
 from vpmem_driver import exception, guestxml
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 
 COLUMNS = ("domain", "uuid", "name", "before", "now")
 
 
-class DomainRefresh(commands.Command, lister.Lister):
+class DomainRefresh(common.Command, lister.Lister):
     """Update the device paths in the definitions of domains that hold namespaces.
 
     The kernel can renumber its device nodes at each boot. A domain with an old path, also at autostart, would then
@@ -24,13 +24,13 @@ class DomainRefresh(commands.Command, lister.Lister):
         parser = super().get_parser(prog_name)
         parser.epilog = "example: vpmem domain refresh --dry-run"
         parser.add_argument("domains", metavar="DOMAIN", nargs="*", help="name or uuid (default: all)")
-        commands.add_connect_argument(parser)
+        common.add_connect_argument(parser)
         parser.add_argument("--dry-run", action="store_true", help="only list the changes")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        pool = commands.app(self).pool(parsed_args.connect)
-        domains = commands.app(self).domains(parsed_args.connect)
+        pool = common.app(self).pool(parsed_args.connect)
+        domains = common.app(self).domains(parsed_args.connect)
         changes: list[tuple[object, ...]] = []
         failed: list[exception.VPMEMError] = []
         with domains.connection() as connection:

@@ -5,7 +5,7 @@ import pathlib
 import sys
 
 from vpmem_driver import exception, guestxml
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 from vpmem_driver.sizes import MIB
 
 #: MiB that 52 bits address, and more vCPUs than any QEMU supports.
@@ -13,7 +13,7 @@ _MAX_MEMORY = 1 << 32
 _MAX_VCPUS = 1 << 16
 
 
-class DomainXML(commands.Command):
+class DomainXML(common.Command):
     """Print domain XML with the namespaces that an owner holds, at their current device paths.
 
     With --base, add the devices to that domain; otherwise print a new small domain. Nothing is defined: pass the output
@@ -31,7 +31,7 @@ class DomainXML(commands.Command):
         parser.add_argument(
             "--name", help="name of the new domain (default: vpmem- and the first eight digits of the owner)"
         )
-        memory, vcpus = commands.whole_number(1, _MAX_MEMORY), commands.whole_number(1, _MAX_VCPUS)
+        memory, vcpus = common.whole_number(1, _MAX_MEMORY), common.whole_number(1, _MAX_VCPUS)
         parser.add_argument(
             "--memory", type=memory, default=1024, metavar="MIB", help="memory of the new domain (%(default)s)"
         )
@@ -39,7 +39,7 @@ class DomainXML(commands.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
-        grants = commands.app(self).pool().grants(parsed_args.owner, required=True)
+        grants = common.app(self).pool().grants(parsed_args.owner, required=True)
         if parsed_args.base is not None:
             domain_xml = guestxml.add(_read(parsed_args.base), grants)
         else:

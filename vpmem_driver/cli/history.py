@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from cliff import columns, lister
 from cliff.formatters import json_format
 
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 from vpmem_driver.pool import Move
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Move))
@@ -20,7 +20,7 @@ _DEFAULT_LINES = 50
 _MAX_INTEGER = (1 << 63) - 1
 
 
-class History(commands.Command, lister.Lister):
+class History(common.Command, lister.Lister):
     """Show the changes of state of this host's namespaces, oldest first, with time, owner and reason.
 
     A table, and any output to a terminal, shows the newest 50 lines unless --last or --all is given. With -f json, csv
@@ -35,22 +35,22 @@ class History(commands.Command, lister.Lister):
         parser.add_argument("--owner", metavar="OWNER", help="only this instance or domain (uuid)")
         count = parser.add_mutually_exclusive_group()
         count.add_argument(
-            "--last", type=commands.whole_number(0, _MAX_INTEGER), metavar="N", help="only the newest N lines"
+            "--last", type=common.whole_number(0, _MAX_INTEGER), metavar="N", help="only the newest N lines"
         )
         count.add_argument("--all", action="store_true", help="all lines")
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], Iterable[tuple[object, ...]]]:
-        pool = commands.app(self).pool()
+        pool = common.app(self).pool()
         uuid = None if parsed_args.namespace is None else pool.find(parsed_args.namespace)
         everything = parsed_args.all or not (parsed_args.formatter == "table" or self.app.stdout.isatty())
         if parsed_args.last is not None or everything:
             moves = pool.history(uuid=uuid, owner=parsed_args.owner, limit=parsed_args.last)
-            return _COLUMNS, map(commands.row, moves)
+            return _COLUMNS, map(common.row, moves)
         newest = list(pool.history(uuid=uuid, owner=parsed_args.owner, limit=_DEFAULT_LINES))
         if len(newest) == _DEFAULT_LINES:
             self.app.LOG.warning("Only the newest %d lines are shown. Use --all to show all.", _DEFAULT_LINES)
-        return _COLUMNS, map(commands.row, newest)
+        return _COLUMNS, map(common.row, newest)
 
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Sequence[typing.Any]]

@@ -28,7 +28,7 @@ EPILOG = """\
 exit codes: 0 success; 1 bug in this program; 2 usage or configuration error; 3 not enough free namespaces; 4 refused
 (another owner, or in use); 5 host error (discovery, ledger, libvirt); 6 wipe failed; 130 interrupted.
 
-Without --config-file, ~/.vpmem/vpmem.conf and /etc/vpmem/vpmem.conf are read if they exist. On a compute host, use
+Without --config-file, the first vpmem.conf of ~/.vpmem, ~, /etc/vpmem and /etc is read. On a compute host, use
 --config-file /etc/nova/nova.conf.
 """
 

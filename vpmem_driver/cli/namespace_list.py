@@ -4,10 +4,10 @@ import argparse
 
 from cliff import lister
 
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 
 
-class NamespaceList(commands.Command, lister.Lister):
+class NamespaceList(common.Command, lister.Lister):
     """List the namespaces of this host with label, size, state and owner.
 
     Without --all, list only namespaces that have a label in the configuration or an owner. With --all, list the others
@@ -21,11 +21,11 @@ class NamespaceList(commands.Command, lister.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        records = commands.app(self).pool().records()
+        records = common.app(self).pool().records()
         shown = [record for record in records if parsed_args.all or record.label is not None]
         if not shown and records:
             self.app.LOG.warning(
                 "None of the %d namespaces of this host has a label. Set [libvirt] pmem_namespaces, or use --all.",
                 len(records),
             )
-        return commands.rows(shown)
+        return common.rows(shown)

@@ -4,10 +4,10 @@ import argparse
 
 from cliff import show
 
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 
 
-class NamespaceShow(commands.Command, show.ShowOne):
+class NamespaceShow(common.Command, show.ShowOne):
     """Show one namespace with label, size, state, owner and reason."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -18,4 +18,4 @@ class NamespaceShow(commands.Command, show.ShowOne):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], tuple[object, ...]]:
-        return commands.COLUMNS, commands.row(commands.app(self).pool().record(parsed_args.namespace))
+        return common.COLUMNS, common.row(common.app(self).pool().record(parsed_args.namespace))

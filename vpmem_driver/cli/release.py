@@ -4,10 +4,10 @@ import argparse
 
 from cliff import lister
 
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 
 
-class Release(commands.Command, lister.Lister):
+class Release(common.Command, lister.Lister):
     """Release the namespaces of an owner and wipe them in the background. Their content is lost.
 
     Stop the guest first. A namespace that a guest still uses is not wiped, and no other owner gets it, until the guest
@@ -24,11 +24,11 @@ class Release(commands.Command, lister.Lister):
             metavar="NAME|UUID",
             help="only this namespace (may be repeated; default: all)",
         )
-        commands.add_release_arguments(parser)
+        common.add_release_arguments(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        pool = commands.app(self).pool()
+        pool = common.app(self).pool()
         wanted = parsed_args.namespace
         uuids = None if wanted is None else [pool.find(name) for name in wanted]
-        return commands.release(self, parsed_args, pool, parsed_args.owner, uuids)
+        return common.release(self, parsed_args, pool, parsed_args.owner, uuids)

@@ -4,11 +4,11 @@ import argparse
 
 from cliff import lister
 
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 from vpmem_driver.pool import wipes
 
 
-class Wipe(commands.Command, lister.Lister):
+class Wipe(common.Command, lister.Lister):
     """Wipe unowned namespaces: overwrite every byte with zeros, verify it, and wait for the end.
 
     Without --namespace, wipe all dirty namespaces. A named namespace may also be unknown (never claimed or wiped here)
@@ -28,13 +28,13 @@ class Wipe(commands.Command, lister.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-        pool = commands.app(self).pool()
+        pool = common.app(self).pool()
         wanted = parsed_args.namespace
         uuids = None if wanted is None else [pool.find(name) for name in wanted]
         if parsed_args.dry_run:
-            return commands.rows(pool.wipeable(uuids))
-        with commands.wipe_progress(self) as on_progress:
+            return common.rows(pool.wipeable(uuids))
+        with common.wipe_progress(self) as on_progress:
             results = pool.wipe(uuids, on_progress=on_progress)
         wipes.raise_for(results)
         done = {result.uuid for result in results}
-        return commands.rows(record for record in pool.records() if record.uuid in done)
+        return common.rows(record for record in pool.records() if record.uuid in done)

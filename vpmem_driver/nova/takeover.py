@@ -112,7 +112,7 @@ def _remedy(row: Row) -> str:
     name = row.name or row.uuid
     if row.owner is not None:
         return f"Migrate it, or run 'vpmem release {row.owner} --namespace {name}'; then reboot the instance hard."
-    return f"Stop the instance, run 'vpmem wipe {name}' and start it: it gets {name} empty."
+    return f"Stop the instance, run 'vpmem wipe --namespace {name}' and start it: it gets {name} empty."
 
 
 def _on_record(

@@ -11,7 +11,7 @@ from tests.fuzz import mutation
 from tests.fuzz.target import Target, words
 from tests.fuzz.targets import made
 from vpmem_driver import ledger, model
-from vpmem_driver.cli import commands as arguments
+from vpmem_driver.cli import common as arguments
 from vpmem_driver.discovery import interface
 from vpmem_driver.pool import labels, matching, requests
 from vpmem_driver.pool.table import Table

@@ -75,7 +75,7 @@ class FailedResizeTest(RecordTestCase):
     def test_a_quarantined_namespace_does_not_stop_the_start(self):
         self.move(self.dest, "small0", State.QUARANTINED, reason="byte 0 is not zero")
         self.restart_host(self.dest)
-        self.assertTrue(self.said("ERROR", self.server["id"], "small0", "quarantined", "vpmem wipe small0"))
+        self.assertTrue(self.said("ERROR", self.server["id"], "small0", "quarantined", "vpmem wipe --namespace small0"))
         self.assert_state(("quarantined", None), self.dest, "small0")
 
     def test_what_another_left_dirty_does_not_stop_the_start(self):

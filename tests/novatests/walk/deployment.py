@@ -127,22 +127,34 @@ class Deployment(base.VPMEMTestCase):
             shown.update(self.api.get_server(server.id))
             return shown["status"] in statuses and shown["OS-EXT-STS:task_state"] is None
 
-        self.wait_until(has_ended, lambda: f"{server.name} {' or '.join(statuses)}: {_state(shown)}")
+        self.wait_until(
+            has_ended,
+            lambda: f"{server.name} {' or '.join(statuses)}: {_state(shown)}; busy: {self._busy_with(server)}",
+        )
         return shown
 
     def _is_busy(self, server):
         """Whether Nova still does something with it. Asks the database: it is asked often, and the API is slow."""
+        return bool(self._busy_with(server))
+
+    def _busy_with(self, server):
+        """The task, the migrations, or the events of the newest action that have not ended."""
         instance = self._find(server)
         if instance is None:
-            return False  # no host is chosen yet, or none was found: the API says which
-        if instance.task_state is not None or self._migrates(server):
-            return True
+            return []  # no host is chosen yet, or none was found: the API says which
+        if instance.task_state is not None:
+            return [instance.task_state]
+        if migrations := self._migrations(server):
+            return migrations
         actions = objects.InstanceActionList.get_by_instance_uuid(self.context, server.id)[:1]  # the newest
-        return any(
-            event.result is None
+        events = [
+            event
             for action in actions
             for event in objects.InstanceActionEventList.get_by_action(self.context, action.id)
-        )
+        ]
+        # A request that Nova schedules again has events of one name for each host, and Nova ends only one of them.
+        ended = {event.event for event in events if event.result is not None}
+        return [event.event for event in events if event.event not in ended]
 
     def _find(self, server):
         try:
@@ -150,9 +162,9 @@ class Deployment(base.VPMEMTestCase):
         except exception.InstanceNotFound:
             return None
 
-    def _migrates(self, server):
+    def _migrations(self, server):
         migrations = objects.MigrationList.get_by_filters(self.context, {"instance_uuid": server.id})
-        return any(migration.status.lower() in _MIGRATES for migration in migrations)
+        return [f"migration {one.id} {one.status}" for one in migrations if one.status.lower() in _MIGRATES]
 
     def failed(self, server):
         """Whether the last action on the server has failed."""

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from vpmem_driver.cli import commands
+from vpmem_driver.cli import common
 from vpmem_driver.pool import wipes
 
 
@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 def test_a_namespace_with_brackets_in_its_name_raises_markup_error(name):
     terminal = Terminal()
     command = types.SimpleNamespace(app=types.SimpleNamespace(stderr=terminal))
-    with commands.wipe_progress(command) as show:
+    with common.wipe_progress(command) as show:
         for done in (0, 4096):
             show(wipes.WipeProgress(uuid="uuid", name=name, phase="zero", done=done, size=4096))
     assert f"wiping {name}" in terminal.getvalue()
@@ -28,9 +28,9 @@ def test_a_namespace_with_brackets_in_its_name_raises_markup_error(name):
 @pytest.mark.parametrize("text", ["", "x", "-1", "11", "1.5", "9" * 5000, "\udcff", "1e1"])
 def test_what_is_no_number_from_0_to_10(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is not a whole number between 0 and 10"):
-        commands.whole_number(0, 10)(text)
+        common.whole_number(0, 10)(text)
 
 
 def test_the_ends_of_a_range():
-    read = commands.whole_number(0, 10)
+    read = common.whole_number(0, 10)
     assert (read("0"), read("10")) == (0, 10)

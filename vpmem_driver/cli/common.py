@@ -135,7 +135,9 @@ def add_claim_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_connect_argument(parser: argparse.ArgumentParser) -> None:
     """Add the URI of libvirt."""
-    parser.add_argument("--connect", metavar="URI", help="libvirt URI (default: the host's own daemon)")
+    parser.add_argument(
+        "--connect", metavar="URI", help="libvirt URI (default: [vpmem] connection_uri, or the host's own daemon)"
+    )
 
 
 def add_domain_arguments(parser: argparse.ArgumentParser) -> None:
