@@ -78,8 +78,8 @@ class LedgerFile:
         :raises LedgerError: it could not be started or committed; nothing was changed
         """
         with self._lock:
-            self._acquire()
             try:
+                self._acquire()
                 with contextlib.nullcontext() if durable else self._not_durable(), self._atomic():
                     yield
             finally:
@@ -104,8 +104,8 @@ class LedgerFile:
     @contextlib.contextmanager
     def _atomic(self) -> Iterator[None]:
         self._require_room()
-        self._execute("BEGIN IMMEDIATE")
         try:
+            self._execute("BEGIN IMMEDIATE")  # inside: Ctrl-C can arrive just after it
             yield
             self._execute("COMMIT")
         except BaseException:

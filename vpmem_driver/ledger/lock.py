@@ -85,6 +85,7 @@ class WriteLock:
         :raises OSError: it does not exist, or cannot be opened
         """
         self._file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0)
+        self._held = False
         self._turn_began = self._acquired = -_TURN_SECONDS
         self._transaction_seconds = 0.0  # the mean of the last ones
 
@@ -120,9 +121,11 @@ class WriteLock:
             self._queue(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, place, 1)
 
     def _try(self) -> bool:
+        self._held = True  # before it is true: Ctrl-C can arrive just after flock
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._held = False
             return False
         self._acquired = time.monotonic()
         return True
@@ -135,9 +138,12 @@ class WriteLock:
         return _FLOCK.unpack(fcntl.fcntl(self._file, command, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)))
 
     def release(self) -> None:
-        """Let others take the lock."""
+        """Let others take the lock, if it is held."""
+        if not self._held:
+            return
         self._transaction_seconds += (time.monotonic() - self._acquired - self._transaction_seconds) / _MEAN_OF
         fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._held = False
 
     def close(self) -> None:
         """Close the file, which releases the lock."""

@@ -330,3 +330,45 @@ def test_a_process_that_waits_for_it_is_no_holder(tmp_path, monkeypatch):
     lines.append(f"5: POSIX  ADVISORY  WRITE 15 {file} 120 120")
     lines.append(f"6: FLOCK  ADVISORY  WRITE 16 {file} 0 EOF")
     assert (lock.holder(tmp_path), lock.sqlite_writer(tmp_path)) == (16, 15)
+
+
+class TestInterrupted:
+    """What `./dev torture` found: after a Ctrl-C at such a point, all others waited for the interrupted process."""
+
+    @pytest.fixture(autouse=True)
+    def impatient(self):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lock, "TIMEOUT_SECONDS", 2)
+            yield
+
+    @staticmethod
+    def interrupt_after(monkeypatch, target, method, wanted):
+        original = getattr(target, method)
+
+        def call(*arguments):
+            result = original(*arguments)
+            if wanted(arguments):
+                monkeypatch.undo()
+                raise KeyboardInterrupt
+            return result
+
+        monkeypatch.setattr(target, method, call)
+
+    def check(self, records, tmp_path):
+        with pytest.raises(KeyboardInterrupt), records.transaction():
+            pass
+        with contextlib.closing(ledger.Ledger(tmp_path)) as other:
+            insert(other)
+        insert(records)
+
+    def test_just_after_a_transaction_began(self, records, tmp_path, monkeypatch):
+        self.interrupt_after(monkeypatch, records, "_execute", lambda arguments: arguments == ("BEGIN IMMEDIATE",))
+        self.check(records, tmp_path)
+
+    def test_just_after_the_lock_was_taken(self, records, tmp_path, monkeypatch):
+        self.interrupt_after(monkeypatch, records._write_lock, "acquire", lambda arguments: True)
+        self.check(records, tmp_path)
+
+    def test_inside_the_lock(self, records, tmp_path, monkeypatch):
+        self.interrupt_after(monkeypatch, lock.fcntl, "flock", lambda arguments: arguments[1] & fcntl.LOCK_EX)
+        self.check(records, tmp_path)
