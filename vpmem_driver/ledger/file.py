@@ -87,8 +87,8 @@ class LedgerFile:
 
     @contextlib.contextmanager
     def _not_durable(self) -> Iterator[None]:
-        self._execute("PRAGMA synchronous = NORMAL")
         try:
+            self._execute("PRAGMA synchronous = NORMAL")
             yield
         finally:
             self._execute("PRAGMA synchronous = FULL")

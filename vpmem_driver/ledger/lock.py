@@ -124,9 +124,11 @@ class WriteLock:
         self._held = True  # before it is true: Ctrl-C can arrive just after flock
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
             self._held = False
-            return False
+            if isinstance(error, BlockingIOError):
+                return False
+            raise
         self._acquired = time.monotonic()
         return True
 

@@ -126,10 +126,6 @@ class Pool:
         """Return all owners that hold or have reserved a namespace."""
         return frozenset(row.owner for row in self.rows() if row.owner is not None)
 
-    def last_move(self) -> int:
-        """Return the id of the newest history line. It grows with each move, in any process."""
-        return self._state.ledger.last_move()
-
     def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> Iterator[Move]:
         """Yield the newest `limit` moves (None: all), oldest first, of one namespace or owner if given.
 

@@ -1,6 +1,7 @@
 """How processes take turns at the ledger, and what a process is told that waits in vain."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
@@ -357,6 +358,11 @@ class TestInterrupted:
     def check(self, records, tmp_path):
         with pytest.raises(KeyboardInterrupt), records.transaction():
             pass
+        self.check_others(records, tmp_path)
+
+    @staticmethod
+    def check_others(records, tmp_path):
+        """Another ledger, and this one, can write."""
         with contextlib.closing(ledger.Ledger(tmp_path)) as other:
             insert(other)
         insert(records)
@@ -364,6 +370,23 @@ class TestInterrupted:
     def test_just_after_a_transaction_began(self, records, tmp_path, monkeypatch):
         self.interrupt_after(monkeypatch, records, "_execute", lambda arguments: arguments == ("BEGIN IMMEDIATE",))
         self.check(records, tmp_path)
+
+    def test_just_after_commits_became_not_durable(self, records, tmp_path, monkeypatch):
+        self.interrupt_after(
+            monkeypatch, records, "_execute", lambda arguments: arguments == ("PRAGMA synchronous = NORMAL",)
+        )
+        with pytest.raises(KeyboardInterrupt), records.transaction(durable=False):
+            pass
+        assert records._fetch("PRAGMA synchronous") == [(2,)]  # FULL
+        self.check_others(records, tmp_path)
+
+    def test_a_lock_that_the_filesystem_does_not_have(self, records, monkeypatch):
+        def fail(file, operation):
+            raise OSError(errno.ENOLCK, "No locks available")
+
+        monkeypatch.setattr(lock.fcntl, "flock", fail)
+        with pytest.raises(exception.LedgerError), records.transaction():
+            pass
 
     def test_just_after_the_lock_was_taken(self, records, tmp_path, monkeypatch):
         self.interrupt_after(monkeypatch, records._write_lock, "acquire", lambda arguments: True)
