@@ -329,3 +329,64 @@ class TestReconcile:
 def is_prefix_zero(path, length):
     with path.open("rb") as file:
         return not any(file.read(length))
+
+
+class TestFind:
+    """A lookup by name or uuid reads only some rows, and finds what a listing has."""
+
+    def test_it_finds_what_a_listing_has(self, host):
+        host.make("small0", node=3)  # one name for two namespaces
+        (host.directory / "empty").touch()
+        host.pmem_namespaces = ["LARGE:large0|large1"]
+        pool, owner = host.pool(), new_owner()
+        pool.claim(owner, ["LARGE"])
+        host.path("large1").unlink()
+        pool.reconcile()
+        records = pool.records()
+        names = {record.name for record in records}
+        assert {"large0", "large1", "small0", "small1", "small2", "empty"} == names
+        for name in [*names, *(record.uuid for record in records if record.uuid)]:
+            listed = [record for record in records if name in {record.name, record.uuid}]
+            if len(listed) == 1:
+                assert pool.record(name) == listed[0]
+            else:
+                with pytest.raises(exception.InvalidRequest, match="several namespaces have that name") as raised:
+                    pool.record(name)
+                assert all(record.uuid in str(raised.value) for record in listed)
+
+    def test_an_unusable_one_is_refused_with_the_reason(self, host):
+        (host.directory / "empty").touch()
+        with pytest.raises(exception.InvalidRequest, match=r"empty.*Choose another"):
+            host.pool().find("empty")
+
+    def test_a_uuid_in_capitals(self, host):
+        pool = host.pool()
+        uuid = pool.find("small0")
+        assert pool.find(uuid.upper()) == uuid
+
+    @pytest.mark.parametrize("name", ["", "small", "SMALL0", "small0 ", "small%", "?", "\udcff", "small0\0", "\ud800"])
+    def test_a_name_that_nothing_has(self, host, name):
+        with pytest.raises(exception.UnknownNamespace):
+            host.pool().find(name)
+
+    def test_an_unusable_namespace_has_the_name_that_its_row_has(self, host):
+        """The row of a file keeps the old name while the file cannot be used."""
+        pool = host.pool()
+        host.path("small0").rename(host.directory / "new")
+        os.truncate(host.directory / "new", 5000)
+        pool.reconcile()
+        assert pool.record("small0").state == "missing"
+        with pytest.raises(exception.UnknownNamespace):
+            pool.record("new")
+
+    def test_a_namespace_that_another_process_has_discovered(self, host):
+        older = host.pool()
+        host.make("small9", node=0)
+        newer = host.pool()
+        assert older.find("small9") == newer.find("small9")
+
+    def test_it_does_not_read_all_rows(self, host, monkeypatch):
+        """On a host with thousands of namespaces that took most of the time of Nova's claim."""
+        pool = host.pool()
+        monkeypatch.setattr(pool._state.ledger, "rows", None)
+        assert pool.record("small0").name == "small0"

@@ -9,7 +9,7 @@ import dataclasses
 import datetime
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import msgspec
 
@@ -105,6 +105,11 @@ class Ledger(file.LedgerFile):
     def row(self, uuid: str) -> Row | None:
         """Return the row of one namespace."""
         return next(iter(self._select("WHERE uuid = ?", uuid)), None)
+
+    def named(self, name: str, uuids: Collection[str] = ()) -> list[Row]:
+        """Return the namespaces with that name, and those of `uuids`, sorted by name and uuid."""
+        wanted = ", ".join("?" * len(uuids))
+        return self._select(f"WHERE name = ? OR uuid IN ({wanted}) ORDER BY name, uuid", name, *uuids)
 
     def held(self, owner: str) -> list[Row]:
         """Return the namespaces that `owner` holds or has reserved, in the order of its devices."""

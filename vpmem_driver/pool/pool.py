@@ -199,7 +199,12 @@ class Pool:
         :raises UnknownNamespace: no namespace has it
         :raises InvalidRequest: several have that name
         """
-        found = [record for record in self.records() if namespace.lower() == record.uuid or namespace == record.name]
+        view = self._state.view
+        candidates = {namespace.lower(), *(ns.uuid for ns in view.found if ns.name == namespace and ns.uuid)}
+        # Names are printable (discovery.interface.check). Python cannot pass every other text to SQLite.
+        rows = self._state.ledger.named(namespace, candidates) if namespace.isprintable() else ()
+        records = view.records(rows)
+        found = [record for record in records if namespace.lower() == record.uuid or namespace == record.name]
         if not found:
             raise exception.UnknownNamespace(namespace=namespace)
         if len(found) > 1:
