@@ -3,17 +3,14 @@
 Every public method here overrides a method of LibvirtDriver with the same name and signature in Nova 31 to 34.
 """
 
-import contextlib
 import logging
-import threading
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from lxml import etree
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
-from nova.compute import task_states
 from nova.conf import CONF
 from nova.virt import hardware
 from nova.virt.libvirt import config as vconfig
@@ -37,9 +34,6 @@ class VPMEMDriverMixin(StartsMixin):
     _vpmem: HostPool | None = None
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
-        # The uuid of the instance in a hard reboot, of which cleanup() is a part. Per thread, because Nova runs the
-        # operation of an instance in one thread.
-        self._vpmem_rebooting = threading.local()
         self._vpmem_host = CONF.host
         #: owners that Nova did not know at the last periodic task
         self._vpmem_unknown: set[str] = set()
@@ -148,39 +142,6 @@ class VPMEMDriverMixin(StartsMixin):
 
     # Operations on an instance
 
-    def spawn(  # noqa: PLR0917  the signature in Nova
-        self,
-        context: typing.Any,
-        instance: objects.Instance,
-        image_meta: typing.Any,
-        injected_files: typing.Any,
-        admin_password: typing.Any,
-        allocations: typing.Any,
-        network_info: typing.Any = None,
-        block_device_info: typing.Any = None,
-        power_on: bool = True,
-        accel_info: typing.Any = None,
-    ) -> None:
-        with self._releasing_on_failure(context, instance):
-            super().spawn(
-                context,
-                instance,
-                image_meta,
-                injected_files,
-                admin_password,
-                allocations,
-                network_info=network_info,
-                block_device_info=block_device_info,
-                power_on=power_on,
-                accel_info=accel_info,
-            )
-
-    def _hard_reboot(
-        self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any
-    ) -> typing.Any:
-        with self._rebooting(instance):
-            return super()._hard_reboot(context, instance, *args, **kwargs)
-
     def cleanup(  # noqa: PLR0917  the signature in Nova
         self,
         context: typing.Any,
@@ -258,35 +219,12 @@ class VPMEMDriverMixin(StartsMixin):
 
     # Helpers
 
-    @contextlib.contextmanager
-    def _releasing_on_failure(self, context: typing.Any, instance: objects.Instance) -> Iterator[None]:
-        """Release new namespaces if a spawn fails: Nova does not clean up after a failed evacuation or unshelve."""
-        if self._vpmem is None:
-            yield
-            return
-        before = self._vpmem.held(instance)
-        try:
-            _set_resources_of_migration(context, instance)
-            yield
-        except BaseException:
-            with failures_logged(instance.uuid, "it keeps the persistent memory that was claimed for this start"):
-                self._vpmem.release(instance, self._vpmem.held(instance) - before)
-            raise
-
-    @contextlib.contextmanager
-    def _rebooting(self, instance: objects.Instance) -> Iterator[None]:
-        self._vpmem_rebooting.uuid = instance.uuid
-        try:
-            yield
-        finally:
-            self._vpmem_rebooting.uuid = None
-
     def _after_cleanup(self, instance: objects.Instance, *, destroy_disks: bool, migrate_data: bool) -> None:
         if self._vpmem is None:
             return
         action = on_cleanup(
             Cleanup(
-                hard_reboot=getattr(self._vpmem_rebooting, "uuid", None) == instance.uuid,
+                hard_reboot=self._is_rebooting(instance),
                 migrate_data=migrate_data,
                 task_state=instance.task_state,
                 destroy_disks=destroy_disks,
@@ -354,17 +292,6 @@ class VPMEMDriverMixin(StartsMixin):
             return [resource.identifier for resource in resources]
         except (nova_exception.InstanceNotFound, nova_exception.OrphanedObjectError):
             return []
-
-
-def _set_resources_of_migration(context: typing.Any, instance: objects.Instance) -> None:
-    """Set the resources of an instance that arrives from another cell, which Nova does not do."""
-    if instance.task_state != task_states.RESIZE_FINISH or instance.resources is not None:
-        return
-    try:
-        migration = objects.MigrationContext.get_by_instance_uuid(context, instance.uuid)
-    except nova_exception.MigrationContextNotFound:
-        return
-    instance.resources = migration.new_resources
 
 
 def _require_same_device(instance: objects.Instance, before: objects.Resource, after: objects.Resource) -> None:

@@ -1,14 +1,16 @@
 """Overrides of the methods that start a guest: no guest starts on a device that its instance does not hold."""
 
 import contextlib
+import threading
 import typing
 from collections.abc import Iterator
 
 from nova import exception as nova_exception
 from nova import objects
+from nova.compute import task_states
 
 from vpmem_driver.nova import guests
-from vpmem_driver.nova.host import HostPool
+from vpmem_driver.nova.host import HostPool, failures_logged
 
 if typing.TYPE_CHECKING:
     from nova.virt.libvirt.driver import LibvirtDriver as _Driver
@@ -21,8 +23,14 @@ class StartsMixin(_Driver):
 
     _vpmem: HostPool | None
 
+    def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
+        # The uuid of the instance in a hard reboot, of which cleanup() is a part. Per thread, because Nova runs the
+        # operation of an instance in one thread.
+        self._vpmem_rebooting = threading.local()
+        super().__init__(*args, **kwargs)
+
     def spawn(self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any) -> None:
-        with self._starting(instance):
+        with self._releasing_on_failure(context, instance), self._starting(instance):
             super().spawn(context, instance, *args, **kwargs)
 
     def resume(self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any) -> None:
@@ -57,7 +65,7 @@ class StartsMixin(_Driver):
     def _hard_reboot(
         self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any
     ) -> typing.Any:
-        with self._starting(instance):
+        with self._rebooting(instance), self._starting(instance):
             return super()._hard_reboot(context, instance, *args, **kwargs)
 
     def _create_guest(
@@ -87,6 +95,33 @@ class StartsMixin(_Driver):
                     # The thread that deletes the instance may have searched for its guest before it existed.
                     self._destroy(instance)
 
+    @contextlib.contextmanager
+    def _releasing_on_failure(self, context: typing.Any, instance: objects.Instance) -> Iterator[None]:
+        """Release new namespaces if a spawn fails: Nova does not clean up after a failed evacuation or unshelve."""
+        if self._vpmem is None:
+            yield
+            return
+        before = self._vpmem.held(instance)
+        try:
+            _set_resources_of_migration(context, instance)
+            yield
+        except BaseException:
+            with failures_logged(instance.uuid, "it keeps the persistent memory that was claimed for this start"):
+                self._vpmem.release(instance, self._vpmem.held(instance) - before)
+            raise
+
+    @contextlib.contextmanager
+    def _rebooting(self, instance: objects.Instance) -> Iterator[None]:
+        self._vpmem_rebooting.uuid = instance.uuid
+        try:
+            yield
+        finally:
+            self._vpmem_rebooting.uuid = None
+
+    def _is_rebooting(self, instance: objects.Instance) -> bool:
+        """Whether this thread is in a hard reboot of the instance."""
+        return getattr(self._vpmem_rebooting, "uuid", None) == instance.uuid
+
     def _require_claims(self, instance: objects.Instance, paths: list[str]) -> None:
         """Verify that the instance holds every device of its guest.
 
@@ -103,3 +138,14 @@ class StartsMixin(_Driver):
                 "Reboot it hard to claim its namespaces again"
             )
             raise nova_exception.InstancePowerOnFailure(reason=reason)
+
+
+def _set_resources_of_migration(context: typing.Any, instance: objects.Instance) -> None:
+    """Set the resources of an instance that arrives from another cell, which Nova does not do."""
+    if instance.task_state != task_states.RESIZE_FINISH or instance.resources is not None:
+        return
+    try:
+        migration = objects.MigrationContext.get_by_instance_uuid(context, instance.uuid)
+    except nova_exception.MigrationContextNotFound:
+        return
+    instance.resources = migration.new_resources
