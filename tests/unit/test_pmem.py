@@ -144,3 +144,50 @@ def test_the_gil_is_released_and_the_buffer_held_meanwhile(work):
     finally:
         stop.set()
         worker.join()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@given(where=ranges(20000), start=st.integers(0, 64))
+def test_copy_overwrites_the_range_and_no_byte_beside_it(backend, where, start):
+    offset, length = where
+    source = bytes(at * 7 % 251 for at in range(start + length))
+    content = bytearray(b"\xff") * 20000
+    _pmem.copy(content, offset, source, start, length, backend)
+    assert content == b"\xff" * offset + source[start:] + b"\xff" * (20000 - offset - length)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("length", LENGTHS)
+def test_copy_at_every_alignment(backend, length):
+    source = bytes(at % 251 for at in range(length + 64))
+    with mmap.mmap(-1, 4 * mmap.PAGESIZE) as memory:
+        for offset in range(65):
+            memory[:] = b"\xff" * len(memory)
+            _pmem.copy(memory, offset, source, 64 - offset, length, backend)
+            copied = source[64 - offset : 64 - offset + length]
+            assert memory[:] == b"\xff" * offset + copied + b"\xff" * (len(memory) - offset - length)
+
+
+@given(content=st.binary(max_size=300), at=st.integers(0, 20), other=st.integers(0, 20), data=st.data())
+def test_equal_compares_the_ranges_and_no_byte_beside_them(content, at, other, data):
+    a, b = bytearray(b"a" * at + content + b"a"), bytearray(b"b" * other + content + b"b")
+    assert _pmem.equal(a, at, b, other, len(content))
+    if content:
+        changed = data.draw(st.integers(0, len(content) - 1))
+        b[other + changed] ^= 1
+        assert not _pmem.equal(a, at, b, other, len(content))
+
+
+@pytest.mark.parametrize("wrong", [(-1, 0, 1), (0, -1, 1), (0, 0, 11), (5, 0, 6), (0, 5, 6), (0, 0, -1)])
+@pytest.mark.parametrize("function", [_pmem.copy, _pmem.equal])
+def test_a_range_outside_of_either_buffer_is_refused(function, wrong):
+    offset, start, length = wrong
+    buffer = bytearray(b"x" * 10)
+    with pytest.raises(ValueError, match="not inside a buffer of 10 bytes"):
+        function(buffer, offset, b"y" * 10, start, length)
+    assert buffer == b"x" * 10
+
+
+def test_a_copy_to_a_read_only_buffer_is_refused():
+    with pytest.raises(BufferError):
+        _pmem.copy(b"x" * 10, 0, b"y" * 10, 0, 10)
