@@ -1,7 +1,7 @@
-"""Supervise the worker processes (:mod:`vpmem_driver.worker`) that wipe namespaces, one for each namespace.
+"""Supervise the worker processes (:mod:`vpmem_driver.worker`) that wipe and copy namespaces, one for each namespace.
 
-A media error kills only the worker. The engine decides nothing about namespaces: a recorder decides whether a wipe may
-start, and receives progress and result of each wipe.
+A media error kills only the worker. The engine decides nothing about namespaces: a recorder decides whether a job may
+start, and receives progress and result of each job.
 """
 
 import collections
@@ -25,7 +25,7 @@ _READ_BYTES = 1 << 16
 
 
 class Engine:
-    """Wipes namespaces of one discovery. Runs share no state, and may overlap.
+    """Wipes and copies namespaces of one discovery. Runs share no state, and may overlap.
 
     :ivar resumes: whether a wipe resumes where an interrupted one ended. A command that runs as another user zeroes
         all bytes, because it does not trust this user.
@@ -39,23 +39,28 @@ class Engine:
         threads: int,
         rate: int,
         command: Sequence[str] | None = None,
+        copy_command: Sequence[str] | None = None,
+        copy_rate: int = 0,
         wait: poll.Wait = poll.wait,
     ) -> None:
         """Store the settings. No worker is started.
 
-        :param parallel: number of namespaces wiped at a time
+        :param parallel: number of workers at a time
         :param threads: threads per namespace; 0 means one per CPU, at most 4
-        :param rate: maximum bytes per second per namespace; 0 means no limit
-        :param command: command to start as worker instead of :mod:`vpmem_driver.worker`
+        :param rate: maximum bytes per second per namespace of a wipe; 0 means no limit
+        :param command: command to start as worker for a wipe instead of :mod:`vpmem_driver.worker`
+        :param copy_command: the same for the other jobs
+        :param copy_rate: the same limit for the other jobs; a sender counts only what it writes to the stream
         :param wait: function that waits for output of the workers
         """
         self._discovery = discovery
         self._parallel = parallel
         self._threads = threads
-        self._rate = rate
         self._wait = wait
         self.resumes = not command
-        self._command = command or interpreter.command("vpmem_driver.worker", site=False)
+        own = interpreter.command("vpmem_driver.worker", site=False)
+        self._wipe = command or own, rate
+        self._copy = copy_command or own, copy_rate
 
     def run(self, jobs: Iterable[Job], recorder: Recorder, stop: threading.Event | None = None) -> dict[str, Result]:
         """Run all jobs, and return when all have ended. The failure of one does not stop the others.
@@ -70,16 +75,11 @@ class Engine:
         return _Run(list(jobs), recorder, stop, start=self._start, wait=self._wait, parallel=self._parallel).run()
 
     def _start(self, job: Job) -> Worker:
-        task = protocol.Task(
-            uuid=job.uuid,
-            discovery=self._discovery.name,
-            options=self._discovery.options(),
-            start=job.start,
-            threads=self._threads,
-            rate=self._rate,
-            size=job.size,
+        command, rate = self._wipe if type(job) is Job else self._copy
+        task = job.task(
+            discovery=self._discovery.name, options=self._discovery.options(), threads=self._threads, rate=rate
         )
-        return Worker(job, self._command, protocol.encode(task))
+        return Worker(job, command, protocol.encode(task))
 
 
 class _Run:
@@ -206,8 +206,8 @@ class _Run:
                     worker.go()
                 elif not worker.over:
                     self._finish(worker, job.ended(Outcome.STOPPED))
-            case protocol.Wiped():
-                self._finish(worker, job.ended(Outcome.WIPED))
+            case _:
+                self._finish(worker, job.ended(job.success))
 
     def _ended(self, worker: Worker) -> None:
         self._workers.remove(worker)

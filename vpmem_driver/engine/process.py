@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ _ENVIRONMENT = ("HOME", "LD_LIBRARY_PATH", "PATH")
 _KILLED_BY_OTHERS = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 #: Exit statuses of a worker that SIGBUS killed: directly, through a shell, and through rootwrap.
 _BUS_ERRORS = (-signal.SIGBUS, 128 + signal.SIGBUS, 256 - signal.SIGBUS)
+_DOING = {"zero": "zeroing", "copy": "copying", "verify": "reading back"}
 
 
 class ProtocolError(Exception):
@@ -47,31 +49,48 @@ class Worker:
         self._last_report = time.monotonic()
         self._signals = list(_SIGNALS)
         self._ready = self._begun = False
-        self._done: dict[protocol.Phase, int] = {"zero": job.start, "verify": 0}
+        self._done = dict.fromkeys(job.phases, 0) | {job.phases[0]: job.start}
         self._received = b""
         self._errors: collections.deque[bytes] = collections.deque(maxlen=_STDERR_PIECES)
-        # A separate process group: only the parent handles Ctrl-C. Fixed arguments: the task goes through stdin.
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            env=_environment(),
-            process_group=0,
-        )
+        # Only a socket can carry the descriptor of a stream.
+        own, its = (None, subprocess.PIPE) if job.stream is None else socket.socketpair()
+        try:
+            # A separate process group: only the parent handles Ctrl-C. Fixed arguments: the task goes through stdin.
+            self.process = subprocess.Popen(
+                command,
+                stdin=its,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                env=_environment(),
+                process_group=0,
+            )
+        except BaseException:
+            if own is not None:
+                own.close()
+            raise
+        finally:
+            if isinstance(its, socket.socket):
+                its.close()
+        self._stdin = cast("IO[bytes]", self.process.stdin) if own is None else own
         self.stdout, self.stderr = cast("IO[bytes]", self.process.stdout), cast("IO[bytes]", self.process.stderr)
-        self._stdin = cast("IO[bytes]", self.process.stdin)
         self._write(task)
 
     def _write(self, line: bytes) -> None:
         with contextlib.suppress(BrokenPipeError):  # the worker died; the end of its stdout shows that
-            self._stdin.write(line)
+            if isinstance(self._stdin, socket.socket):
+                self._stdin.sendall(line)
+            else:
+                self._stdin.write(line)
 
     def go(self) -> None:
-        """Allow the worker to overwrite the first byte."""
+        """Allow the worker to begin, and give it the stream of its job."""
         self._begun = True
-        self._write(protocol.GO + b"\n")
+        if isinstance(self._stdin, socket.socket) and self.job.stream is not None:
+            with contextlib.suppress(BrokenPipeError):
+                socket.send_fds(self._stdin, [protocol.GO + b"\n"], [self.job.stream])
+        else:
+            self._write(protocol.GO + b"\n")
 
     def close(self) -> None:
         """Close stdin, so that the worker ends. :meth:`signal_if_due` enforces it."""
@@ -131,18 +150,18 @@ class Worker:
             yield event
 
     def _allows(self, event: protocol.Event) -> bool:
-        size = self.job.size
         match event:
             case protocol.Ready():
                 first, self._ready = not self._ready, True
                 return first
             case protocol.Progress(phase=phase, bytes=done):
-                before, self._done[phase] = self._done[phase], done
-                return self._begun and before <= done <= size
-            case protocol.Wiped():
-                return self._begun and self._done == {"zero": size, "verify": size}
+                before, self._done[phase] = self._done.get(phase, self.job.length + 1), done
+                return self._begun and before <= done <= self.job.length
             case protocol.Failure(outcome=outcome):
-                return self._begun or outcome is not Outcome.MEDIA
+                return self._begun or outcome not in {Outcome.MEDIA, Outcome.LOST}
+            case _:
+                ended = dict.fromkeys(self.job.phases, self.job.length)
+                return self._begun and isinstance(event, self.job.done) and self._done == ended
 
     def reap(self) -> None:
         """Wait for the process to end, and log its stderr."""
@@ -157,7 +176,7 @@ class Worker:
         with contextlib.suppress(BlockingIOError):
             self.read_stderr()
         if any(self._errors):
-            LOG.debug("Wiping %s: %s", self.job.name, b"".join(self._errors).decode(errors="replace"))
+            LOG.debug("Worker for %s: %s", self.job.name, b"".join(self._errors).decode(errors="replace"))
         self.stdout.close()
         self.stderr.close()
 
@@ -165,9 +184,10 @@ class Worker:
         """Return the result of a worker that ended without reporting an outcome."""
         status = self.process.returncode
         if status in _BUS_ERRORS and self._begun:
-            phase: protocol.Phase = "zero" if self._done["zero"] < self.job.size else "verify"
-            doing = "zeroing" if phase == "zero" else "reading back"
-            return self.job.ended(Outcome.MEDIA, f"memory error (SIGBUS) while {doing}, after byte {self._done[phase]}")
+            unfinished = (phase for phase in self.job.phases if self._done[phase] < self.job.length)
+            phase = next(unfinished, self.job.phases[-1])
+            reason = f"memory error (SIGBUS) while {_DOING[phase]}, after byte {self._done[phase]}"
+            return self.job.ended(self.job.bus_error, reason)
         if self.stopped:
             return self.job.ended(Outcome.STOPPED)
         if status is None:

@@ -1,14 +1,13 @@
 """A ``<memory model='nvdimm'>`` device: its fields, its XML, and the device for a namespace."""
 
 import dataclasses
-import math
 import typing
 from collections.abc import Callable
 from dataclasses import field
 
 from lxml import etree
 
-from vpmem_driver import exception, model
+from vpmem_driver import exception, layout, model
 from vpmem_driver.guestxml.values import (
     Read,
     checked_path,
@@ -23,7 +22,7 @@ from vpmem_driver.guestxml.values import (
     write_flag,
     write_size,
 )
-from vpmem_driver.sizes import GRANULE, KIB, LABEL_SIZE, PAGE, least_size
+from vpmem_driver.sizes import KIB, LABEL_SIZE, least_size
 
 #: Minimum label size of libvirt (virDomainMemoryTargetDefParseXML) and QEMU (MIN_NAMESPACE_LABEL_SIZE).
 MIN_LABEL_SIZE = 128 * KIB
@@ -76,13 +75,8 @@ class MemoryDevice:
 
     @property
     def guest_size(self) -> int:
-        """Bytes that the guest sees: the size without the label, rounded down to the alignment.
-
-        See nvdimm_prepare_memory_region in QEMU's hw/mem/nvdimm.c. A device with an alignment of 1 GiB and a label of
-        2 MiB loses a whole GiB.
-        """
-        align = max(self.align or 0, PAGE)
-        return max(self.size - (self.label_size or 0), 0) // align * align
+        """Bytes that the guest sees; see :func:`vpmem_driver.layout.guest_size`."""
+        return layout.guest_size(self.size, self.align or 0, self.label_size or 0)
 
     def to_xml(self) -> str:
         """Return the element as text without white space, for virDomainAttachDevice.
@@ -162,13 +156,12 @@ def device_for(grant: model.Grant, *, node: int, label_size: int = LABEL_SIZE) -
         raise exception.NamespaceBusy(namespace=grant.name)
     if 0 < label_size < MIN_LABEL_SIZE:
         raise invalid("label size", label_size, f"the minimum is {MIN_LABEL_SIZE} bytes", "Make it larger, or 0")
-    unit = math.lcm(grant.align or 1, GRANULE)
     device = MemoryDevice(
         access="shared",
         path=grant.device,
         align=grant.align or None,
         pmem=grant.pmem,
-        size=grant.size // unit * unit,
+        size=layout.device_size(grant.size, grant.align),
         node=node,
         label_size=label_size or None,
     )

@@ -2,6 +2,7 @@
 
 import os
 import select
+import socket
 
 from vpmem_driver import protocol
 
@@ -27,6 +28,27 @@ class Parent:
             self._received += piece
         line, self._received = self._received.split(b"\n", 1)
         return line
+
+    def stream(self) -> int:
+        """Wait for ``go``, and return the file descriptor of the stream that comes with it.
+
+        :raises Stopped: stdin is closed, or the parent sent something else
+        """
+        with socket.socket(fileno=os.dup(self._requests)) as requests:
+            line, fds, _, _ = socket.recv_fds(requests, protocol.LINE_BYTES, 1)
+        if line != protocol.GO + b"\n" or len(fds) != 1 or self._received:
+            raise Stopped
+        return fds[0]
+
+    def wait_readable(self, fd: int) -> None:
+        """Wait until `fd` can be read. :raises Stopped: see :meth:`pause`."""
+        if self._requests in select.select([self._requests, fd], [], [])[0]:
+            raise Stopped
+
+    def wait_writable(self, fd: int) -> None:
+        """Wait until `fd` can be written to. :raises Stopped: see :meth:`pause`."""
+        if select.select([self._requests], [fd], [])[0]:
+            raise Stopped
 
     def report(self, event: protocol.Event) -> None:
         """Report an event. :raises Stopped: the parent no longer reads stdout."""

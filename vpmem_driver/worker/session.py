@@ -1,4 +1,5 @@
-"""The worker's main program: wipe one namespace. Its command is ``python -m vpmem_driver.worker``.
+"""The worker's main program: wipe, send, receive or copy one namespace. Its command is ``python -m
+vpmem_driver.worker``.
 
 It is a separate process because a store to bad media raises SIGBUS. It communicates with its parent
 (:mod:`vpmem_driver.engine`) by :mod:`vpmem_driver.protocol`. These rules hold:
@@ -9,7 +10,7 @@ It is a separate process because a store to bad media raises SIGBUS. It communic
 * Every byte count that it reports is durable. It stops soon after stdin closes, and does not outlive its parent.
 * It keeps the lock until stdin closes, so that the parent records the outcome before another process gets the device.
 
-The content of the device is never copied elsewhere: not to stdout, not to stderr, not to a core dump.
+The content of the device goes nowhere but into the stream of a copy: not to stdout, to stderr or into a core dump.
 """
 
 import contextlib
@@ -17,11 +18,12 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from vpmem_driver import _linux, _pmem, device_users, discovery, exception, protocol
 from vpmem_driver.discovery import interface
 from vpmem_driver.protocol import Outcome
+from vpmem_driver.worker.copy import Copy, Receive, Send
 from vpmem_driver.worker.device import Device, Failed
 from vpmem_driver.worker.parent import Parent, Stopped
 from vpmem_driver.worker.wipe import Wipe
@@ -43,20 +45,89 @@ def wipe(task: protocol.Task, parent: Parent, source: interface.Discovery, *, pr
     :raises OSError: the host failed in another way; nothing was changed
     :raises Stopped: the parent stopped the wipe
     """
-    if task.start > task.size:
-        raise Failed(Outcome.HOST, f"the wipe cannot start at byte {task.start} of {task.size}")
-    device = Device.open(source, task.uuid, task.size, privileged=privileged)
-    _refuse_if_used(device)
-    if not device.cached and _pmem.backend() == "memset":
-        raise Failed(Outcome.HOST, "this package cannot write durably to persistent memory on this CPU")
+    device = _open(task, source, privileged=privileged)
+    _require_durable(device)
     parent.report(protocol.Ready())
     if parent.line() != protocol.GO:
         raise Stopped
     _refuse_if_used(device)
     passes = Wipe(device, parent, threads=task.threads, rate=task.rate)
-    try:
+    with _device_errors():
         passes.zero(0 if privileged else task.start, reported=task.start)
         passes.verify()
+
+
+def send(task: protocol.SendTask, parent: Parent, source: interface.Discovery, *, privileged: bool = False) -> None:
+    """Write the content of the namespace to a stream. Parameters and errors are those of :func:`wipe`."""
+    device = _open(task, source, privileged=privileged, limit=task.length)
+    parent.report(protocol.Ready())
+    fd = parent.stream()
+    _refuse_if_used(device)
+    passes = Send(
+        device,
+        parent,
+        threads=task.threads,
+        rate=task.rate,
+        parts=task.parts,
+        length=task.length,
+        pack=task.pack,
+    )
+    with _device_errors():
+        passes.send(fd, task.start)
+
+
+def receive(
+    task: protocol.ReceiveTask, parent: Parent, source: interface.Discovery, *, privileged: bool = False
+) -> None:
+    """Overwrite the namespace with the content of a stream. Parameters and errors are those of :func:`wipe`."""
+    device = _open(task, source, privileged=privileged)
+    _require_durable(device)
+    parent.report(protocol.Ready())
+    fd = parent.stream()
+    _refuse_if_used(device)
+    passes = Receive(device, parent, threads=task.threads, rate=task.rate)
+    with _device_errors():
+        passes.verify(passes.receive(fd, task.start), task.start)
+
+
+def copy(task: protocol.CopyTask, parent: Parent, source: interface.Discovery, *, privileged: bool = False) -> None:
+    """Overwrite the namespace with the content of another one. Parameters and errors are those of :func:`wipe`."""
+    device = _open(task, source, privileged=privileged)
+    _require_durable(device)
+    origin = Device.open(source, task.source, task.source_size, privileged=privileged)
+    _refuse_if_used(origin)
+    parent.report(protocol.Ready())
+    if parent.line() != protocol.GO:
+        raise Stopped
+    _refuse_if_used(device)
+    _refuse_if_used(origin)
+    passes = Copy(device, parent, threads=task.threads, rate=task.rate, source=origin, parts=task.parts)
+    with _device_errors():
+        passes.copy(task.start)
+        passes.verify()
+
+
+def _open(
+    task: protocol.Task, source: interface.Discovery, *, privileged: bool, limit: int | None = None
+) -> Device:
+    """Open and lock the namespace of a task. :raises Failed: see :meth:`Device.open`, or a process uses it."""
+    if task.start > (task.size if limit is None else limit):
+        raise Failed(Outcome.HOST, f"the work cannot start at byte {task.start} of {task.size}")
+    device = Device.open(source, task.uuid, task.size, privileged=privileged)
+    _refuse_if_used(device)
+    return device
+
+
+def _require_durable(device: Device) -> None:
+    if not device.cached and _pmem.backend() == "memset":
+        raise Failed(Outcome.HOST, "this package cannot write durably to persistent memory on this CPU")
+
+
+@contextlib.contextmanager
+def _device_errors() -> Iterator[None]:
+    """Tell errors of the medium from those of the host. :raises Failed: instead of an OSError."""
+    try:
+        yield
     except OSError as error:
         outcome = Outcome.MEDIA if error.errno in _MEDIA_ERRORS else Outcome.HOST
         raise Failed(outcome, f"access to the device failed: {error.strerror}") from error
@@ -92,18 +163,28 @@ def main(make: Callable[..., interface.Discovery] = discovery.make, *, privilege
 
 
 def _outcome(
-    task: protocol.Task, parent: Parent, make: Callable[..., interface.Discovery], *, privileged: bool
+    task: protocol.AnyTask, parent: Parent, make: Callable[..., interface.Discovery], *, privileged: bool
 ) -> protocol.Event:
-    """Wipe, and return the event that reports the outcome. :raises Stopped: the parent stopped the wipe."""
+    """Do the work, and return the event that reports the outcome. :raises Stopped: the parent stopped it."""
+    work, done = _WORK[type(task)]
     try:
-        wipe(task, parent, make(task.discovery, **task.options), privileged=privileged)
+        work(task, parent, make(task.discovery, **task.options), privileged=privileged)
     except Failed as failure:
         return protocol.Failure(failure.outcome, str(failure))
     except exception.VPMEMError as error:
         return protocol.Failure(Outcome.HOST, str(error).rstrip("."))
     except OSError as error:
         return protocol.Failure(Outcome.HOST, error.strerror or type(error).__name__)
-    return protocol.Wiped()
+    return done
+
+
+#: The function for each task, and the event that reports its success.
+_WORK: dict[type[protocol.Task], tuple[Callable[..., None], protocol.Event]] = {
+    protocol.Task: (wipe, protocol.Wiped()),
+    protocol.SendTask: (send, protocol.Sent()),
+    protocol.ReceiveTask: (receive, protocol.Copied()),
+    protocol.CopyTask: (copy, protocol.Copied()),
+}
 
 
 def _reserve_standard_streams() -> Parent:

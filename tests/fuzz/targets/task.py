@@ -10,7 +10,7 @@ from tests.fuzz import mutation
 from tests.fuzz.finding import literal
 from tests.fuzz.target import Target, words
 from tests.fuzz.targets import made
-from vpmem_driver import discovery, protocol
+from vpmem_driver import discovery, layout, protocol
 from vpmem_driver.worker.parent import Parent, Stopped
 
 
@@ -31,7 +31,7 @@ def listen(data: bytes) -> None:
 
 
 class Fuzzed(Target):
-    words = words("uuid discovery options start threads rate size ndctl sysfs directory root name self / /sys /mnt go")
+    words = words("job wipe send receive copy parts length pack source source_size uuid discovery options start threads rate size ndctl sysfs directory root name self / /sys /mnt go")
     # The protocol's own: a line that is no task ends the child, before it has looked for the namespace.
     typed = (Stopped, msgspec.DecodeError, UnicodeDecodeError)
     max_bytes = 1 << 17
@@ -41,6 +41,14 @@ class Fuzzed(Target):
         for name, options in (("ndctl", {}), ("sysfs", {"root": "/s"}), ("directory", {"directory": "/mnt/pmem"})):
             task = protocol.Task(uuid=made.UUIDS[0], discovery=name, options=options, **numbers)
             yield protocol.encode(task) + protocol.GO + b"\n"
+        common = {"uuid": made.UUIDS[0], "discovery": "sysfs", "options": {}, **numbers}
+        parts = (layout.Part(0, 0, 1 << 20), layout.Part(1 << 20, 3 << 20, 1 << 20))
+        for copy in (
+            protocol.SendTask(**common, parts=parts, length=4 << 20, pack=True),
+            protocol.ReceiveTask(**common),
+            protocol.CopyTask(**common, source=made.UUIDS[1], source_size=2 << 20, parts=parts),
+        ):
+            yield protocol.encode(copy) + protocol.GO + b"\n"
 
     def run(self, data: bytes) -> None:
         listen(data)

@@ -562,6 +562,7 @@ def test_a_task_names_no_path_and_no_more_than_it_must(host, tmp_path):
         [host.jobs["ns0"]], Recorder()
     )
     assert json.loads((tmp_path / "task").read_text()) == {
+        "job": "wipe",
         "uuid": host.jobs["ns0"].uuid,
         "discovery": "directory",
         "options": {"directory": str(host.directory)},

@@ -30,6 +30,7 @@ from vpmem_driver import protocol
 from vpmem_driver.engine import process
 from vpmem_driver.protocol import Outcome
 from vpmem_driver.worker import device, session, wipe
+from vpmem_driver.worker import passes as common_passes
 from vpmem_driver.worker.parent import Parent, Stopped
 
 PAGE = mmap.PAGESIZE
@@ -93,6 +94,7 @@ class Host:
 
     def task(self, **changes):
         task = {
+            "job": "wipe",
             "uuid": self.namespace.uuid,
             "discovery": self.source.name,
             "options": self.source.options(),
@@ -362,7 +364,7 @@ def check_not_understood(host, task):
 def test_a_start_after_the_end_is_the_hosts_fault(host):
     assert failure_of(host.task(start=host.size + 1)) == (
         Outcome.HOST,
-        f"the wipe cannot start at byte {host.size + 1} of {host.size}",
+        f"the work cannot start at byte {host.size + 1} of {host.size}",
     )
 
 
@@ -552,7 +554,7 @@ def test_an_error_of_the_device_is_told_from_one_of_the_host(host, pipes, monkey
 def test_every_page_is_zeroed_and_read(host, pipes, monkeypatch, threads, region, step, start):
     """Whatever the regions, steps and threads."""
     monkeypatch.setattr(device, "CACHED_REGION", region * PAGE)
-    monkeypatch.setattr(wipe, "STEP", step * PAGE)
+    monkeypatch.setattr(common_passes, "STEP", step * PAGE)
     with host.path.open("r+b") as file:
         file.write(bytes(start * PAGE))
     opened = device.Device.open(host.source, host.namespace.uuid, host.size)
@@ -573,9 +575,9 @@ def test_every_page_is_zeroed_and_read(host, pipes, monkeypatch, threads, region
 
 def test_reports_come_at_intervals_and_always_at_the_end(host, pipes, monkeypatch):
     monkeypatch.setattr(device, "CACHED_REGION", PAGE)
-    monkeypatch.setattr(wipe, "PROGRESS_SECONDS", 4)
+    monkeypatch.setattr(common_passes, "PROGRESS_SECONDS", 4)
     now = itertools.count(4)
-    monkeypatch.setattr(wipe.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(common_passes.time, "monotonic", lambda: next(now))
     opened = device.Device.open(host.source, host.namespace.uuid, host.size)
     wipe.Wipe(opened, pipes.parent, threads=1, rate=0).zero(0)
     os.close(opened.fd)
@@ -593,10 +595,10 @@ class Clock:
 
 def test_pace_spreads_work_over_time():
     clock = Clock()
-    pace = wipe.Pace(1 << 20, clock)
+    pace = common_passes.Pace(1 << 20, clock)
     step = pace.step(1 << 28)
     assert step % PAGE == 0
-    assert step == pytest.approx(wipe.STEP_SECONDS * (1 << 20), abs=PAGE)
+    assert step == pytest.approx(common_passes.STEP_SECONDS * (1 << 20), abs=PAGE)
     done = 0
     while done < 10 << 20:
         clock.now += 0.01  # the work itself
@@ -607,7 +609,7 @@ def test_pace_spreads_work_over_time():
 
 def test_pace_saves_nothing_up():
     clock = Clock()
-    pace = wipe.Pace(1 << 20, clock)
+    pace = common_passes.Pace(1 << 20, clock)
     clock.now += 100.0
     assert pace.delay(1 << 20) == 0.0
     assert pace.delay(1 << 20) == 1.0
@@ -615,11 +617,11 @@ def test_pace_saves_nothing_up():
 
 @pytest.mark.parametrize("rate,most,step", [(0, 12345, 12345), (1, 1 << 20, PAGE), (1 << 40, 12345, 12345)])
 def test_pace_does_as_much_at_once_as_it_may(rate, most, step):
-    assert wipe.Pace(rate, Clock()).step(most) == step
+    assert common_passes.Pace(rate, Clock()).step(most) == step
 
 
 def test_without_a_rate_there_is_no_delay():
-    assert wipe.Pace(0, Clock()).delay(1 << 40) == 0.0
+    assert common_passes.Pace(0, Clock()).delay(1 << 40) == 0.0
 
 
 def test_a_line_without_end_is_no_line(pipes):
