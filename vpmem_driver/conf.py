@@ -130,6 +130,35 @@ Command that starts each wipe, if this user cannot open the devices. Example:
         default=0,
         help="Limit, in MiB per second, for the writes and reads of the wipe of one namespace; 0: no limit.",
     ),
+    cfg.Opt(
+        "copy_command",
+        type=_Command(),
+        help="""
+Like ``wipe_command``, for the processes that copy a namespace. Example:
+``sudo nova-rootwrap /etc/nova/rootwrap.conf vpmem-copy``. ``vpmem-copy`` lets its user read and write every namespace
+of this host.
+""",
+    ),
+    cfg.Opt(
+        "copy_rate",
+        type=_Number(min=0, max=1 << 40),
+        default=0,
+        help="Limit, in MiB per second, for what the copy of one namespace sends or writes; 0: no limit.",
+    ),
+    cfg.BoolOpt(
+        "copy_compression",
+        default=False,
+        help="Compress what a copy sends to another host with zstd. Both hosts need the Python package zstandard.",
+    ),
+    cfg.Opt(
+        "ssh_command",
+        type=_Command(),
+        default="ssh -o BatchMode=yes -o ServerAliveInterval=15",
+        help="""
+Command that connects to another host for a copy, without the host. Add ``-J HOST`` for a jump host, and ``-c CIPHER``
+for a faster cipher.
+""",
+    ),
 ]
 
 

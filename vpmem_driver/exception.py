@@ -16,7 +16,8 @@
     │   ├── NamespaceClaimed            only its owner may change it
     │   ├── NamespaceUnavailable        it is not free
     │   ├── NamespaceInUse              a guest or a process has it mapped
-    │   ├── NamespaceBusy               it must be wiped first
+    │   ├── NamespaceBusy               it must be wiped first, or a copy is not complete
+    │   ├── DoesNotFit                  the content does not fit into the namespace that should receive it
     │   └── DomainRefused               the domain cannot be changed this way
     ├── HostError                   the host failed: nothing was changed
     │   ├── DiscoveryFailed             namespaces could not be listed
@@ -27,7 +28,8 @@
     │   ├── HostToolError               a device, a process or /proc failed
     │   ├── LibvirtError
     │   └── InstallationError           this package and Nova do not find each other
-    └── WipeFailed                  the medium failed; the namespace is quarantined
+    ├── WipeFailed                  the medium failed; the namespace is quarantined
+    └── CopyFailed                  the content was not copied; the source still has it
 
 A message says what happened, then what to do. Pass its texts without the final full stop: :class:`VPMEMError` adds it.
 """
@@ -152,8 +154,26 @@ class NamespaceInUse(Refused):
 class NamespaceBusy(Refused):
     def __init__(self, *, namespace: str) -> None:
         super().__init__(
-            f"Namespace {shorten(namespace)} is reserved and its claim is not complete",
-            "If no process works on it, run 'vpmem wipe', or cancel the claim with 'vpmem release'",
+            f"Namespace {shorten(namespace)} is reserved, or a copy of it is not complete",
+            "'vpmem namespace show' says which. If no process works on it, run 'vpmem wipe' for a claim, run the move "
+            "again or cancel it with 'vpmem domain move --cancel', or give the namespace up with 'vpmem release'",
+        )
+
+
+class CopyFailed(VPMEMError):
+    exit_code = 7
+
+    def __init__(self, *, namespace: str, reason: str, remedy: str) -> None:
+        super().__init__(f"Copy of namespace {shorten(namespace)} failed: {reason}", remedy)
+
+
+class DoesNotFit(Refused):
+    def __init__(self, *, source: str, source_size: int, namespace: str, size: int) -> None:
+        super().__init__(
+            f"The content of namespace {shorten(source)} ({source_size} bytes) does not fit into {shorten(namespace)} "
+            f"({size} bytes)",
+            "Nothing was changed",
+            "Choose a namespace that gives the guest at least as many bytes",
         )
 
 

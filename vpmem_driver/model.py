@@ -18,7 +18,8 @@ RESOURCE_CLASS_PREFIX = "PMEM_NAMESPACE_"
 class State(enum.StrEnum):
     """The state of a namespace in the ledger.
 
-    A dirty namespace with an owner is reserved: it is claimed for that owner when its wipe is done.
+    A dirty or clean namespace with an owner is reserved: it is claimed for that owner when all wipes of its claim are
+    done. A receiving one is being filled by a copy, and is claimed for its owner when the copy is complete.
     """
 
     UNKNOWN = "unknown"
@@ -26,6 +27,7 @@ class State(enum.StrEnum):
     DIRTY = "dirty"
     CLAIMED = "claimed"
     QUARANTINED = "quarantined"
+    RECEIVING = "receiving"
 
 
 class Namespace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -99,7 +101,7 @@ class Grant:
     :ivar align: bytes
     :ivar device: current path; None while the namespace is missing
     :ivar known_device: path when it was claimed, which an older domain XML may still contain
-    :ivar ready: False while the namespace is reserved and not yet wiped
+    :ivar ready: False while the namespace is reserved and not yet wiped, or its content is not complete
     """
 
     owner: str

@@ -90,7 +90,7 @@ class _Locations:
         return None if found is None or found.unusable is not None else found.device
 
     def require_usable(self, domain: str, source: guestxml.Source, row: Row) -> None:
-        """Verify that the domain's own namespace is present, usable and wiped."""
+        """Verify that the domain's own namespace is present, usable and complete, and not being copied away."""
         found = self._found.get(row.uuid)
         if found is None:
             raise exception.NamespaceMissing(namespace=row.name or row.uuid)

@@ -25,18 +25,22 @@ _HISTORY_CHUNK = 1000
 class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One namespace in the ledger. Sizes are bytes.
 
-    :ivar owner: the owner that holds it (claimed) or has reserved it (dirty or clean)
+    :ivar owner: the owner that holds it (claimed), has reserved it (dirty or clean), or gets it (receiving)
     :ivar position: index among the owner's devices
     :ivar label: label of the last claim
     :ivar last_owner: last owner that held it claimed, whose data it may contain
-    :ivar begun: whether a wipe has overwritten any of it since it became dirty
+    :ivar begun: whether a wipe or copy has overwritten any of it since it became dirty or receiving
     :ivar wiped: number of bytes from the start that this wipe has durably zeroed
     :ivar verified: number of bytes from the start that this wipe has read back as zeros
-    :ivar run: fencing token of the wipe that may write and report now. A new wipe invalidates it, and so does any move
-        to or from the state dirty
+    :ivar run: fencing token of the wipe or copy that may write and report now. A new one invalidates it, and so does
+        any move to or from the states dirty and receiving
     :ivar reservation: id of the claim that has reserved this namespace; all namespaces of a claim are claimed together
     :ivar reason: why it is quarantined, or not wiped yet
     :ivar changed: id of the history line of its last move
+    :ivar copied: number of bytes from the start that a copy has durably written here (receiving) or at the destination
+        (claimed, with a departure)
+    :ivar arrival: id of the copy that fills it, or has filled it since it was claimed
+    :ivar departure: id of the copy that takes its content to another namespace. Its guest must not start meanwhile
     """
 
     uuid: str
@@ -59,6 +63,9 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reservation: str | None
     reason: str | None
     changed: int
+    copied: int
+    arrival: str | None
+    departure: str | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,11 +86,13 @@ _ROW_COLUMNS = ", ".join(Row.__struct_fields__)
 #: The columns of a row that a move changes.
 _MOVED = (
     *("state", "owner", "position", "label", "device", "last_owner"),
-    *("begun", "wiped", "verified", "run", "reservation", "reason", "changed"),
+    *("begun", "wiped", "verified", "run", "reservation", "reason", "changed", "copied", "arrival", "departure"),
 )
 _MOVE = f"UPDATE namespace SET {', '.join(f'{column} = ?' for column in _MOVED)} WHERE uuid = ? AND changed = ?"  # noqa: S608
 #: States of a namespace that was at least partly overwritten: its content is no owner's data, even if it becomes dirty.
 _OVERWRITTEN = (model.State.CLEAN, model.State.QUARANTINED)
+#: States in which a namespace may contain data of its last owner, unless a wipe or copy has begun.
+_PARTLY_OVERWRITTEN = (model.State.DIRTY, model.State.RECEIVING)
 _MOVE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Move))
 
 
@@ -187,15 +196,15 @@ class Ledger(file.LedgerFile):
         """Update a known namespace from discovery; state and owner do not change. Call it inside a transaction.
 
         A held namespace keeps the device path of its claim, which the guest's domain XML may still contain. If the size
-        has changed, a wipe starts again from the beginning.
+        has changed, a wipe or copy starts again from the beginning.
         """
         self._execute(
             "UPDATE namespace SET name = ?, wiped = CASE WHEN size = ? THEN wiped ELSE 0 END, "
             "verified = CASE WHEN size = ? THEN verified ELSE 0 END, run = CASE WHEN size = ? THEN run END, "
-            "size = ?, align = ?, numa_node = ?, mode = ?, pmem = ?, device = ? WHERE uuid = ?",
+            "copied = CASE WHEN size = ? THEN copied ELSE 0 END, size = ?, align = ?, numa_node = ?, mode = ?, pmem = ?, device = ? WHERE uuid = ?",
             (
                 namespace.name,
-                *[namespace.size] * 4,
+                *[namespace.size] * 5,
                 namespace.align,
                 namespace.numa_node,
                 namespace.mode,
@@ -218,13 +227,15 @@ class Ledger(file.LedgerFile):
         device: str | None = None,
         keep_wipe: bool = False,
         reason: str | None = None,
+        arrival: str | None = None,
     ) -> Row:
-        """Move one namespace to `state`, for `owner`, and record `why`.
+        """Move one namespace to `state`, for `owner`, and record `why`. A departure ends.
 
         Call it inside the transaction that read `row`. Without `label` or `device`, the current one is kept.
 
         :param reservation: id of the claim that a dirty or clean namespace is reserved for
         :param keep_wipe: keep progress and token of the wipe: the namespace remains dirty and nothing was written to it
+        :param arrival: id of the copy that fills the namespace, or has filled it
         :returns: the row after the move
         :raises LedgerError: the namespace moved since it was read
         """
@@ -240,22 +251,32 @@ class Ledger(file.LedgerFile):
             label=row.label if label is None else label,
             device=row.device if device is None else device,
             last_owner=None if state is model.State.UNKNOWN else last_owner,
-            begun=(keep_wipe and row.begun) or (row.state in _OVERWRITTEN and state is model.State.DIRTY),
+            begun=state in _PARTLY_OVERWRITTEN
+            and (
+                row.state in _OVERWRITTEN
+                or (row.begun and (keep_wipe or model.State.RECEIVING in {row.state, state}))
+            ),
             wiped=row.wiped if keep_wipe else 0,
             verified=row.verified if keep_wipe else 0,
             run=row.run if keep_wipe else None,
             reservation=reservation,
             reason=reason,
             changed=move_id,
+            copied=0,
+            arrival=arrival,
+            departure=None,
         )
         done = self._execute(_MOVE, (*(getattr(moved, column) for column in _MOVED), row.uuid, row.changed))
         if done.rowcount != 1:
-            raise exception.LedgerError(
-                path=self.path,
-                reason=f"namespace {row.name} ({row.uuid}) has changed since it was read as {row.state}",
-                remedy="Try again",
-            )
+            raise self._has_changed(row)
         return moved
+
+    def _has_changed(self, row: Row) -> exception.LedgerError:
+        return exception.LedgerError(
+            path=self.path,
+            reason=f"namespace {row.name} ({row.uuid}) has changed since it was read as {row.state}",
+            remedy="Try again",
+        )
 
     def begin_wipe(self, uuid: str, wiped: int, *, start: int | None = None) -> str | None:
         """Record, in its own transaction, that a wipe starts on a dirty namespace of which `wiped` bytes are zero.
@@ -273,28 +294,81 @@ class Ledger(file.LedgerFile):
             )
         return run if done.rowcount == 1 else None
 
-    def progress(self, uuid: str, run: str, *, wiped: int | None = None, verified: int | None = None) -> bool:
-        """Record, in its own transaction, how many bytes from the start a wipe has durably zeroed or read back.
+    def begin_copy(self, uuid: str, arrival: str, copied: int) -> str | None:
+        """Record, in its own transaction, that a copy writes to a receiving namespace from byte `copied` on.
 
-        :returns: False if `run` is no longer the current wipe; then nothing was recorded, and the wipe must stop
+        :returns: the fencing token for :meth:`progress`, :meth:`explain` and the outcome. None if the namespace does
+            not wait for copy `arrival`, or another run has changed its progress: then the caller must not write
+        """
+        run = secrets.token_hex(8)
+        with self.transaction():
+            done = self._execute(
+                "UPDATE namespace SET begun = 1, verified = 0, run = ?, reason = NULL "
+                "WHERE uuid = ? AND state = 'receiving' AND arrival = ? AND copied = ?",
+                (run, uuid, arrival, copied),
+            )
+        return run if done.rowcount == 1 else None
+
+    def progress(
+        self,
+        uuid: str,
+        run: str,
+        *,
+        wiped: int | None = None,
+        copied: int | None = None,
+        verified: int | None = None,
+    ) -> bool:
+        """Record, in its own transaction, how many bytes from the start are durably zeroed, durably copied or read back.
+
+        :returns: False if `run` is no longer the current wipe or copy; then nothing was recorded, and it must stop
         """
         with self.transaction():
             done = self._execute(
-                "UPDATE namespace SET wiped = coalesce(?, wiped), verified = coalesce(?, verified) "
-                "WHERE uuid = ? AND run = ?",
-                (wiped, verified, uuid, run),
+                "UPDATE namespace SET wiped = coalesce(?, wiped), copied = coalesce(?, copied), "
+                "verified = coalesce(?, verified) WHERE uuid = ? AND run = ?",
+                (wiped, copied, verified, uuid, run),
+            )
+        return done.rowcount == 1
+
+    def depart(self, row: Row, departure: str | None) -> Row:
+        """Record which copy takes the content of a claimed namespace away, or that none does any more (None).
+
+        Call it inside the transaction that read `row`.
+
+        :returns: the row after that
+        :raises LedgerError: the namespace moved since it was read
+        """
+        why = f"copied away: {departure}" if departure is not None else f"kept: copy {row.departure} ended"
+        changed = self._note(row.uuid, row.name, before=row.state, after=row.state, owner=row.owner, why=why)
+        done = self._execute(
+            "UPDATE namespace SET departure = ?, copied = 0, changed = ? WHERE uuid = ? AND changed = ?",
+            (departure, changed, row.uuid, row.changed),
+        )
+        if done.rowcount != 1:
+            raise self._has_changed(row)
+        return msgspec.structs.replace(row, departure=departure, copied=0, changed=changed)
+
+    def departed(self, uuid: str, departure: str, copied: int) -> bool:
+        """Record, in its own transaction, how many bytes of a copy are durable at its destination.
+
+        :returns: False if the namespace is no longer the source of this copy; then nothing was recorded
+        """
+        with self.transaction():
+            done = self._execute(
+                "UPDATE namespace SET copied = min(size, ?) WHERE uuid = ? AND departure = ?",
+                (copied, uuid, departure),
             )
         return done.rowcount == 1
 
     def explain(self, row: Row, run: str | None, reason: str) -> None:
-        """Record, in its own transaction, why a dirty namespace is not wiped yet.
+        """Record, in its own transaction, why a dirty namespace is not wiped yet, or a receiving one not complete.
 
-        Does nothing if `run` is no longer the current wipe or, before a wipe has begun (None), if the namespace moved
+        Does nothing if `run` is no longer the current wipe or copy or, before it has begun (None), if the namespace moved
         since `row` was read.
         """
         with self.transaction():
             self._execute(
-                "UPDATE namespace SET reason = ? WHERE uuid = ? AND state = 'dirty' "
+                "UPDATE namespace SET reason = ? WHERE uuid = ? AND state IN ('dirty', 'receiving') "
                 "AND (run = ? OR (? IS NULL AND changed = ?))",
                 (reason, row.uuid, run, run, row.changed),
             )

@@ -101,4 +101,48 @@ SCRIPTS = (
         at   TEXT NOT NULL
     ) STRICT;
     """,
+    # A copy fills a namespace for its owner (receiving). It is complete or it is wiped; no guest gets a part of it.
+    """
+    CREATE TABLE renewed (
+        uuid        TEXT PRIMARY KEY,
+        name        TEXT,
+        size        INTEGER NOT NULL CHECK (size > 0),
+        align       INTEGER NOT NULL CHECK (align > 0),
+        numa_node   INTEGER,
+        mode        TEXT NOT NULL,
+        device      TEXT,
+        pmem        INTEGER NOT NULL CHECK (pmem IN (0, 1)),
+        state       TEXT NOT NULL
+                    CHECK (state IN ('unknown', 'clean', 'dirty', 'claimed', 'quarantined', 'receiving')),
+        owner       TEXT,
+        position    INTEGER,
+        label       TEXT,
+        last_owner  TEXT,
+        begun       INTEGER NOT NULL DEFAULT 0 CHECK (begun IN (0, 1)),
+        wiped       INTEGER NOT NULL DEFAULT 0 CHECK (wiped BETWEEN 0 AND size),
+        verified    INTEGER NOT NULL DEFAULT 0 CHECK (verified BETWEEN 0 AND size),
+        run         TEXT,
+        reservation TEXT,
+        reason      TEXT,
+        changed     INTEGER NOT NULL,
+        copied      INTEGER NOT NULL DEFAULT 0 CHECK (copied BETWEEN 0 AND size),
+        arrival     TEXT,
+        departure   TEXT,
+        CHECK (state NOT IN ('claimed', 'receiving') OR owner IS NOT NULL),
+        CHECK (owner IS NULL OR state IN ('claimed', 'receiving', 'dirty', 'clean')),
+        CHECK ((owner IS NULL) = (position IS NULL)),
+        CHECK ((reservation IS NULL) = (owner IS NULL OR state IN ('claimed', 'receiving'))),
+        CHECK (run IS NULL OR state IN ('dirty', 'receiving')),
+        CHECK (state <> 'receiving' OR arrival IS NOT NULL),
+        CHECK (arrival IS NULL OR state IN ('claimed', 'receiving')),
+        CHECK (departure IS NULL OR state = 'claimed')
+    ) STRICT;
+    INSERT INTO renewed (uuid, name, size, align, numa_node, mode, device, pmem, state, owner, position, label,
+        last_owner, begun, wiped, verified, run, reservation, reason, changed)
+        SELECT uuid, name, size, align, numa_node, mode, device, pmem, state, owner, position, label, last_owner, begun,
+        wiped, verified, run, reservation, reason, changed FROM namespace;
+    DROP TABLE namespace;
+    ALTER TABLE renewed RENAME TO namespace;
+    CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
+    """,
 )

@@ -20,7 +20,7 @@ from vpmem_driver.engine import Engine, Result, poll
 from vpmem_driver.ledger import FILE_NAME, Ledger, Move, Row
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.pool import claims, labels, requests, reservations, wipes
+from vpmem_driver.pool import claims, copies, labels, requests, reservations, wipes
 from vpmem_driver.pool.state import PoolState, names
 from vpmem_driver.sizes import MIB
 
@@ -46,6 +46,7 @@ class Pool:
         self._state = PoolState(label_config, source, ledger, leave_out_absent=leave_out_absent)
         self._wiper = wiper
         self._claims = claims.Claims(self._state, wiper)
+        self.copies = copies.Copies(self._state, wiper.engine, wiper.domains)
         self.reconcile()
 
     @classmethod
@@ -75,6 +76,8 @@ class Pool:
             threads=conf.vpmem.wipe_threads,
             rate=conf.vpmem.wipe_rate * MIB,
             command=shlex.split(conf.vpmem.wipe_command or ""),
+            copy_command=shlex.split(conf.vpmem.copy_command or ""),
+            copy_rate=conf.vpmem.copy_rate * MIB,
             wait=wait,
         )
         domains = domains or Domains(conf.vpmem.connection_uri)
@@ -294,7 +297,11 @@ class Pool:
         owner = requests.owner(owner)
         with self._state.change() as table:
             released = self._held(owner, uuids)
-            now = {row.uuid: row for row in [*self._release_claimed(released), *self._release_reserved(released)]}
+            now = {
+                row.uuid: row
+                for release in (self._release_claimed, self._release_receiving, self._release_reserved)
+                for row in release(released)
+            }
             table.follow(now.values())
             if any(self._state.configured.get(uuid) != self._state.view.label_of.get(uuid) for uuid in now):
                 self._state.label_held(self._state.ledger.rows())
@@ -379,6 +386,11 @@ class Pool:
     def _release_claimed(self, rows: Iterable[Row]) -> list[Row]:
         return [self._state.move(row, State.DIRTY, "released") for row in rows if row.state is State.CLAIMED]
 
+    def _release_receiving(self, rows: Iterable[Row]) -> list[Row]:
+        return [
+            copies.return_receiving(self._state, row, "released") for row in rows if row.state is State.RECEIVING
+        ]
+
     def _release_reserved(self, rows: Iterable[Row]) -> list[Row]:
         """Cancel the reservations that `rows` belong to.
 
@@ -419,7 +431,7 @@ class Pool:
             ]
         rows = [self._state.row(uuid) for uuid in dict.fromkeys(uuids)]
         for row in rows:
-            if row.state is State.CLAIMED:
+            if row.state in {State.CLAIMED, State.RECEIVING}:
                 raise exception.NamespaceClaimed(namespace=row.name or row.uuid, owner=row.owner)
             if row.uuid not in self._state.view.usable:
                 raise exception.NamespaceMissing(namespace=row.name or row.uuid)

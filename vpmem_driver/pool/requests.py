@@ -58,8 +58,14 @@ def label_ids(config: labels.LabelConfig, wanted: Sequence[str]) -> list[int]:
 def require_claimable(owner: str, row: ledger.Row, *, usable: bool) -> None:
     """Verify that `owner` may claim this namespace.
 
-    :raises NamespaceUnavailable: another owner holds it, or it is quarantined or missing
+    :raises NamespaceUnavailable: another owner holds it, it is quarantined or missing, or a copy is not complete
     """
+    if row.owner == owner and row.state is State.RECEIVING:
+        reason = f"a copy has written {100 * row.copied // row.size} % of its content"
+        raise exception.NamespaceUnavailable(namespace=row.name or row.uuid, owner=owner, reason=reason)
+    if row.owner == owner and row.departure is not None:
+        reason = "its content is being copied to another namespace, and its guest must not start meanwhile"
+        raise exception.NamespaceUnavailable(namespace=row.name or row.uuid, owner=owner, reason=reason)
     if row.owner == owner:
         return
     fault = (

@@ -44,7 +44,7 @@ class PoolState:
     ) -> None:
         self.config = label_config
         self._leave_out_absent = leave_out_absent
-        self._discovery = source
+        self.discovery = source
         self.ledger = ledger
         self._lock = threading.RLock()
         self._table: Table | None = None
@@ -57,14 +57,14 @@ class PoolState:
         :raises InvalidNamespaceConfig: ``pmem_namespaces`` does not match the host
         :raises LedgerError: the ledger could not be read or written
         """
-        found = self._discovery.namespaces()
+        found = self.discovery.namespaces()
         usable = {ns.uuid: ns for ns in found if ns.uuid is not None and ns.unusable is None}
         with self._transaction():
             rows = {row.uuid: row for row in self.ledger.rows()}
             if rows and not usable:
                 held = [f"{row.owner} holds {row.name}" for row in rows.values() if row.owner is not None]
                 raise exception.DiscoveryFailed(
-                    source=self._discovery.name,
+                    source=self.discovery.name,
                     reason="; ".join([f"it found no usable namespace, but the ledger has {len(rows)}", *held]),
                     remedy="Bring the devices or the directory back. If they are permanently gone, move the ledger "
                     f"{self.ledger.path} away",
@@ -163,6 +163,7 @@ class PoolState:
         label: str | None = None,
         keep_wipe: bool = False,
         reason: str | None = None,
+        arrival: str | None = None,
     ) -> Row:
         """Move a row to a state in the ledger.
 
@@ -184,6 +185,7 @@ class PoolState:
             device=None if namespace is None or owner is None else namespace.device,
             keep_wipe=keep_wipe,
             reason=reason,
+            arrival=arrival,
         )
 
     def _describe(self, row: Row, namespace: model.Namespace) -> None:

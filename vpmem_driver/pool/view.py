@@ -65,11 +65,11 @@ class View:
             device=None if namespace is None else namespace.device,
             known_device=row.device,
             pmem=row.pmem,
-            ready=row.state is model.State.CLAIMED,
+            ready=row.state is model.State.CLAIMED and row.departure is None,
         )
 
     def _reason(self, row: ledger.Row) -> str | None:
-        """Explain the state: why the namespace is missing, reserved, partly wiped or quarantined."""
+        """Explain the state: why the namespace is missing, reserved, partly wiped or copied, or quarantined."""
         reasons = []
         if row.uuid not in self.usable:
             now = next((ns.unusable for ns in self.found if ns.uuid == row.uuid), None)
@@ -81,6 +81,11 @@ class View:
         if row.state is model.State.DIRTY and row.begun:
             done, verb = (row.verified, "verified") if row.verified else (row.wiped, "wiped")
             reasons.append(f"{100 * done // row.size} % {verb}")
+        if row.state is model.State.RECEIVING:
+            done, verb = (row.verified, "verified") if row.verified else (row.copied, "received")
+            reasons.append(f"{100 * done // row.size} % {verb}")
+        if row.departure is not None:
+            reasons.append(f"{100 * row.copied // row.size} % copied to another namespace")
         if row.reason is not None:
             reasons.append(row.reason)
         return "; ".join(reasons) or None

@@ -30,7 +30,7 @@ STUCK_SECONDS = 15.0
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WipeProgress:
-    """Progress of one wipe: `done` of `size` bytes in `phase` (zero, then verify)."""
+    """Progress of one wipe or copy: `done` of `size` bytes in `phase` (zero or copy, then verify)."""
 
     uuid: str
     name: str
@@ -42,7 +42,7 @@ class WipeProgress:
 OnProgress = Callable[[WipeProgress], None]
 
 #: The verb for each phase in messages.
-VERBS = {"zero": "wiping", "verify": "verifying"}
+VERBS = {"zero": "wiping", "copy": "copying", "verify": "verifying"}
 
 
 class ProgressLog:
@@ -68,9 +68,9 @@ class Wiper:
     def __init__(self, ledger: Ledger, engine: Engine, find: Find, domains: Domains) -> None:
         """`find` returns the current device of a namespace: :meth:`vpmem_driver.discovery.interface.Discovery.find`."""
         self._ledger = ledger
-        self._engine = engine
+        self.engine = engine
         self._find = find
-        self._domains = domains
+        self.domains = domains
 
     def wipe(
         self, uuids: Iterable[str], *, on_progress: OnProgress | None = None, stop: threading.Event | None = None
@@ -89,8 +89,8 @@ class Wiper:
         while pending:
             rows = self._dirty(pending, results)
             jobs = [self._job(row) for row in rows]
-            recorder = _LedgerRecorder(self._ledger, self._find, self._domains, on_progress, rows)
-            ended = self._engine.run(jobs, recorder, stop) | recorder.refused
+            recorder = _LedgerRecorder(self._ledger, self._find, self.domains, on_progress, rows)
+            ended = self.engine.run(jobs, recorder, stop) | recorder.refused
             results |= ended
             busy = [
                 uuid for uuid, result in ended.items() if result.outcome is Outcome.BUSY and uuid not in others.stuck
@@ -104,7 +104,7 @@ class Wiper:
         return list(results.values())
 
     def _job(self, row: Row) -> Job:
-        start = row.wiped if self._engine.resumes else 0
+        start = row.wiped if self.engine.resumes else 0
         return Job(uuid=row.uuid, name=row.name or row.uuid, size=row.size, start=start)
 
     def users_of(self, devices: Collection[str]) -> dict[str, str]:
@@ -114,7 +114,7 @@ class Wiper:
 
         :raises LibvirtError: libvirt does not answer
         """
-        return device_users.users_of(devices) | self._domains.users_of(devices)
+        return device_users.users_of(devices) | self.domains.users_of(devices)
 
     def _dirty(self, uuids: list[str], results: dict[str, Result]) -> list[Row]:
         """Return the rows that are still dirty, and add a result for each other one to `results`."""

@@ -339,7 +339,7 @@ def test_a_namespace_that_is_missing():
 
 
 def test_a_namespace_that_is_not_wiped():
-    with pytest.raises(exception.NamespaceBusy, match="ns0 is reserved and its claim is not complete"):
+    with pytest.raises(exception.NamespaceBusy, match="ns0 is reserved, or a copy of it is not complete"):
         guestxml.add(domain(), [grant(name="ns0", ready=False)])
 
 

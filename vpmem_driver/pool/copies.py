@@ -1,0 +1,447 @@
+"""Copies of namespaces: record in the ledger what arrives and what departs, and run the workers that copy.
+
+A copy has an id, which its source and its destination share. The destination is receiving until every byte was read
+back as that of the source, and is then claimed for the owner. The source stays claimed, and its departure keeps its
+guest from starting, until the front end releases the source or ends the departure. So at every moment at least one of
+them has all of the content, claimed for its owner.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from vpmem_driver import exception, layout, model
+from vpmem_driver.engine import CopyJob, Engine, Job, Outcome, ReceiveJob, Result, SendJob
+from vpmem_driver.ledger import Ledger, Row
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.model import State
+from vpmem_driver.pool import requests
+from vpmem_driver.pool.state import PoolState, names
+from vpmem_driver.pool.wipes import OnProgress, WipeProgress
+
+LOG = logging.getLogger(__name__)
+
+#: Called with the next byte that a destination needs, when its worker has locked it.
+OnReady = Callable[[int], None]
+
+
+class Copies:
+    """The copies of one host, to and from it."""
+
+    def __init__(self, state: PoolState, engine: Engine, domains: Domains) -> None:
+        self._state = state
+        self._engine = engine
+        self._domains = domains
+
+    # The destination
+
+    def expect_labels(self, owner: str, arrival: str, sources: Sequence[model.Grant]) -> list[Row]:
+        """Reserve a namespace for the content of each of `sources`, by its label, for copy `arrival`.
+
+        If they are already reserved for this copy, or received, they are returned again.
+
+        :raises InvalidRequest: `owner` is not a uuid, or a label is not configured here
+        :raises NotOwner: the owner holds other namespaces here; nothing was changed
+        :raises InsufficientNamespaces: not enough free namespaces are large enough; nothing was changed
+        """
+        owner = requests.owner(owner)
+        label_ids = requests.label_ids(self._state.config, [source.label or "" for source in sources])
+        with self._state.change() as table:
+            held = self._state.ledger.held(owner)
+            if held:
+                _require_arrival(owner, arrival, held, sources)
+                return held
+            small = {
+                row.uuid
+                for row in self._state.ledger.rows()
+                for label, source in zip(label_ids, sources, strict=True)
+                if self._state.view.label_of.get(row.uuid) == label and not fits(source, row)
+            }
+            chosen = table.choose(label_ids, None, small)
+            if chosen is None:
+                raise exception.InsufficientNamespaces(
+                    request=",".join(source.label or "" for source in sources),
+                    shortage=", ".join(
+                        f"{self._state.config.labels[label]}: {wanted} wanted, {free} free and large enough"
+                        for label, (wanted, free) in table.shortage(label_ids, small).items()
+                    )
+                    or "those that are free are too small",
+                )
+            rows = self._expect(owner, arrival, [self._state.row(uuid) for uuid in chosen])
+            table.follow(rows)
+        LOG.info("%s: copy %s is expected in %s", owner, arrival, names(rows))
+        return rows
+
+    def expect_exact(
+        self, owner: str, arrival: str, uuids: Sequence[str], sources: Sequence[model.Grant]
+    ) -> list[Row]:
+        """Reserve exactly `uuids` for the content of `sources`, in this order, for copy `arrival`.
+
+        :raises InvalidRequest: `owner` is not a uuid
+        :raises UnknownNamespace: the ledger has no such namespace
+        :raises NamespaceUnavailable: one is not free; nothing was changed
+        :raises DoesNotFit: one is too small; nothing was changed
+        """
+        owner = requests.owner(owner)
+        with self._state.change() as table:
+            rows = [self._state.row(uuid) for uuid in uuids]
+            for row, source in zip(rows, sources, strict=True):
+                if row.owner != owner or row.arrival != arrival:
+                    _require_free(owner, row, usable=row.uuid in self._state.view.usable)
+                require_fit(source, row)
+            new = {row.uuid: row for row in self._expect(owner, arrival, [row for row in rows if row.owner is None])}
+            table.follow(new.values())
+        LOG.info("%s: copy %s is expected in %s", owner, arrival, names(rows))
+        return [new.get(row.uuid, row) for row in rows]
+
+    def _expect(self, owner: str, arrival: str, rows: Sequence[Row]) -> list[Row]:
+        first = self._state.ledger.next_position(owner)
+        return [
+            self._state.move(
+                row, State.RECEIVING, f"expects copy {arrival}", owner=owner, position=position, arrival=arrival
+            )
+            for position, row in enumerate(rows, start=first)
+        ]
+
+    def receive(
+        self,
+        arrival: str,
+        uuid: str,
+        fd: int,
+        *,
+        on_ready: OnReady,
+        on_progress: OnProgress,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Fill a receiving namespace from the stream `fd`, and claim it for its owner.
+
+        :param on_ready: called when the namespace is locked; the stream must begin after that
+        :raises CopyFailed: it is not complete. Unless it is quarantined, what is durable is kept for the next call
+        :raises NamespaceInUse: a domain or a process uses it; nothing was changed
+        :raises UnknownNamespace: the ledger has no such namespace
+        """
+        row = self._state.row(uuid)
+        job = ReceiveJob(uuid=uuid, name=row.name or uuid, size=row.size, start=row.copied, fd=fd)
+        self._fill(job, _Arrival(self, row, arrival, on_progress, on_ready), stop)
+
+    def copy(
+        self,
+        copy: str,
+        source: str,
+        uuid: str,
+        *,
+        on_progress: OnProgress,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Fill a receiving namespace with the content of namespace `source` of this host; see :meth:`receive`.
+
+        :raises CopyFailed: see :meth:`receive`
+        """
+        origin, row = self._state.row(source), self._state.row(uuid)
+        job = CopyJob(
+            uuid=uuid,
+            name=row.name or uuid,
+            size=row.size,
+            start=row.copied,
+            source=source,
+            source_size=origin.size,
+            parts=require_fit(self._state.view.grant(origin), row),
+        )
+        self._fill(job, _Arrival(self, row, copy, on_progress, source=origin), stop)
+
+    def _fill(self, job: Job, recorder: "_Arrival", stop: threading.Event | None) -> None:
+        row = self._state.row(job.uuid)
+        if row.state is State.CLAIMED and row.arrival == recorder.arrival:
+            return
+        result = self._engine.run([job], recorder, stop)[job.uuid]
+        if result.outcome is not Outcome.COPIED or recorder.refusal is not None:
+            raise _failure(recorder.refusal or result)
+        LOG.info("%s received %s", row.owner, names([row]))
+
+    def abandon(self, owner: str, arrival: str) -> None:
+        """Give up what copy `arrival` has brought or should bring to `owner` here. It is dirty and unowned after that.
+
+        :raises InvalidRequest: `owner` is not a uuid
+        """
+        owner = requests.owner(owner)
+        with self._state.change() as table:
+            rows = [row for row in self._state.ledger.held(owner) if row.arrival == arrival]
+            table.follow([return_receiving(self._state, row, f"copy {arrival} abandoned") for row in rows])
+        if rows:
+            LOG.info("%s: copy %s is abandoned; released %s", owner, arrival, names(rows))
+
+    # The source
+
+    def depart(self, owner: str, departure: str, uuids: Sequence[str] | None = None) -> list[Row]:
+        """Record that copy `departure` takes the content of what `owner` holds (or only `uuids`) away.
+
+        From now on no guest of it may start here, until :meth:`stay` or a release.
+
+        :returns: the rows, in the order of the owner's devices
+        :raises InvalidRequest: `owner` is not a uuid
+        :raises NotOwner: `owner` does not hold them; nothing was changed
+        :raises NamespaceUnavailable: one is not complete, or departs with another copy; nothing was changed
+        """
+        owner = requests.owner(owner)
+        with self._state.change():
+            held = self._state.ledger.held(owner)
+            rows = [row for row in held if uuids is None or row.uuid in uuids]
+            missing = set(uuids or ()) - {row.uuid for row in rows}
+            if not rows or missing:
+                what = ", ".join(sorted(missing)) or "any namespace"
+                raise exception.NotOwner(owner=owner, namespace=what, reason="the ledger does not record it")
+            for row in rows:
+                _require_departable(owner, departure, row)
+            rows = [self._state.ledger.depart(row, departure) if row.departure is None else row for row in rows]
+        return rows
+
+    def stay(self, owner: str) -> None:
+        """End all departures of `owner`: its content stays here, and its guest may start again."""
+        owner = requests.owner(owner)
+        if any(row.departure is not None for row in self._state.ledger.held(owner)):
+            with self._state.change():
+                rows = [row for row in self._state.ledger.held(owner) if row.departure is not None]
+                for row in rows:
+                    self._state.ledger.depart(row, None)
+            LOG.info("%s keeps %s here", owner, names(rows))
+
+    def send(
+        self,
+        departure: str,
+        uuid: str,
+        fd: int,
+        *,
+        destination: model.Grant,
+        start: int,
+        pack: bool,
+        is_wanted: Callable[[], bool] = lambda: True,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Write the content of a departing namespace into the stream `fd`.
+
+        :param destination: the namespace that receives it
+        :param start: bytes from its start that it already has
+        :param is_wanted: called now and then; False stops the sender
+        :raises CopyFailed: not everything was written
+        :raises DoesNotFit: the destination is too small
+        """
+        row = self._state.row(uuid)
+        parts = _parts(row.name, row.size, row.align, destination.name, destination.size, destination.align)
+        job = SendJob(
+            uuid=uuid,
+            name=row.name or uuid,
+            size=row.size,
+            start=start,
+            fd=fd,
+            parts=parts,
+            destination_size=destination.size,
+            pack=pack,
+        )
+        recorder = _Departure(self, departure, is_wanted)
+        result = self._engine.run([job], recorder, stop)[uuid]
+        if result.outcome is not Outcome.SENT:
+            raise _failure(recorder.refusal or result)
+
+    def departed(self, departure: str, uuid: str, copied: int) -> None:
+        """Record how much of the content of a departing namespace is durable at the destination."""
+        self._state.ledger.departed(uuid, departure, copied)
+
+    # For the recorders
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger."""
+        return self._state.ledger
+
+    def user_of(self, row: Row) -> str | None:
+        """Describe the domain that uses a namespace, running or, if its data has no last owner, defined."""
+        device = self._state.discovery.find(row.uuid).device or ""
+        unclaimed = row.state is not State.CLAIMED and row.last_owner is None
+        return self._domains.user_of(device, defined=unclaimed)
+
+    def settle(self, row: Row, state: State, why: str, *, reason: str | None = None) -> None:
+        """Record the end of a copy to `row`, inside a transaction."""
+        if state is State.CLAIMED:
+            self._state.move(row, state, why, owner=row.owner, position=row.position, arrival=row.arrival)
+        else:
+            self._state.move(row, state, why, reason=reason)
+
+
+class _Arrival:
+    """Records a copy to a namespace of this host. Every record requires the fencing token of this run."""
+
+    def __init__(
+        self,
+        copies: Copies,
+        row: Row,
+        arrival: str,
+        on_progress: OnProgress,
+        on_ready: OnReady = lambda _start: None,
+        *,
+        source: Row | None = None,
+    ) -> None:
+        self._copies = copies
+        self._row = row
+        self.arrival = arrival
+        self._on_progress = on_progress
+        self._on_ready = on_ready
+        self._source = source
+        self._run: str | None = None
+        self._verifies = False
+        self.refusal: Result | None = None
+
+    def may_start(self, job: Job) -> bool:
+        row = self._copies.ledger.row(job.uuid)
+        if row is None:
+            raise exception.UnknownNamespace(namespace=job.uuid)
+        try:
+            user = self._copies.user_of(row) or (self._source and self._copies.user_of(self._source))
+        except exception.HostError as error:
+            return self._refuse(job, Outcome.HOST, str(error).rstrip("."))
+        if user:
+            return self._refuse(job, Outcome.IN_USE, user)
+        if self._source is not None:
+            source = self._copies.ledger.row(self._source.uuid)
+            if source is None or source.departure != self.arrival:
+                return self._refuse(job, Outcome.STOPPED, "its source is no longer to be copied")
+        self._run = self._copies.ledger.begin_copy(job.uuid, self.arrival, job.start)
+        if self._run is None:
+            return self._refuse(job, Outcome.STOPPED, "another process receives it, or the copy was abandoned")
+        self._on_ready(job.start)
+        return True
+
+    def _refuse(self, job: Job, outcome: Outcome, reason: str) -> bool:
+        self.refusal = job.ended(outcome, reason)
+        return False
+
+    def progress(self, job: Job, phase: str, done: int) -> bool:
+        assert self._run is not None  # noqa: S101  the worker has begun
+        self._verifies = phase == "verify"
+        recorded = (
+            self._copies.ledger.progress(job.uuid, self._run, verified=done)
+            if self._verifies
+            else self._copies.ledger.progress(job.uuid, self._run, copied=done)
+        )
+        if not recorded:
+            self.refusal = job.ended(Outcome.STOPPED, "it was released, or another process receives it")
+            return False
+        if self._source is not None and not self._verifies:
+            self._copies.departed(self.arrival, self._source.uuid, done)
+        self._on_progress(WipeProgress(uuid=job.uuid, name=job.name, phase=phase, done=done, size=job.size))
+        return True
+
+    def finished(self, result: Result) -> None:
+        if self._run is None or self.refusal is not None:
+            return
+        with self._copies.ledger.transaction():
+            row = self._copies.ledger.row(result.uuid)
+            if row is None or row.run != self._run:
+                self.refusal = Result(
+                    uuid=result.uuid, name=result.name, outcome=Outcome.STOPPED, reason="it was released"
+                )
+            elif result.outcome is Outcome.COPIED:
+                self._copies.settle(row, State.CLAIMED, f"received by copy {self.arrival}")
+            elif result.outcome is Outcome.MEDIA:
+                self._copies.settle(row, State.QUARANTINED, f"copy failed: {result.reason}", reason=result.reason)
+        if result.outcome is Outcome.LOST and self._verifies:
+            self._copies.ledger.progress(result.uuid, self._run, copied=0)  # what an earlier run received is not it
+        if result.outcome not in {Outcome.COPIED, Outcome.MEDIA} and result.reason:
+            self._copies.ledger.explain(self._row, self._run, result.reason)
+
+
+class _Departure:
+    """Watches a sender: its namespace must still depart with this copy, and no domain may run on it."""
+
+    def __init__(self, copies: Copies, departure: str, is_wanted: Callable[[], bool]) -> None:
+        self._copies = copies
+        self._departure = departure
+        self._is_wanted = is_wanted
+        self.refusal: Result | None = None
+
+    def may_start(self, job: Job) -> bool:
+        row = self._copies.ledger.row(job.uuid)
+        if row is None or row.departure != self._departure:
+            self.refusal = job.ended(Outcome.STOPPED, "it is no longer to be copied")
+            return False
+        try:
+            user = self._copies.user_of(row)
+        except exception.HostError as error:
+            self.refusal = job.ended(Outcome.HOST, str(error).rstrip("."))
+            return False
+        if user is not None:
+            self.refusal = job.ended(Outcome.IN_USE, user)
+        return user is None
+
+    def progress(self, job: Job, _phase: str, _done: int) -> bool:
+        row = self._copies.ledger.row(job.uuid)
+        return row is not None and row.departure == self._departure and self._is_wanted()
+
+    def finished(self, result: Result) -> None:
+        """Do nothing: what counts is what the destination reports."""
+
+
+def fits(source: model.Grant, row: Row) -> bool:
+    """Whether the content of `source` fits into a namespace."""
+    return layout.parts(source.size, source.align, row.size, row.align) is not None
+
+
+def require_fit(source: model.Grant, row: Row) -> tuple[layout.Part, ...]:
+    """Return the parts of a copy from `source` to a namespace. :raises DoesNotFit: the namespace is too small."""
+    return _parts(source.name, source.size, source.align, row.name, row.size, row.align)
+
+
+def _parts(  # noqa: PLR0917  two namespaces
+    source: str | None, source_size: int, source_align: int, name: str | None, size: int, align: int
+) -> tuple[layout.Part, ...]:
+    parts = layout.parts(source_size, source_align, size, align)
+    if parts is None:
+        raise exception.DoesNotFit(source=source or "", source_size=source_size, namespace=name or "", size=size)
+    return parts
+
+
+def return_receiving(state: PoolState, row: Row, why: str) -> Row:
+    """Take a namespace that a copy fills, or has filled, from its owner. Call it inside a transaction.
+
+    It becomes unknown if nothing was written and no owner is known whose data it has, otherwise dirty.
+    """
+    untouched = row.state is State.RECEIVING and row.last_owner is None and not row.begun
+    return state.move(row, State.UNKNOWN if untouched else State.DIRTY, why)
+
+
+def _require_free(owner: str, row: Row, *, usable: bool) -> None:
+    requests.require_claimable(owner, row, usable=usable)
+    if row.owner is not None:
+        reason = "its owner holds it already, without this copy"
+        raise exception.NamespaceUnavailable(namespace=row.name or row.uuid, owner=owner, reason=reason)
+
+
+def _require_arrival(owner: str, arrival: str, held: Sequence[Row], sources: Sequence[model.Grant]) -> None:
+    """Verify that what the owner holds is what this copy has reserved. :raises NotOwner: it is not."""
+    if {row.arrival for row in held} != {arrival} or len(held) != len(sources):
+        raise exception.NotOwner(
+            owner=owner,
+            namespace="a namespace for this copy",
+            reason=f"it already holds {names(held)} on the destination; if that is left over from an earlier move, "
+            f"run 'vpmem release {owner}' there",
+        )
+    for row, source in zip(held, sources, strict=True):
+        require_fit(source, row)
+
+
+def _require_departable(owner: str, departure: str, row: Row) -> None:
+    name = row.name or row.uuid
+    if row.state is not State.CLAIMED:
+        raise exception.NamespaceUnavailable(namespace=name, owner=owner, reason=f"it is {row.state}, not claimed")
+    if row.departure not in {None, departure}:
+        reason = f"copy {row.departure} takes its content away already"
+        raise exception.NamespaceUnavailable(namespace=name, owner=owner, reason=reason)
+
+
+def _failure(result: Result) -> exception.VPMEMError:
+    if result.outcome is Outcome.IN_USE:
+        return exception.NamespaceInUse(namespace=result.name, user=result.reason)
+    remedy = {
+        Outcome.MEDIA: "The destination is quarantined. Check its medium, then copy to another namespace",
+        Outcome.LOST: "What has arrived is kept: the next attempt resumes",
+    }.get(result.outcome, "The source still has everything. Remove the cause, then try again")
+    return exception.CopyFailed(namespace=result.name, reason=result.reason or "it was stopped", remedy=remedy)
