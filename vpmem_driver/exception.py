@@ -18,7 +18,8 @@
     │   ├── NamespaceInUse              a guest or a process has it mapped
     │   ├── NamespaceBusy               it must be wiped first, or a copy is not complete
     │   ├── DoesNotFit                  the content does not fit into the namespace that should receive it
-    │   └── DomainRefused               the domain cannot be changed this way
+    │   ├── DomainRefused               the domain cannot be changed this way
+    │   └── TransferRefused             another host does not accept a copy
     ├── HostError                   the host failed: nothing was changed
     │   ├── DiscoveryFailed             namespaces could not be listed
     │   ├── LedgerError                 the ledger could not be read or written
@@ -163,8 +164,11 @@ class NamespaceBusy(Refused):
 class CopyFailed(VPMEMError):
     exit_code = 7
 
-    def __init__(self, *, namespace: str, reason: str, remedy: str) -> None:
+    """:ivar resumable: whether another attempt may succeed without any change."""
+
+    def __init__(self, *, namespace: str, reason: str, remedy: str, resumable: bool = False) -> None:
         super().__init__(f"Copy of namespace {shorten(namespace)} failed: {reason}", remedy)
+        self.resumable = resumable
 
 
 class DoesNotFit(Refused):
@@ -180,6 +184,11 @@ class DoesNotFit(Refused):
 class DomainRefused(Refused):
     def __init__(self, *, domain: str, reason: str, remedy: str) -> None:
         super().__init__(f"Domain {domain}: {reason}", remedy)
+
+
+class TransferRefused(Refused):
+    def __init__(self, *, host: str, reason: str) -> None:
+        super().__init__(f"Host {shorten(host)} refuses the copy: {reason}")
 
 
 class HostError(VPMEMError):

@@ -26,7 +26,7 @@ and verified before another owner gets it.
 
 EPILOG = """\
 exit codes: 0 success; 1 bug in this program; 2 usage or configuration error; 3 not enough free namespaces; 4 refused
-(another owner, or in use); 5 host error (discovery, ledger, libvirt); 6 wipe failed; 130 interrupted.
+(another owner, or in use); 5 host error (discovery, ledger, libvirt); 6 wipe failed; 7 copy failed; 130 interrupted.
 
 Without --config-file, the first vpmem.conf of ~/.vpmem, ~, /etc/vpmem and /etc is read. On a compute host, use
 --config-file /etc/nova/nova.conf.
@@ -45,6 +45,7 @@ COMMANDS = {
     "domain detach": "domain_detach:DomainDetach",
     "domain refresh": "domain_refresh:DomainRefresh",
     "history": "history:History",
+    "receive": "receive:Receive",
     "demo": "demo:Demo",
 }
 

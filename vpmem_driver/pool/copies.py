@@ -444,4 +444,9 @@ def _failure(result: Result) -> exception.VPMEMError:
         Outcome.MEDIA: "The destination is quarantined. Check its medium, then copy to another namespace",
         Outcome.LOST: "What has arrived is kept: the next attempt resumes",
     }.get(result.outcome, "The source still has everything. Remove the cause, then try again")
-    return exception.CopyFailed(namespace=result.name, reason=result.reason or "it was stopped", remedy=remedy)
+    return exception.CopyFailed(
+        namespace=result.name,
+        reason=result.reason or "it was stopped",
+        remedy=remedy,
+        resumable=result.outcome in {Outcome.LOST, Outcome.STOPPED},
+    )

@@ -1,0 +1,133 @@
+"""The receiving side of a transfer: the program that ssh starts on the destination, and its conversation."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+from vpmem_driver import exception, model
+from vpmem_driver.pool import Pool, Row, wipes
+from vpmem_driver.transfer import messages
+from vpmem_driver.transfer.messages import Abandon, Begin, Offer, Offered
+
+LOG = logging.getLogger(__name__)
+
+#: Verifies that the sender may bring this. Returns the uuid of the namespace for each offered one, or None for any of
+#: their labels. Raises a VPMEMError for a transfer that is not expected.
+Expected = Callable[[Pool, Offer], Sequence[str] | None]
+
+
+class Receiver:
+    """One connection of a sender."""
+
+    def __init__(self, pool: Pool, expected: Expected, requests: int, replies: int) -> None:
+        """`requests` and `replies` are file descriptors: what the sender writes and reads."""
+        self._pool = pool
+        self._expected = expected
+        self._requests = requests
+        self._replies = replies
+
+    def serve(self) -> bool:
+        """Answer the sender until it closes the connection.
+
+        :returns: False if something failed, and the sender was told so
+        :raises OSError: the connection was lost
+        :raises LedgerError: the ledger could not be read or written
+        """
+        try:
+            offer = self._read()
+            if offer is None:
+                return True
+            if not isinstance(offer, Offer):
+                raise messages.Garbled("the first message is not an offer")
+            rows = self._accept(offer)
+            while (message := self._read()) is not None:
+                if isinstance(message, Abandon):
+                    self._pool.copies.abandon(offer.owner, offer.copy)
+                    self._reply(messages.Abandoned())
+                elif isinstance(message, Begin) and message.index < len(rows):
+                    if not self._receive(offer, rows[message.index]):
+                        return False
+                else:
+                    raise messages.Garbled("a message is not allowed here")
+        except messages.Garbled as error:
+            self._reply(messages.Refused(f"the sender's message is not understood: {error}"))
+            return False
+        except exception.VPMEMError as error:
+            self._reply(messages.Refused(str(error)))
+            return False
+        return True
+
+    def _accept(self, offer: Offer) -> list[Row]:
+        if offer.version != messages.VERSION:
+            raise messages.Garbled(f"it has version {offer.version}, and this host has version {messages.VERSION}")
+        if not offer.namespaces:
+            raise messages.Garbled("it offers no namespace")
+        uuids = self._expected(self._pool, offer)
+        sources = [grant_of(offer.owner, offered) for offered in offer.namespaces]
+        if uuids is None:
+            rows = self._pool.copies.expect_labels(offer.owner, offer.copy, sources)
+        else:
+            rows = self._pool.copies.expect_exact(offer.owner, offer.copy, uuids, sources)
+        self._reply(
+            messages.Accepted(
+                tuple(
+                    messages.Expecting(
+                        uuid=row.uuid,
+                        name=row.name or row.uuid,
+                        size=row.size,
+                        align=row.align,
+                        complete=row.state is model.State.CLAIMED,
+                    )
+                    for row in rows
+                )
+            )
+        )
+        return rows
+
+    def _receive(self, offer: Offer, row: Row) -> bool:
+        """Receive one namespace. :returns: False if that failed."""
+
+        def report(event: wipes.WipeProgress) -> None:
+            self._reply(messages.Progress(event.phase, event.done))
+
+        try:
+            self._pool.copies.receive(
+                offer.copy,
+                row.uuid,
+                self._requests,
+                on_ready=lambda start: self._reply(messages.Ready(start)),
+                on_progress=report,
+            )
+        except exception.VPMEMError as error:
+            LOG.warning("Copy %s to %s: %s", offer.copy, row.name, error)
+            now = self._pool.held(offer.owner)
+            retry = any(held.uuid == row.uuid and held.state is model.State.RECEIVING for held in now)
+            with contextlib.suppress(BrokenPipeError):  # the connection is what failed
+                self._reply(messages.Failed(str(error), retry))
+            return False
+        self._reply(messages.Received())
+        return True
+
+    def _read(self) -> messages.FromSender | None:
+        line = messages.read_line(self._requests)
+        return None if line is None else messages.decode_from_sender(line)
+
+    def _reply(self, message: messages.FromReceiver) -> None:
+        os.write(self._replies, messages.encode(message))
+
+
+def grant_of(owner: str, offered: Offered) -> model.Grant:
+    """Return an offered namespace of the sender as a grant, without a device."""
+    return model.Grant(
+        owner=owner,
+        uuid="",
+        name=offered.name,
+        label=offered.label,
+        size=offered.size,
+        align=offered.align,
+        numa_node=None,
+        device=None,
+        known_device=None,
+        pmem=False,
+    )

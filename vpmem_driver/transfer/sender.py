@@ -1,0 +1,210 @@
+"""The sending side of a transfer: bring all that an owner holds to another host."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from vpmem_driver import exception, model
+from vpmem_driver.pool import Pool, Row, wipes
+from vpmem_driver.transfer import messages
+from vpmem_driver.transfer.connection import Connection, ConnectionLost
+
+LOG = logging.getLogger(__name__)
+
+#: Starts a new connection to the destination.
+Connect = Callable[[], Connection]
+
+#: How often a lost connection is made again, and after how many seconds.
+_RETRIES = (1.0, 5.0, 15.0)
+
+
+class Sender:
+    """The transfer of what one owner holds. It may be run again: it resumes."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        connect: Connect,
+        *,
+        owner: str,
+        copy: str,
+        pack: bool,
+        on_progress: wipes.OnProgress,
+        retries: Sequence[float] = _RETRIES,
+        pause: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Store the arguments.
+
+        :param copy: id of the copy, the same for each run
+        :param pack: compress the streams
+        :param retries: seconds to wait before each new attempt after a lost connection
+        """
+        self._pool = pool
+        self._connect = connect
+        self._owner = owner
+        self._copy = copy
+        self._pack = pack
+        self._on_progress = on_progress
+        self._retries = retries
+        self._pause = pause
+
+    def send(self, uuids: Sequence[str], targets: Sequence[str | None]) -> tuple[messages.Expecting, ...]:
+        """Copy the namespaces `uuids` of the owner, in this order. They must depart with this copy.
+
+        :param targets: name or uuid of each namespace at the destination; None: any free one of the label
+        :returns: the namespaces at the destination, which are claimed there for the owner
+        :raises TransferRefused: the destination does not accept it; nothing was changed there
+        :raises CopyFailed, ConnectionLost: it is not complete, and the source has everything
+        """
+        for seconds in self._retries:
+            try:
+                return self._attempt(uuids, targets)
+            except (_Retry, ConnectionLost) as error:
+                LOG.warning("%s Trying again in %.0f s", error, seconds)
+                self._pause(seconds)
+        try:
+            return self._attempt(uuids, targets)
+        except _Retry as error:
+            raise exception.CopyFailed(
+                namespace=error.namespace, reason=error.reason, remedy="The source still has everything. Try again"
+            ) from error
+
+    def abandon(self, uuids: Sequence[str], targets: Sequence[str | None]) -> None:
+        """Have the destination release what has arrived.
+
+        :raises TransferRefused, ConnectionLost: it may still hold it
+        """
+        with self._connect() as connection:
+            self._offer(connection, self._rows(uuids), targets)
+            connection.write(messages.Abandon())
+            if not isinstance(connection.read(), messages.Abandoned):
+                raise ConnectionLost(host=connection.host, reason="it did not confirm that it gave the copy up")
+
+    def _rows(self, uuids: Sequence[str]) -> list[Row]:
+        held = {row.uuid: row for row in self._pool.held(self._owner)}
+        return [held[uuid] for uuid in uuids]
+
+    def _attempt(self, uuids: Sequence[str], targets: Sequence[str | None]) -> tuple[messages.Expecting, ...]:
+        rows = self._rows(uuids)
+        with self._connect() as connection:
+            accepted = self._offer(connection, rows, targets)
+            for index, (row, expecting) in enumerate(zip(rows, accepted, strict=True)):
+                if not expecting.complete:
+                    self._send_one(connection, index, row, expecting)
+        return accepted
+
+    def _offer(
+        self, connection: Connection, rows: Sequence[Row], targets: Sequence[str | None]
+    ) -> tuple[messages.Expecting, ...]:
+        connection.write(
+            messages.Offer(
+                version=messages.VERSION,
+                copy=self._copy,
+                owner=self._owner,
+                namespaces=tuple(
+                    messages.Offered(
+                        name=row.name or row.uuid, label=row.label, size=row.size, align=row.align, namespace=target
+                    )
+                    for row, target in zip(rows, targets, strict=True)
+                ),
+            )
+        )
+        answer = connection.read()
+        if isinstance(answer, messages.Refused):
+            raise exception.TransferRefused(host=connection.host, reason=answer.reason)
+        if not isinstance(answer, messages.Accepted) or len(answer.namespaces) != len(rows):
+            raise ConnectionLost(host=connection.host, reason="it did not answer the offer")
+        return answer.namespaces
+
+    def _send_one(self, connection: Connection, index: int, row: Row, expecting: messages.Expecting) -> None:
+        name = row.name or row.uuid
+        connection.write(messages.Begin(index))
+        answer = connection.read()
+        if not isinstance(answer, messages.Ready):
+            raise _failure(connection, name, answer)
+        ended: list[messages.FromReceiver] = []
+
+        def is_wanted() -> bool:
+            while not ended and (message := connection.poll()) is not None:
+                self._handle(row, expecting, message, ended)
+            return not ended
+
+        try:
+            self._pool.copies.send(
+                self._copy,
+                row.uuid,
+                connection.fd,
+                destination=_grant(self._owner, expecting),
+                start=answer.start,
+                pack=self._pack,
+                is_wanted=is_wanted,
+            )
+        except exception.CopyFailed as error:
+            if not error.resumable:
+                raise
+            connection.end_stream()
+            # The receiver may have ended first, and then knows the cause.
+            while not ended:
+                try:
+                    self._handle(row, expecting, connection.read(), ended)
+                except ConnectionLost:
+                    raise _Retry(name, str(error)) from error
+        while not ended:
+            self._handle(row, expecting, connection.read(), ended)
+        if not isinstance(ended[0], messages.Received):
+            raise _failure(connection, name, ended[0])
+
+    def _handle(
+        self,
+        row: Row,
+        expecting: messages.Expecting,
+        message: messages.FromReceiver,
+        ended: list[messages.FromReceiver],
+    ) -> None:
+        if not isinstance(message, messages.Progress):
+            ended.append(message)
+            return
+        done = min(message.done, expecting.size)
+        if message.phase == "copy":
+            self._pool.copies.departed(self._copy, row.uuid, done)
+        self._on_progress(
+            wipes.WipeProgress(
+                uuid=row.uuid, name=row.name or row.uuid, phase=message.phase, done=done, size=expecting.size
+            )
+        )
+
+
+class _Retry(Exception):
+    """A copy failed in a way that another attempt may not."""
+
+    def __init__(self, namespace: str, reason: str) -> None:
+        super().__init__(f"Copy of namespace {namespace}: {reason}")
+        self.namespace = namespace
+        self.reason = reason.rstrip(".")
+
+
+def _failure(connection: Connection, name: str, answer: messages.FromReceiver) -> Exception:
+    if isinstance(answer, messages.Failed) and answer.retry:
+        return _Retry(name, answer.reason)
+    if isinstance(answer, messages.Failed):
+        return exception.CopyFailed(
+            namespace=name, reason=f"{connection.host}: {answer.reason}".rstrip("."), remedy="Remove the cause there"
+        )
+    if isinstance(answer, messages.Refused):
+        return exception.TransferRefused(host=connection.host, reason=answer.reason)
+    return ConnectionLost(host=connection.host, reason="it answered out of turn")
+
+
+def _grant(owner: str, expecting: messages.Expecting) -> model.Grant:
+    return model.Grant(
+        owner=owner,
+        uuid=expecting.uuid,
+        name=expecting.name,
+        label=None,
+        size=expecting.size,
+        align=expecting.align,
+        numa_node=None,
+        device=None,
+        known_device=None,
+        pmem=False,
+    )
