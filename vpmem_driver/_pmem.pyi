@@ -1,7 +1,8 @@
 import mmap
+from typing import TypeAlias
 
-_Readable = bytes | bytearray | memoryview | mmap.mmap
-_Writable = bytearray | memoryview | mmap.mmap
+_Readable: TypeAlias = bytes | bytearray | memoryview | mmap.mmap
+_Writable: TypeAlias = bytearray | memoryview | mmap.mmap
 
 def backend() -> str: ...
 def backends() -> tuple[str, ...]: ...

@@ -114,10 +114,9 @@ class Ready(msgspec.Struct, frozen=True, tag_field="event", tag="ready"):
 
 
 class Progress(msgspec.Struct, frozen=True, tag_field="event", tag="progress"):
-    """The number of bytes from the start that are durably zero (phase zero), durably written or sent (phase copy), or
-    were read back (phase verify).
+    """The number of bytes from the start that are zero (phase zero), copied or sent (copy), or were read back (verify).
 
-    In the first phase it is never less than ``Task.start``.
+    Zeros and copied bytes are durable. In the first phase it is never less than ``Task.start``.
     """
 
     phase: Phase

@@ -79,7 +79,8 @@ class Frame(NamedTuple):
 
 def digest(content: bytes | bytearray | memoryview) -> bytes:
     """Return the digest of a cell."""
-    return xxhash.xxh3_128_digest(content)
+    value: bytes = xxhash.xxh3_128_digest(content)
+    return value
 
 
 class Digests:
@@ -104,9 +105,7 @@ class Digests:
 class Reader:
     """Reads and checks frames. Nothing after the END frame is read."""
 
-    def __init__(
-        self, fd: int, size: int, *, start: int = 0, wait: Callable[[int], None] = lambda _fd: None
-    ) -> None:
+    def __init__(self, fd: int, size: int, *, start: int = 0, wait: Callable[[int], None] = lambda _fd: None) -> None:
         """Store the arguments; nothing is read.
 
         :param size: bytes of the destination

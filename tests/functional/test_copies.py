@@ -164,7 +164,7 @@ def test_a_copy_that_is_abandoned_later_is_wiped_before_anybody_gets_it(moving):
 
 
 def test_a_copy_that_was_abandoned_while_it_ran_is_not_recorded(moving):
-    (row,) = moving.begin()
+    moving.begin()
 
     def abandon(event):
         if event.phase == "verify":
@@ -211,7 +211,7 @@ def test_a_namespace_that_is_too_small_is_not_chosen(host, other):
 
 def test_a_copy_on_one_host(moving):
     pool = moving.source
-    target = next(row for row in pool.rows() if row.name == "small2" or row.owner is None and "small" in row.name)
+    target = next(row for row in pool.rows() if row.name == "small2" or (row.owner is None and "small" in row.name))
     source = moving.grants[0]
     pool.copies.depart(moving.owner, COPY)
     pool.copies.expect_exact(moving.owner, COPY, [target.uuid], [source])
@@ -250,9 +250,8 @@ held = mmap.mmap(file.fileno(), 0)
 print("ready", flush=True)
 sys.stdin.read()
 """
-    with another_process(code, path):
-        with pytest.raises((exception.VPMEMError, AssertionError)):
-            moving.transfer()
+    with another_process(code, path), pytest.raises((exception.VPMEMError, AssertionError)):
+        moving.transfer()
     assert path.read_bytes() == before
     assert moving.at_destination().state is State.RECEIVING
 

@@ -1,6 +1,5 @@
-"""Transfers between two hosts: this process sends, and a real 'vpmem receive' receives, through pipes as through ssh."""
+"""Transfers between two hosts: this process sends, and a real 'vpmem receive' receives, through pipes."""
 
-import itertools
 import os
 import pathlib
 import signal
@@ -9,8 +8,7 @@ import threading
 
 import pytest
 
-from tests.functional.conftest import Host, fill, is_zero, new_owner
-from tests.waiting import wait_until
+from tests.functional.conftest import Host, fill, new_owner
 from vpmem_driver import exception, interpreter
 from vpmem_driver.model import State
 from vpmem_driver.sizes import MIB
@@ -235,12 +233,16 @@ held = mmap.mmap(file.fileno(), 0)
 print("ready", flush=True)
 sys.stdin.read()
 """
-    with another_process(code, two.host.path(two.grants[0].name)):
-        with pytest.raises(exception.NamespaceInUse):
-            two.move()
+    with another_process(code, two.host.path(two.grants[0].name)), pytest.raises(exception.NamespaceInUse):
+        two.move()
     assert two.connections == 1
     two.move()
     two.check_moved()
+
+
+def offer(namespaces="[]", version=1, copy="00c0ffee"):
+    text = f'{{"message":"offer","version":{version},"copy":"{copy}","owner":"OWNER","namespaces":{namespaces}}}\n'
+    return text.encode()
 
 
 @pytest.mark.parametrize(
@@ -249,15 +251,12 @@ sys.stdin.read()
         b"hello\n",
         b"{}\n",
         b'{"message":"begin","index":0}\n',
-        b'{"message":"offer","version":99,"copy":"00c0ffee","owner":"OWNER","namespaces":[]}\n',
-        b'{"message":"offer","version":1,"copy":"00c0ffee","owner":"OWNER","namespaces":[]}\n',
-        b'{"message":"offer","version":1,"copy":"x","owner":"OWNER","namespaces":[]}\n',
-        b'{"message":"offer","version":1,"copy":"00c0ffee","owner":"OWNER","namespaces":'
-        b'[{"name":"n","label":null,"size":4194304,"align":4096}]}\n',
-        b'{"message":"offer","version":1,"copy":"00c0ffee","owner":"OWNER","namespaces":'
-        b'[{"name":"n","label":"SMALL","size":4194304,"align":4096,"namespace":"small0"}]}\n',
-        b'{"message":"offer","version":1,"copy":"00c0ffee","owner":"OWNER","namespaces":'
-        b'[{"name":"n","label":"SMALL","size":-1,"align":4096}]}\n',
+        offer(version=99),
+        offer(),
+        offer(copy="x"),
+        offer('[{"name":"n","label":null,"size":4194304,"align":4096}]'),
+        offer('[{"name":"n","label":"SMALL","size":4194304,"align":4096,"namespace":"small0"}]'),
+        offer('[{"name":"n","label":"SMALL","size":-1,"align":4096}]'),
         b"[" * 100000 + b"\n",
     ],
 )

@@ -18,14 +18,14 @@ class Receive(common.Command):
     the namespaces, by label, and gives them to the owner whose memory arrives.
     """
 
-    def take_action(self, parsed_args: argparse.Namespace) -> int:
+    def take_action(self, parsed_args: argparse.Namespace) -> int:  # noqa: ARG002
         pool = common.app(self).pool()
         requests, replies = os.dup(0), os.dup(1)
         os.dup2(2, 1)  # nothing else may write to the conversation
         return 0 if Receiver(pool, _by_label, requests, replies).serve() else exception.CopyFailed.exit_code
 
 
-def _by_label(pool: Pool, offer: messages.Offer) -> Sequence[str] | None:
+def _by_label(_pool: Pool, offer: messages.Offer) -> Sequence[str] | None:
     """Let the pool choose by label. :raises InvalidRequest: the sender asks for a certain namespace."""
     for offered in offer.namespaces:
         if offered.namespace is not None:

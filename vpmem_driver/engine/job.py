@@ -72,13 +72,16 @@ class SendJob(Job):
 
     @property
     def length(self) -> int:
+        """See :class:`Job`."""
         return self.destination_size
 
     @property
     def stream(self) -> int | None:
+        """See :class:`Job`."""
         return self.fd
 
     def task(self, **settings: typing.Any) -> protocol.SendTask:
+        """See :class:`Job`."""
         return protocol.SendTask(
             uuid=self.uuid,
             size=self.size,
@@ -106,9 +109,11 @@ class ReceiveJob(Job):
 
     @property
     def stream(self) -> int | None:
+        """See :class:`Job`."""
         return self.fd
 
     def task(self, **settings: typing.Any) -> protocol.ReceiveTask:
+        """See :class:`Job`."""
         return protocol.ReceiveTask(uuid=self.uuid, size=self.size, start=self.start, **settings)
 
 
@@ -132,6 +137,7 @@ class CopyJob(Job):
     bus_error: typing.ClassVar[Outcome] = Outcome.HOST  # of the source, or of the destination
 
     def task(self, **settings: typing.Any) -> protocol.CopyTask:
+        """See :class:`Job`."""
         return protocol.CopyTask(
             uuid=self.uuid,
             size=self.size,
@@ -163,8 +169,9 @@ class Recorder(Protocol):
         """Whether the worker may begin. It has locked the namespace, which no process has mapped."""
 
     def progress(self, job: Job, phase: str, done: int) -> bool:
-        """Record progress: `done` bytes from the start are durably zero (phase ``zero``), durably written or sent
-        (``copy``), or verified (``verify``).
+        """Record progress: `done` bytes from the start are zero (phase ``zero``), copied, or verified.
+
+        Zeros and copied bytes are durable; of a sender, they are in the stream.
 
         :returns: False to stop the work at once, because another process is now responsible for the namespace
         """

@@ -53,12 +53,12 @@ class Worker:
         self._received = b""
         self._errors: collections.deque[bytes] = collections.deque(maxlen=_STDERR_PIECES)
         # Only a socket can carry the descriptor of a stream.
-        own, its = (None, subprocess.PIPE) if job.stream is None else socket.socketpair()
+        own, its = (None, None) if job.stream is None else socket.socketpair()
         try:
             # A separate process group: only the parent handles Ctrl-C. Fixed arguments: the task goes through stdin.
             self.process = subprocess.Popen(
                 command,
-                stdin=its,
+                stdin=subprocess.PIPE if its is None else its.fileno(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
@@ -70,7 +70,7 @@ class Worker:
                 own.close()
             raise
         finally:
-            if isinstance(its, socket.socket):
+            if its is not None:
                 its.close()
         self._stdin = cast("IO[bytes]", self.process.stdin) if own is None else own
         self.stdout, self.stderr = cast("IO[bytes]", self.process.stdout), cast("IO[bytes]", self.process.stderr)

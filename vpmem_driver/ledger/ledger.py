@@ -201,7 +201,8 @@ class Ledger(file.LedgerFile):
         self._execute(
             "UPDATE namespace SET name = ?, wiped = CASE WHEN size = ? THEN wiped ELSE 0 END, "
             "verified = CASE WHEN size = ? THEN verified ELSE 0 END, run = CASE WHEN size = ? THEN run END, "
-            "copied = CASE WHEN size = ? THEN copied ELSE 0 END, size = ?, align = ?, numa_node = ?, mode = ?, pmem = ?, device = ? WHERE uuid = ?",
+            "copied = CASE WHEN size = ? THEN copied ELSE 0 END, "
+            "size = ?, align = ?, numa_node = ?, mode = ?, pmem = ?, device = ? WHERE uuid = ?",
             (
                 namespace.name,
                 *[namespace.size] * 5,
@@ -253,8 +254,7 @@ class Ledger(file.LedgerFile):
             last_owner=None if state is model.State.UNKNOWN else last_owner,
             begun=state in _PARTLY_OVERWRITTEN
             and (
-                row.state in _OVERWRITTEN
-                or (row.begun and (keep_wipe or model.State.RECEIVING in {row.state, state}))
+                row.state in _OVERWRITTEN or (row.begun and (keep_wipe or model.State.RECEIVING in {row.state, state}))
             ),
             wiped=row.wiped if keep_wipe else 0,
             verified=row.verified if keep_wipe else 0,
@@ -318,7 +318,7 @@ class Ledger(file.LedgerFile):
         copied: int | None = None,
         verified: int | None = None,
     ) -> bool:
-        """Record, in its own transaction, how many bytes from the start are durably zeroed, durably copied or read back.
+        """Record, in its own transaction, how many bytes are durably zeroed, durably copied or read back, from the start.
 
         :returns: False if `run` is no longer the current wipe or copy; then nothing was recorded, and it must stop
         """
@@ -363,8 +363,8 @@ class Ledger(file.LedgerFile):
     def explain(self, row: Row, run: str | None, reason: str) -> None:
         """Record, in its own transaction, why a dirty namespace is not wiped yet, or a receiving one not complete.
 
-        Does nothing if `run` is no longer the current wipe or copy or, before it has begun (None), if the namespace moved
-        since `row` was read.
+        Does nothing if `run` is no longer the current wipe or copy or, before it has begun (None), if the namespace
+        moved since `row` was read.
         """
         with self.transaction():
             self._execute(

@@ -72,9 +72,7 @@ class Copies:
         LOG.info("%s: copy %s is expected in %s", owner, arrival, names(rows))
         return rows
 
-    def expect_exact(
-        self, owner: str, arrival: str, uuids: Sequence[str], sources: Sequence[model.Grant]
-    ) -> list[Row]:
+    def expect_exact(self, owner: str, arrival: str, uuids: Sequence[str], sources: Sequence[model.Grant]) -> list[Row]:
         """Reserve exactly `uuids` for the content of `sources`, in this order, for copy `arrival`.
 
         :raises InvalidRequest: `owner` is not a uuid
@@ -192,8 +190,7 @@ class Copies:
                 raise exception.NotOwner(owner=owner, namespace=what, reason="the ledger does not record it")
             for row in rows:
                 _require_departable(owner, departure, row)
-            rows = [self._state.ledger.depart(row, departure) if row.departure is None else row for row in rows]
-        return rows
+            return [self._state.ledger.depart(row, departure) if row.departure is None else row for row in rows]
 
     def stay(self, owner: str) -> None:
         """End all departures of `owner`: its content stays here, and its guest may start again."""

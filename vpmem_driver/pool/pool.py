@@ -387,9 +387,7 @@ class Pool:
         return [self._state.move(row, State.DIRTY, "released") for row in rows if row.state is State.CLAIMED]
 
     def _release_receiving(self, rows: Iterable[Row]) -> list[Row]:
-        return [
-            copies.return_receiving(self._state, row, "released") for row in rows if row.state is State.RECEIVING
-        ]
+        return [copies.return_receiving(self._state, row, "released") for row in rows if row.state is State.RECEIVING]
 
     def _release_reserved(self, rows: Iterable[Row]) -> list[Row]:
         """Cancel the reservations that `rows` belong to.

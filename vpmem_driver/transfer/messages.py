@@ -17,7 +17,8 @@ Failed, the connection is of no use any more. A new one with the same offer resu
 """
 
 import os
-from typing import Annotated, TypeVar
+from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 
@@ -118,12 +119,8 @@ class Abandoned(msgspec.Struct, frozen=True, tag_field="message", tag="abandoned
 FromSender = Offer | Begin | Abandon
 FromReceiver = Accepted | Refused | Ready | Progress | Received | Failed | Abandoned
 
-_decode = {
-    FromSender: msgspec.json.Decoder(FromSender).decode,
-    FromReceiver: msgspec.json.Decoder(FromReceiver).decode,
-}
-
-_Message = TypeVar("_Message")
+_decode_from_sender: Callable[[bytes], FromSender] = msgspec.json.Decoder(FromSender).decode
+_decode_from_receiver: Callable[[bytes], FromReceiver] = msgspec.json.Decoder(FromReceiver).decode
 
 
 class Garbled(Exception):
@@ -137,17 +134,16 @@ def encode(message: FromSender | FromReceiver) -> bytes:
 
 def decode_from_sender(line: bytes) -> FromSender:
     """Decode a line. :raises Garbled: it is not a message of a sender."""
-    return _decode_as(FromSender, line)
+    try:
+        return _decode_from_sender(line)
+    except NOT_UNDERSTOOD as error:
+        raise Garbled(str(error)) from error
 
 
 def decode_from_receiver(line: bytes) -> FromReceiver:
     """Decode a line. :raises Garbled: it is not a message of a receiver."""
-    return _decode_as(FromReceiver, line)
-
-
-def _decode_as(kind: object, line: bytes) -> object:
     try:
-        return _decode[kind](line)
+        return _decode_from_receiver(line)
     except NOT_UNDERSTOOD as error:
         raise Garbled(str(error)) from error
 

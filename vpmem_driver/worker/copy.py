@@ -83,8 +83,8 @@ class Send(Passes):
         self._write(fd, frame, payload)
         return len(payload)
 
-    def _write(self, fd: int, frame: Frame, payload: memoryview = memoryview(b"")) -> None:
-        left = [memoryview(frame.encode()), payload]
+    def _write(self, fd: int, frame: Frame, payload: memoryview | None = None) -> None:
+        left = [memoryview(frame.encode()), *([] if payload is None else [payload])]
         while left:
             self._parent.wait_writable(fd)
             try:

@@ -1,5 +1,4 @@
-"""The worker's main program: wipe, send, receive or copy one namespace. Its command is ``python -m
-vpmem_driver.worker``.
+"""The worker's main program: wipe or copy one namespace. Its command is ``python -m vpmem_driver.worker``.
 
 It is a separate process because a store to bad media raises SIGBUS. It communicates with its parent
 (:mod:`vpmem_driver.engine`) by :mod:`vpmem_driver.protocol`. These rules hold:
@@ -107,9 +106,7 @@ def copy(task: protocol.CopyTask, parent: Parent, source: interface.Discovery, *
         passes.verify()
 
 
-def _open(
-    task: protocol.Task, source: interface.Discovery, *, privileged: bool, limit: int | None = None
-) -> Device:
+def _open(task: protocol.Task, source: interface.Discovery, *, privileged: bool, limit: int | None = None) -> Device:
     """Open and lock the namespace of a task. :raises Failed: see :meth:`Device.open`, or a process uses it."""
     if task.start > (task.size if limit is None else limit):
         raise Failed(Outcome.HOST, f"the work cannot start at byte {task.start} of {task.size}")
