@@ -318,7 +318,7 @@ class Ledger(file.LedgerFile):
         copied: int | None = None,
         verified: int | None = None,
     ) -> bool:
-        """Record, in its own transaction, how many bytes are durably zeroed, durably copied or read back, from the start.
+        """Record, in its own transaction, how many bytes from the start are durable or read back.
 
         :returns: False if `run` is no longer the current wipe or copy; then nothing was recorded, and it must stop
         """

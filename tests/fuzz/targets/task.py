@@ -32,7 +32,8 @@ def listen(data: bytes) -> None:
 
 class Fuzzed(Target):
     words = words(
-        "job wipe send receive copy parts length pack source source_size uuid discovery options start threads rate size ndctl sysfs directory root name self / /sys /mnt go"
+        "job wipe send receive copy parts length pack source source_size uuid discovery options start threads rate "
+        "size ndctl sysfs directory root name self / /sys /mnt go"
     )
     # The protocol's own: a line that is no task ends the child, before it has looked for the namespace.
     typed = (Stopped, msgspec.DecodeError, UnicodeDecodeError)
