@@ -155,8 +155,43 @@ of this host.
         type=_Command(),
         default="ssh -o BatchMode=yes -o ServerAliveInterval=15",
         help="""
-Command that connects to another host for a copy, without the host. Add ``-J HOST`` for a jump host, and ``-c CIPHER``
+Command that connects to another host for a copy, without the host. On a compute host it runs as Nova's user, to the
+same addresses as Nova's own copies of disks. Add ``-J HOST`` for a jump host, and ``-c CIPHER``
 for a faster cipher.
+""",
+    ),
+    cfg.Opt(
+        "receive_command",
+        type=_Command(),
+        default="vpmem-nova-receive",
+        help="""
+Command that ``ssh_command`` runs on the destination of a cold migration or resize. Give its path if it is installed
+where ssh does not find it, such as in a virtual environment.
+""",
+    ),
+    cfg.StrOpt(
+        "on_move",
+        default="copy",
+        choices=[
+            ("copy", "copy it; refuse a move that cannot copy all of it"),
+            ("discard", "discard it, as Nova does: the server starts with empty memory"),
+            ("refuse", "refuse the move"),
+        ],
+        help="""
+What a cold migration or resize does with the content of a server's persistent memory. The extra spec
+``vpmem:on_resize`` of the new flavor takes precedence.
+""",
+    ),
+    cfg.StrOpt(
+        "on_shelve",
+        default="refuse",
+        choices=[
+            ("refuse", "refuse to shelve a server with persistent memory if that offloads it"),
+            ("discard", "discard it, as Nova does: the server starts with empty memory when it is unshelved"),
+        ],
+        help="""
+What offloading a shelved server does with the content of its persistent memory. The extra spec ``vpmem:on_shelve`` of
+its flavor takes precedence.
 """,
     ),
 ]

@@ -13,7 +13,7 @@ from vpmem_driver import exception, interpreter
 from vpmem_driver.model import State
 from vpmem_driver.sizes import MIB
 from vpmem_driver.transfer import messages
-from vpmem_driver.transfer.connection import Connection, ConnectionLost, ssh_command
+from vpmem_driver.transfer.connection import ConnectionLost, ProcessConnection, ssh_command
 from vpmem_driver.transfer.sender import Sender
 
 COPY = "00c0ffee00c0ffee"
@@ -75,7 +75,7 @@ class Two:
     def connect(self):
         self.connections += 1
         environment = f"PYTHONPATH={interpreter.search_path()}"
-        return Connection("other", ["env", environment, *self.command()])
+        return ProcessConnection("other", ["env", environment, *self.command()])
 
     def sender(self, on_progress=lambda event: None, pack=False):
         return Sender(
@@ -263,7 +263,7 @@ def offer(namespaces="[]", version=1, copy="00c0ffee"):
 def test_what_is_not_an_offer_is_refused_and_changes_nothing(two, lines):
     pool = two.other.pool()
     with two.connect() as connection:
-        connection._stdin.write(lines.replace(b"OWNER", two.owner.encode()))
+        os.write(connection.fd, lines.replace(b"OWNER", two.owner.encode()))
         assert isinstance(connection.read(), messages.Refused)
         with pytest.raises(ConnectionLost):
             connection.read()

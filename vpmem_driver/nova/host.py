@@ -202,7 +202,7 @@ class HostPool:
 
         None if `names` is None.
         """
-        return None if names is None else _which(names, records)
+        return None if names is None else which(names, records)
 
     # Operations
 
@@ -218,8 +218,9 @@ class HostPool:
         """
         owner = instance.uuid
         try:
+            self._pool.copies.stay(owner)  # Nova starts the guest here: a move has ended, or was interrupted
             held = self._pool.grants(owner)
-            of_record = _which(names, held)
+            of_record = which(names, held)
             if rebuilding and len(held) == len(names) and None in of_record:
                 LOG.warning(
                     "Instance %s keeps %s, although Nova records %s", owner, [grant.name for grant in held], names
@@ -242,7 +243,7 @@ class HostPool:
     def paths(self, instance: objects.Instance, name: str) -> frozenset[str]:
         """Return the paths that the guest may use for namespace `name`: its path when granted, and its current path."""
         held = self._pool.grants(instance.uuid)
-        uuids = _which([name], held)
+        uuids = which([name], held)
         paths = (path for grant in held if grant.uuid in uuids for path in (grant.known_device, grant.device))
         return frozenset(path for path in paths if path is not None)
 
@@ -257,7 +258,7 @@ class HostPool:
             held = self._pool.held(instance.uuid)
             if action is Action.KEEP or not held:
                 return
-            named = _which(names, held)
+            named = which(names, held)
             if action is Action.RENEW:
                 # A record that names a namespace that is not held is unreliable: then renew all that is held.
                 self._pool.renew(instance.uuid, None if None in named else [uuid for uuid in named if uuid])
@@ -277,7 +278,7 @@ class HostPool:
         """Release what the instance holds here except `names`, after a resize is confirmed. Never raises."""
         with failures_logged(instance.uuid, "its old persistent memory is not released"):
             held = self._pool.held(instance.uuid)
-            kept = _which(names, held)
+            kept = which(names, held)
             if None in kept:
                 LOG.error(
                     "Instance %s keeps all its namespaces on this host: Nova records %s, which it does not all hold",
@@ -290,7 +291,7 @@ class HostPool:
         self, instance: objects.Instance, resources: Sequence[objects.Resource]
     ) -> list[objects.Resource]:
         """Return the recorded resources that the instance does not hold in the ledger."""
-        uuids = _which([resource.identifier for resource in resources], self._pool.held(instance.uuid))
+        uuids = which([resource.identifier for resource in resources], self._pool.held(instance.uuid))
         return [resource for resource, uuid in zip(resources, uuids, strict=True) if uuid is None]
 
     def owners(self) -> frozenset[str]:
@@ -329,7 +330,7 @@ def _identifiers(records: Iterable[model.Record]) -> dict[str, str]:
     }
 
 
-def _which(names: Iterable[str], held: Iterable[model.Grant | model.Record | Row]) -> list[str | None]:
+def which(names: Iterable[str], held: Iterable[model.Grant | model.Record | Row]) -> list[str | None]:
     """Return the uuid of the held namespace that each of `names` identifies; None for a name that is not held."""
     name_of = {grant.uuid: grant.name for grant in held}
     uuids: list[str | None] = [name if name in name_of else None for name in names]

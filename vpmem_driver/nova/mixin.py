@@ -22,12 +22,13 @@ from vpmem_driver.nova.guests import HostGuests
 from vpmem_driver.nova.host import HostPool, failures_logged
 from vpmem_driver.nova.instances import HostInstances
 from vpmem_driver.nova.leftovers import Leftovers
+from vpmem_driver.nova.moves_mixin import MovesMixin
 from vpmem_driver.nova.starts_mixin import StartsMixin
 
 LOG = logging.getLogger(__name__)
 
 
-class VPMEMDriverMixin(StartsMixin):
+class VPMEMDriverMixin(StartsMixin, MovesMixin):
     """Overrides of LibvirtDriver, which must follow this class in the bases of the driver."""
 
     #: set by _discover_vpmems, which LibvirtDriver.__init__ calls; None if the host has no persistent memory

@@ -1,4 +1,4 @@
-"""A connection to the receiving side: a child process, usually ssh, whose stdin and stdout are the conversation."""
+"""The sender's end of the conversation, usually over ssh."""
 
 import contextlib
 import fcntl
@@ -46,35 +46,21 @@ class ConnectionLost(exception.HostError):
 
 
 class Connection:
-    """A running child process. Use it as a context manager."""
+    """The sender's end of a conversation. Use it as a context manager."""
 
-    def __init__(self, host: str, command: Sequence[str], wait: poll.Wait = poll.wait) -> None:
-        """Start the child.
+    def __init__(self, host: str, requests: int, replies: int, wait: poll.Wait = poll.wait) -> None:
+        """Store the arguments.
 
-        :param host: for messages
-        :param wait: function that waits for the child's output
-        :raises ConnectionLost: it cannot be started
+        :param host: name of the other side, for messages
+        :param requests: file descriptor to write to
+        :param replies: file descriptor to read from
+        :param wait: function that waits for replies
         """
         self.host = host
+        self._requests: int | None = requests
+        self._replies = replies
         self._wait = wait
         self._received = b""
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
-        try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                bufsize=0,
-                process_group=0,
-            )
-        except OSError as error:
-            self._errors.close()
-            raise ConnectionLost(host=host, reason=f"{command[0]}: {error.strerror}") from error
-        self._stdin = typing.cast("typing.IO[bytes]", self._process.stdin)
-        self._stdout = typing.cast("typing.IO[bytes]", self._process.stdout)
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(self._stdin, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def __enter__(self) -> typing.Self:
         return self
@@ -84,21 +70,26 @@ class Connection:
 
     @property
     def fd(self) -> int:
-        """Where to write a stream."""
-        return self._stdin.fileno()
+        """Where to write a stream. :raises ConnectionLost: it is closed."""
+        if self._requests is None:
+            raise ConnectionLost(host=self.host, reason="it is closed")
+        return self._requests
 
     def write(self, message: messages.FromSender) -> None:
         """Send a message. :raises ConnectionLost: the other side has ended."""
         os.set_blocking(self.fd, True)  # a sender of a stream has cleared that
         try:
-            self._stdin.write(messages.encode(message))
+            left = messages.encode(message)
+            while left:
+                left = left[os.write(self.fd, left) :]
         except BrokenPipeError as error:
             raise self._lost() from error
 
     def end_stream(self) -> None:
         """Close what the other side reads, so that it ends too."""
-        with contextlib.suppress(OSError):
-            self._stdin.close()
+        if self._requests is not None:
+            os.close(self._requests)
+            self._requests = None
 
     def read(self) -> messages.FromReceiver:
         """Wait for the next message. :raises ConnectionLost: none comes."""
@@ -106,15 +97,15 @@ class Connection:
         while (message := self.poll()) is None:
             if time.monotonic() >= deadline:
                 raise ConnectionLost(host=self.host, reason=f"it said nothing for {SILENCE_SECONDS:.0f} seconds")
-            self._wait([self._stdout.fileno()], 1.0)
+            self._wait([self._replies], 1.0)
         return message
 
     def poll(self) -> messages.FromReceiver | None:
         """Return the next message, or None if there is none yet. :raises ConnectionLost: the other side has ended."""
         while b"\n" not in self._received:
-            if not self._wait([self._stdout.fileno()], 0):
+            if not self._wait([self._replies], 0):
                 return None
-            piece = os.read(self._stdout.fileno(), _READ_BYTES)
+            piece = os.read(self._replies, _READ_BYTES)
             if not piece:
                 raise self._lost()
             self._received += piece
@@ -125,15 +116,38 @@ class Connection:
             reason = f"it answered something else than 'vpmem receive' does: {error}"
             raise ConnectionLost(host=self.host, reason=reason) from error
 
+    def close(self) -> None:
+        """End the conversation."""
+        self.end_stream()
+        os.close(self._replies)
+
     def _lost(self) -> ConnectionLost:
-        """Return the error for a child that has ended, with the last line that it printed."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_GRACE_SECONDS)
-        self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - _READ_BYTES))
-        lines = self._errors.read().decode(errors="replace").split("\n")
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        reason = f"its command ended with status {self._process.returncode}"
-        return ConnectionLost(host=self.host, reason=f"{reason} ({exception.shorten(said)})" if said else reason)
+        """Return the error for the end of the other side."""
+        return ConnectionLost(host=self.host, reason="the other side has ended")
+
+
+class ProcessConnection(Connection):
+    """A conversation with a child process, such as ssh."""
+
+    def __init__(self, host: str, command: Sequence[str], wait: poll.Wait = poll.wait) -> None:
+        """Start the child; see :class:`Connection`. :raises ConnectionLost: it cannot be started."""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
+        theirs, requests = os.pipe()
+        replies, answers = os.pipe()
+        super().__init__(host, requests, replies, wait)
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=theirs, stdout=answers, stderr=self._errors, process_group=0
+            )
+        except OSError as error:
+            super().close()
+            self._errors.close()
+            raise ConnectionLost(host=host, reason=f"{command[0]}: {error.strerror}") from error
+        finally:
+            os.close(theirs)
+            os.close(answers)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(requests, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
     def close(self) -> None:
         """End the conversation and the child."""
@@ -143,5 +157,15 @@ class Connection:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._stdout.close()
+        super().close()
         self._errors.close()
+
+    def _lost(self) -> ConnectionLost:
+        """Return the error for a child that has ended, with the last line that it printed."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_GRACE_SECONDS)
+        self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - _READ_BYTES))
+        lines = self._errors.read().decode(errors="replace").split("\n")
+        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        reason = f"its command ended with status {self._process.returncode}"
+        return ConnectionLost(host=self.host, reason=f"{reason} ({exception.shorten(said)})" if said else reason)

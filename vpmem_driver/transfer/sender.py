@@ -30,14 +30,14 @@ class Sender:
         copy: str,
         pack: bool,
         on_progress: wipes.OnProgress,
-        retries: Sequence[float] = _RETRIES,
+        retries: Sequence[float] | None = None,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         """Store the arguments.
 
         :param copy: id of the copy, the same for each run
         :param pack: compress the streams
-        :param retries: seconds to wait before each new attempt after a lost connection
+        :param retries: seconds to wait before each new attempt after a lost connection (default: _RETRIES)
         """
         self._pool = pool
         self._connect = connect
@@ -45,7 +45,7 @@ class Sender:
         self._copy = copy
         self._pack = pack
         self._on_progress = on_progress
-        self._retries = retries
+        self._retries = _RETRIES if retries is None else retries
         self._pause = pause
 
     def send(self, uuids: Sequence[str], targets: Sequence[str | None]) -> tuple[messages.Expecting, ...]:
@@ -68,6 +68,15 @@ class Sender:
             raise exception.CopyFailed(
                 namespace=error.namespace, reason=error.reason, remedy="The source still has everything. Try again"
             ) from error
+
+    def offer(self, uuids: Sequence[str], targets: Sequence[str | None]) -> tuple[messages.Expecting, ...]:
+        """Have the destination reserve the namespaces that :meth:`send` fills; nothing is copied yet.
+
+        :raises TransferRefused: the destination does not accept it; nothing was changed there
+        :raises ConnectionLost: the destination cannot be reached
+        """
+        with self._connect() as connection:
+            return self._offer(connection, self._rows(uuids), targets)
 
     def abandon(self, uuids: Sequence[str], targets: Sequence[str | None]) -> None:
         """Have the destination release what has arrived.

@@ -16,6 +16,7 @@ from nova.tests.functional.libvirt import base
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import utils as libvirt_utils
 from novatests import longer_waits, switch
+from novatests.ours import receiving
 from oslo_concurrency import processutils
 from oslo_utils import fileutils
 
@@ -65,6 +66,13 @@ class Host:
     def path(self, name):
         return self.directory / name
 
+    def config_file(self):
+        """The configuration of this host for programs that do not run in this process."""
+        path = self.directory.parent / "vpmem.conf"
+        lines = ["[libvirt]", f"pmem_namespaces = {','.join(self.pmem_namespaces)}", "[vpmem]", "discovery = directory"]
+        path.write_text("\n".join([*lines, f"directory = {self.directory}", f"state_path = {self.state_path}", ""]))
+        return path
+
     def ndctl(self):
         """What ndctl would say of it, for the in-tree driver. One of another size is in mode fsdax."""
         found = []
@@ -102,6 +110,14 @@ class VPMEMTestCase(longer_waits.LongerWaits, base.ServersTestBase):
         self.useFixture(fixtures.MockPatch("nova.privsep.libvirt.cleanup_vpmem", side_effect=self._erase))
         self.busy = set()
         self.addCleanup(self._end_wipes)
+        self.useFixture(fixtures.MockPatch("vpmem_driver.transfer.sender._RETRIES", (0.0, 0.0)))
+        self.connections = []
+        if not INTREE:
+            self.useFixture(
+                fixtures.MockPatch(
+                    "vpmem_driver.nova.moves_mixin.MovesMixin._vpmem_connect", lambda _driver, dest: self.connect(dest)
+                )
+            )
         # No disks: ServersTestBase replaces _create_image; here it makes the instance's directory, which a resize
         # renames, and there are no disks to copy.
         libvirt_driver.LibvirtDriver._create_image.side_effect = self._image
@@ -147,6 +163,11 @@ class VPMEMTestCase(longer_waits.LongerWaits, base.ServersTestBase):
         self.flags(pmem_namespaces=host.pmem_namespaces, group="libvirt")
         self.flags(discovery="directory", directory=str(host.directory), state_path=str(host.state_path), group="vpmem")
         self.ndctl.return_value = host.ndctl()
+
+    def connect(self, _dest):
+        """Connect to the destination of a migration: a process of its own, as with ssh."""
+        self.connections.append(receiving.ReceivingConnection(self.hosts))
+        return self.connections[-1]
 
     # servers
 

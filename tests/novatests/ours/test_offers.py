@@ -92,6 +92,7 @@ class UnshelveTest(PickTestCase):
     def setUp(self):
         super().setUp()
         self.flags(shelved_offload_time=0)
+        self.flags(on_shelve="discard", group="vpmem")
         self.source = self.start_host(1, SMALL=2)
         self.dest = self.start_host(2, SMALL=3)
         self.evacuated = [self.boot("SMALL", self.source) for _ in range(2)][1]

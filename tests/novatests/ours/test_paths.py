@@ -159,9 +159,15 @@ class ResizeTest(base.VPMEMTestCase):
         self.assertEqual(self.dest.name, self.server["OS-EXT-SRV-ATTR:host"])
         self.new = self.devices(self.server, self.dest)
 
+    def assert_copied(self):
+        """By position: the first device has the content, the second one is new."""
+        (content,) = self.written.values()
+        self.assertTrue(self.new[0].read_bytes() == content)
+        self.assert_zero(self.new[1:])
+
     def test_before_confirmation_both_hosts_hold_theirs(self):
         self.assert_kept(self.written)
-        self.assert_zero(self.new)
+        self.assert_copied()
         self.assert_holds([path.name for path in self.written], self.source, self.server)
         self.assert_holds(sorted(path.name for path in self.new), self.dest, self.server)
 
@@ -224,7 +230,7 @@ class SameHostResizeTest(base.VPMEMTestCase):
         self.new = self.devices(self.server, self.host)
         self.assertFalse(set(self.new) & set(self.written))
         self.assert_kept(self.written)
-        self.assert_zero(self.new)
+        ResizeTest.assert_copied(self)
 
     def test_confirm(self):
         written = self.write(self.server, self.host)
@@ -244,6 +250,7 @@ class SameHostResizeTest(base.VPMEMTestCase):
 class ShelveTest(base.VPMEMTestCase):
     def test_offload_gives_back_and_unshelve_claims(self):
         self.flags(shelved_offload_time=0)
+        self.flags(on_shelve="discard", group="vpmem")
         host = self.start_host(1, SMALL=1)
         server = self.boot("SMALL", host)
         written = self.write(server, host)
@@ -256,6 +263,7 @@ class ShelveTest(base.VPMEMTestCase):
 
     def test_an_unshelve_that_fails_gives_back(self):
         self.flags(shelved_offload_time=0)
+        self.flags(on_shelve="discard", group="vpmem")
         host = self.start_host(1, SMALL=1)
         server = self.boot("SMALL", host)
         self._shelve_server(server, expected_state="SHELVED_OFFLOADED")

@@ -43,6 +43,7 @@ class FailedResizeTest(RecordTestCase):
         super().setUp()
         self.source = self.start_host(1, SMALL=1)
         self.dest = self.start_host(2, SMALL=1)
+        self.flags(on_move="discard", group="vpmem")  # what arrived would be held already
         self.server = self.boot("SMALL", self.source)
         self.mine = self.write(self.server, self.source)
         with self.on(self.dest, "finish_migration"):

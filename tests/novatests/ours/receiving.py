@@ -1,0 +1,89 @@
+"""The receiving side of a migration's copy, in a process of its own. Nova is asked in this process, which has it."""
+
+import sys
+import typing
+
+from nova import context, objects
+
+from vpmem_driver import exception, interpreter
+from vpmem_driver.nova import eventlet_poll, receive
+from vpmem_driver.transfer import connection, messages
+
+#: As vpmem-nova-receive, but this process has asked Nova already.
+RECEIVER = """
+import os, sys
+from vpmem_driver import conf
+from vpmem_driver.pool import Pool
+from vpmem_driver.transfer.receiver import Receiver
+pool = Pool.from_conf(conf.read([sys.argv[1]]))
+expected = lambda pool, offer: [pool.find(offered.namespace) for offered in offer.namespaces]
+sys.exit(not Receiver(pool, expected, os.dup(0), os.dup(1)).serve())
+"""
+
+#: Passes on what the source sends, up to some bytes.
+CUT = """
+import os, subprocess, sys
+left = int(sys.argv[1])
+child = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE, bufsize=0)
+while left > 0 and (piece := os.read(0, min(left, 65536))):
+    left -= len(piece)
+    try:
+        child.stdin.write(piece)
+    except BrokenPipeError:
+        break
+child.stdin.close()
+sys.exit(child.wait())
+"""
+
+
+class ReceivingConnection(connection.Connection):
+    """Finds out at the offer which host it is for."""
+
+    #: bytes after which the next connections break, one each
+    cuts: typing.ClassVar[list[int | None]] = []
+
+    def __init__(self, hosts):
+        super().__init__("destination", -1, -1)
+        self._hosts = hosts
+        self._process = None
+        self._refused = None
+
+    def write(self, message):
+        if isinstance(message, messages.Offer):
+            migration = objects.Migration.get_by_instance_and_status(
+                context.get_admin_context(), message.owner, "migrating"
+            )
+            try:
+                receive.require_expected(migration.dest_compute, message)
+            except exception.VPMEMError as error:
+                self._refused = messages.Refused(str(error))
+                return
+            self._process = connection.ProcessConnection(
+                migration.dest_compute, self._command(migration.dest_compute), wait=eventlet_poll.wait_here()
+            )
+            self.host = migration.dest_compute
+        self._process.write(message)
+
+    def _command(self, host):
+        command = [sys.executable, "-c", RECEIVER, str(self._hosts[host].config_file())]
+        command = ["env", f"PYTHONPATH={interpreter.search_path()}", *command]
+        if self.cuts and (cut := self.cuts.pop(0)) is not None:
+            command = [sys.executable, "-c", CUT, str(cut), *command]
+        return command
+
+    @property
+    def fd(self):
+        return self._process.fd
+
+    def read(self):
+        return self._refused or self._process.read()
+
+    def poll(self):
+        return self._refused or self._process.poll()
+
+    def end_stream(self):
+        self._process.end_stream()
+
+    def close(self):
+        if self._process is not None:
+            self._process.close()

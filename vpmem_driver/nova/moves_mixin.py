@@ -1,0 +1,182 @@
+"""Overrides of the methods that take a guest away from this host: its memory goes with it, or they are refused."""
+
+import contextlib
+import functools
+import logging
+import shlex
+import threading
+import typing
+from collections.abc import Iterator
+
+from nova import exception as nova_exception
+from nova import objects
+from nova.compute import power_state, task_states
+from nova.conf import CONF
+
+from vpmem_driver import exception
+from vpmem_driver.nova import eventlet_poll, moves
+from vpmem_driver.nova.host import HostPool
+from vpmem_driver.transfer.connection import Connection, ProcessConnection, ssh_command
+
+if typing.TYPE_CHECKING:
+    from nova.virt.libvirt.driver import LibvirtDriver as _Driver
+else:
+    _Driver = object  # the next class in the bases of the driver
+
+LOG = logging.getLogger(__name__)
+
+
+class MovesMixin(_Driver):
+    """Overrides of LibvirtDriver."""
+
+    _vpmem: HostPool | None
+    _vpmem_host: str
+
+    def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
+        # The move that the thread is in, of which power_off() is a part.
+        self._vpmem_moving = threading.local()
+        super().__init__(*args, **kwargs)
+
+    def migrate_disk_and_power_off(  # noqa: PLR0917  the signature in Nova
+        self,
+        context: typing.Any,
+        instance: objects.Instance,
+        dest: str,
+        flavor: objects.Flavor,
+        network_info: typing.Any,
+        block_device_info: typing.Any = None,
+        timeout: int = 0,
+        retry_interval: int = 0,
+    ) -> typing.Any:
+        """Copy the memory too, in :meth:`power_off`.
+
+        Nova's method checks first, then powers the guest off, and only then renames the instance's directory and copies
+        disks. So a copy at the end of its power_off() comes after all checks, while the guest cannot write, and if it
+        fails, nothing has been renamed or unplugged.
+        """
+        migrate = functools.partial(
+            super().migrate_disk_and_power_off,
+            *(context, instance, dest, flavor, network_info),
+            block_device_info=block_device_info,
+            timeout=timeout,
+            retry_interval=retry_interval,
+        )
+        move = self._vpmem_move(context, instance, dest, flavor)
+        if move is None:
+            return migrate()
+        was_running = self.get_info(instance).state == power_state.RUNNING
+        try:
+            with self._moving(move):
+                return migrate()
+        except nova_exception.InstanceFaultRollback:
+            move.cancel()
+            raise
+        except Exception as error:
+            LOG.exception("Instance %s: its migration failed; it stays here", instance.uuid)
+            move.cancel()
+            if was_running:
+                self.power_on(context, instance, network_info, block_device_info)
+            raise nova_exception.InstanceFaultRollback(inner_exception=_for_nova(instance, error)) from error
+
+    def finish_migration(
+        self,
+        context: typing.Any,
+        migration: typing.Any,
+        instance: objects.Instance,
+        *args: typing.Any,
+        **kwargs: typing.Any,
+    ) -> None:
+        self._warn_of_lost_content(migration, instance)
+        super().finish_migration(context, migration, instance, *args, **kwargs)
+
+    def power_off(self, instance: objects.Instance, timeout: int = 0, retry_interval: int = 0) -> None:
+        self._refuse_to_shelve(instance)
+        super().power_off(instance, timeout, retry_interval)
+        move: moves.Move | None = getattr(self._vpmem_moving, "move", None)
+        if move is not None and move.instance.uuid == instance.uuid:
+            move.copy()
+
+    def _vpmem_move(
+        self, context: typing.Any, instance: objects.Instance, dest: str, flavor: objects.Flavor
+    ) -> moves.Move | None:
+        """Prepare the copy of the instance's memory. None if it has none, or its content is to be discarded.
+
+        :raises InstanceFaultRollback: the content cannot be moved, and must not be lost; nothing was changed
+        """
+        if self._vpmem is None:
+            return None
+        old = self._get_ordered_vpmem_resources(self._get_resources(instance), instance.flavor)
+        decision = moves.on_move(flavor)
+        if not old or decision == moves.DISCARD:
+            return None
+        try:
+            if decision == moves.REFUSE:
+                raise moves.refused(instance, "a server with persistent memory is not moved")
+            new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), flavor)
+            migration = objects.Migration.get_by_id(context, instance.migration_context.migration_id)
+            connect = None
+            if migration.dest_compute != self._vpmem_host:
+                connect = functools.partial(self._vpmem_connect, dest)
+            move = moves.Move(self._vpmem.pool, instance, moves.pairs(instance, old, new), connect)
+            move.prepare()
+        except exception.VPMEMError as error:
+            raise nova_exception.InstanceFaultRollback(inner_exception=moves.refused(instance, str(error))) from error
+        except nova_exception.MigrationPreCheckError as error:
+            raise nova_exception.InstanceFaultRollback(inner_exception=error) from error
+        return move
+
+    def _vpmem_connect(self, dest: str) -> Connection:
+        """Connect to the destination of a migration, as Nova's own copies of disks do."""
+        words = shlex.split(CONF.vpmem.receive_command)
+        return ProcessConnection(
+            dest, ssh_command(CONF.vpmem.ssh_command, dest, *words), wait=eventlet_poll.wait_here()
+        )
+
+    def _warn_of_lost_content(self, migration: objects.Migration, instance: objects.Instance) -> None:
+        """Log that content has not arrived although it should: the source does not run this driver."""
+        old = self._get_vpmem_resources(self._get_resources(instance, prefix="old_"))
+        if self._vpmem is None or not old or moves.on_move(instance.flavor) == moves.DISCARD:
+            return
+        new = self._get_vpmem_resources(self._get_resources(instance, prefix="new_"))
+        if self._vpmem.without_claim(instance, new):
+            LOG.warning(
+                "Instance %s: the content of its persistent memory has not arrived from %s, which may not run this "
+                "driver. It starts with empty memory. To return to the content, revert the migration",
+                *(instance.uuid, migration.source_compute),
+            )
+
+    @contextlib.contextmanager
+    def _moving(self, move: moves.Move) -> Iterator[None]:
+        self._vpmem_moving.move = move
+        try:
+            yield
+        finally:
+            self._vpmem_moving.move = None
+
+    def _refuse_to_shelve(self, instance: objects.Instance) -> None:
+        """Refuse to offload a server whose memory has content, unless it is to be discarded.
+
+        Nova powers a server off before it shelves or offloads it, and restores its state if that raises.
+
+        :raises InstancePowerOffFailure: it is refused; nothing was changed
+        """
+        offloads = instance.task_state == task_states.SHELVING_OFFLOADING or (
+            instance.task_state == task_states.SHELVING and CONF.shelved_offload_time == 0
+        )
+        if not offloads or self._vpmem is None or not self._vpmem.held(instance):
+            return
+        decision = instance.flavor.extra_specs.get(moves.ON_SHELVE) or CONF.vpmem.on_shelve
+        if decision != moves.DISCARD:
+            reason = (
+                f"instance {instance.uuid} has persistent memory on this host, whose content would be lost. To shelve "
+                f"it without that content, set the extra spec {moves.ON_SHELVE}=discard of its flavor, or [vpmem] "
+                "on_shelve = discard"
+            )
+            raise nova_exception.InstancePowerOffFailure(reason=reason)
+
+
+def _for_nova(instance: objects.Instance, error: Exception) -> Exception:
+    """Return the fault of the server: an error of Nova's, whose text its user sees."""
+    if isinstance(error, exception.VPMEMError):
+        return nova_exception.MigrationError(reason=f"instance {instance.uuid}: {error}")
+    return error
