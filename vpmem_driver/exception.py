@@ -164,10 +164,15 @@ class NamespaceBusy(Refused):
 class CopyFailed(VPMEMError):
     exit_code = 7
 
-    """:ivar resumable: whether another attempt may succeed without any change."""
+    """A copy is not complete.
+
+    :ivar reason: without the name of the namespace
+    :ivar resumable: whether another attempt may succeed without any change
+    """
 
     def __init__(self, *, namespace: str, reason: str, remedy: str, resumable: bool = False) -> None:
         super().__init__(f"Copy of namespace {shorten(namespace)} failed: {reason}", remedy)
+        self.reason = reason
         self.resumable = resumable
 
 

@@ -54,6 +54,8 @@ class Worker:
         self._errors: collections.deque[bytes] = collections.deque(maxlen=_STDERR_PIECES)
         # Only a socket can carry the descriptor of a stream.
         own, its = (None, None) if job.stream is None else socket.socketpair()
+        if its is not None:
+            os.set_blocking(its.fileno(), True)  # eventlet's sockets are not blocking
         try:
             # A separate process group: only the parent handles Ctrl-C. Fixed arguments: the task goes through stdin.
             self.process = subprocess.Popen(

@@ -104,7 +104,8 @@ class Receiver:
             now = self._pool.held(offer.owner)
             retry = any(held.uuid == row.uuid and held.state is model.State.RECEIVING for held in now)
             with contextlib.suppress(BrokenPipeError):  # the connection is what failed
-                self._reply(messages.Failed(str(error), retry))
+                reason = error.reason if isinstance(error, exception.CopyFailed) else str(error)
+                self._reply(messages.Failed(reason, retry))
             return False
         self._reply(messages.Received())
         return True

@@ -66,7 +66,9 @@ class Sender:
             return self._attempt(uuids, targets)
         except _Retry as error:
             raise exception.CopyFailed(
-                namespace=error.namespace, reason=error.reason, remedy="The source still has everything. Try again"
+                namespace=error.namespace,
+                reason=f"the last of {1 + len(self._retries)} attempts ended early: {error.reason}",
+                remedy="The source still has everything. Check the connection, then try again",
             ) from error
 
     def offer(self, uuids: Sequence[str], targets: Sequence[str | None]) -> tuple[messages.Expecting, ...]:
@@ -157,7 +159,7 @@ class Sender:
                 try:
                     self._handle(row, expecting, connection.read(), ended)
                 except ConnectionLost:
-                    raise _Retry(name, str(error)) from error
+                    raise _Retry(name, error.reason) from error
         while not ended:
             self._handle(row, expecting, connection.read(), ended)
         if not isinstance(ended[0], messages.Received):
