@@ -27,6 +27,12 @@ def is_settled(instance: objects.Instance) -> bool:
     return instance.vm_state in _SETTLED and instance.task_state is None and not instance.deleted
 
 
+def is_offloaded(instance: objects.Instance) -> bool:
+    """Whether the instance is shelved and on no host, without a task: it has no guest anywhere."""
+    offloaded = instance.vm_state == vm_states.SHELVED_OFFLOADED and instance.host is None
+    return offloaded and instance.task_state is None and not instance.deleted
+
+
 def _is_under_way(instance: objects.Instance) -> bool:
     return instance.task_state is not None or instance.vm_state == vm_states.BUILDING
 

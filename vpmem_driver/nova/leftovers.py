@@ -2,7 +2,8 @@
 
 A migration that fails at its end, or a confirmation that raises, leaves them on the host that the instance has left.
 Placement has no allocation for them. While something may still need them, they are kept and reserved in Placement. They
-are released when Nova shows that the instance is active or stopped without them.
+are released when Nova shows that the instance is active or stopped without them, or shelved and on no host. A host that
+returns after its instance was evacuated has leftovers too, if the instance was shelved meanwhile.
 """
 
 import logging
@@ -71,14 +72,15 @@ class Leftovers:
         """
         if instance is None:
             return "Nova does not know it"
-        if not instances.is_settled(instance):
+        offloaded = instances.is_offloaded(instance)
+        if not (offloaded or instances.is_settled(instance)):
             task = f" with task {instance.task_state}" if instance.task_state else ""
             return f"it is {instance.vm_state} on {instance.host or 'no host'}{task}"
         if instance.uuid in nova.here:
             if not fits:
                 return "Nova records other namespaces for it"
             return "its guest uses them" if self._uses_any(instance, left) else None
-        if instance.host in {nova.host, None}:
+        if not offloaded and instance.host in {nova.host, None}:
             return "it just moved to this host"
         return "its guest still runs on this host" if self._guests.runs(instance.uuid) else None
 
@@ -104,8 +106,8 @@ class Leftovers:
                 names = ", ".join(str(record.name) for record in kept if record.owner == owner)
                 LOG.warning(
                     "Instance %s holds %s on this host without an allocation in Placement, because %s. Reserved in "
-                    "Placement until the instance is active or stopped without it, then released. To release it now, "
-                    "run 'vpmem release %s'",
+                    "Placement until the instance is active, stopped or offloaded without it, then released. To "
+                    "release it now, run 'vpmem release %s'",
                     *(owner, names, reason, owner),
                 )
         self._logged = reasons

@@ -4,6 +4,7 @@ from unittest import mock
 
 import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
 from nova import context, exception, objects
+from nova.virt.libvirt import driver
 from novatests.ours import base, test_defects
 
 from vpmem_driver import ledger, model
@@ -118,6 +119,53 @@ class ElsewhereTest(LeftoverTestCase):
             self.run_periodic(self.dest)
         self.assertEqual((2, 1, 0), self.room(self.dest))
         self.assertEqual(("claimed", owner), self.dest.states()["small0"])
+
+
+class OffloadedTest(LeftoverTestCase):
+    """A server is evacuated and shelved while its first host is down. Nova destroys its guest there without a release.
+
+    Nova's fixtures put all hosts on one file system, so Nova takes the instance's storage for shared.
+    """
+
+    def setUp(self):
+        super().setUp()
+        self.flags(shelved_offload_time=0)
+        self.source = self.start_host(1, SMALL=2)
+        self.dest = self.start_host(2, SMALL=2)
+        self.server = self.boot("SMALL", self.source)
+        self.written = self.write(self.server, self.source)
+        (self.name,) = [path.name for path in self.written]
+        self.take_down(self.source)
+        server = self.evacuate(self.server, expected_host=self.dest.name)
+        self._shelve_server(server, expected_state="SHELVED_OFFLOADED")
+
+    def test_the_first_host_releases_what_a_server_had_that_is_shelved_now(self):
+        self.restart_host(self.source)
+        self.assert_holds([], self.source, self.server)
+        self.assert_wiped(self.source, self.written)
+        self.assertEqual((2, 0, 0), self.room(self.source))
+
+    def test_it_keeps_while_a_guest_of_the_server_runs_there(self):
+        with mock.patch.object(driver.LibvirtDriver, "destroy"):
+            self.restart_host(self.source)
+        self.assert_holds([self.name], self.source, self.server)
+        self.assertEqual((2, 1, 0), self.room(self.source))
+        connection = self.computes[self.source.name].driver._host.get_connection()
+        connection.lookupByUUIDString(self.server["id"]).destroy()
+        self.run_periodic(self.source)
+        self.assert_wiped(self.source, self.written)
+
+    def test_it_keeps_while_the_server_is_unshelved(self):
+        instance = self.instance(self.server)
+        instance.task_state = "unshelving"
+        instance.save()
+        self.restart_host(self.source)
+        self.assert_kept(self.written)
+        self.assert_holds([self.name], self.source, self.server)
+        instance.task_state = None
+        instance.save()
+        self.run_periodic(self.source)
+        self.assert_wiped(self.source, self.written)
 
 
 class SameHostTest(LeftoverTestCase):
