@@ -24,7 +24,7 @@ _MIGRATES = {"accepted", "confirming", "migrating", "post-migrating", "pre-migra
 _SECONDS = 300
 
 #: How long to wait before looking again: the first time, and at most.
-_LOOK_SECONDS, _LOOK_SECONDS_MOST = 0.02, 0.5
+_LOOK_SECONDS, _LOOK_SECONDS_MOST = 0.1, 0.5
 
 
 class Server:

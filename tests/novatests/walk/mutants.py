@@ -1,11 +1,28 @@
-"""Deliberate mistakes in the driver. The walk must find each of them."""
+"""Deliberate mistakes in the driver, which the walk must find, and the steps that show them soonest."""
 
 import contextlib
+import dataclasses
+from collections.abc import Callable
 
 import fixtures
+from oslo_utils import importutils
 
 _MIXIN = "vpmem_driver.nova.mixin"
+_DRIVER = f"{_MIXIN}.VPMEMDriverMixin"
 _POOL = "vpmem_driver.nova.host.HostPool"
+_LEFTOVERS = "vpmem_driver.nova.leftovers.Leftovers"
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """A deliberate mistake.
+
+    :ivar apply: gives a test a driver with that mistake
+    :ivar steps: the steps that are chosen more often, to find it sooner
+    """
+
+    apply: Callable
+    steps: tuple[str, ...]
 
 
 def _decides(**actions):
@@ -17,7 +34,6 @@ def _decides(**actions):
         from vpmem_driver.nova import decisions
 
         right = decisions.on_cleanup
-        rebuild = decisions._REBUILD
 
         def wrong(cleanup):
             conditions = {
@@ -25,7 +41,7 @@ def _decides(**actions):
                 "migrate_data": cleanup.migrate_data,
                 "elsewhere": not cleanup.here and not cleanup.migrate_data and not cleanup.hard_reboot,
                 "reverting": cleanup.here and cleanup.task_state == task_states.RESIZE_REVERTING,
-                "rebuilding": cleanup.here and cleanup.task_state in rebuild,
+                "rebuilding": cleanup.here and cleanup.task_state in decisions.REBUILDING,
                 "deleting": cleanup.here and cleanup.task_state == task_states.DELETING,
                 "shelving": cleanup.here and cleanup.task_state == task_states.SHELVING_OFFLOADING,
             }
@@ -43,6 +59,25 @@ def _replaces(target, function):
     return lambda test: test.useFixture(fixtures.MonkeyPatch(target, function))
 
 
+def _wraps(target, wrap):
+    """Replace a method by what `wrap` makes of it."""
+
+    def apply(test):
+        owner, _, method = target.rpartition(".")
+        original = getattr(importutils.import_class(owner), method)
+        test.useFixture(fixtures.MonkeyPatch(target, wrap(original)))
+
+    return apply
+
+
+def _both(*some):
+    def apply(test):
+        for one in some:
+            one(test)
+
+    return apply
+
+
 def _wipes_do_nothing(test):
     from novatests import switch
 
@@ -54,26 +89,80 @@ def _keeps_what_fails(_driver, _context, _instance):
     yield
 
 
-#: name -> how a test is given a driver with that mistake
+def _releases_what_fails(starting):
+    @contextlib.contextmanager
+    def wrong(driver, instance):
+        try:
+            with starting(driver, instance):
+                yield
+        except Exception:
+            driver._vpmem.starts.release(instance.uuid)
+            raise
+
+    return wrong
+
+
+def _releases_when_moved(migrate):
+    def wrong(driver, context, instance, *args, **kwargs):
+        moved = migrate(driver, context, instance, *args, **kwargs)
+        driver._vpmem.starts.release(instance.uuid)
+        return moved
+
+    return wrong
+
+
+def _turns_around(claim):
+    def wrong(pool, instance, names, **kwargs):
+        held = bool(pool.held(instance))
+        grants = claim(pool, instance, names, **kwargs)
+        return grants[::-1] if held else grants
+
+    return wrong
+
+
+_IGNORES_LEFTOVERS = _replaces(f"{_LEFTOVERS}.release_unneeded", lambda *_args: None)
+
 MUTANTS = {
-    "hard reboot releases": _decides(hard_reboot="RELEASE"),
-    "hard reboot wipes": _decides(hard_reboot="RENEW"),
-    "revert releases all": _decides(reverting="RELEASE"),
-    "revert keeps": _decides(reverting="KEEP"),
-    "rebuild keeps the bytes": _decides(rebuilding="KEEP"),
-    "rebuild releases": _decides(rebuilding="RELEASE"),
-    "delete keeps": _decides(deleting="KEEP"),
-    "shelve keeps": _decides(shelving="KEEP"),
-    "live migration keeps": _decides(migrate_data="KEEP"),
-    "a source that returns keeps": _decides(elsewhere="KEEP"),
-    "spawn failure keeps": _replaces(f"{_MIXIN}.VPMEMDriverMixin._releasing_on_failure", _keeps_what_fails),
-    "confirm keeps": _replaces(f"{_POOL}.release_others", lambda *_args: None),
-    "local delete keeps": _replaces(f"{_POOL}.release_deleted", lambda *_args: None),
-    "wipes do nothing": _wipes_do_nothing,
+    "wipes do nothing": Mutant(_wipes_do_nothing, ("delete",)),
+    "hard reboot releases": Mutant(_decides(hard_reboot="RELEASE"), ("hard_reboot",)),
+    "hard reboot wipes": Mutant(_decides(hard_reboot="RENEW"), ("hard_reboot",)),
+    "a start that fails releases": Mutant(
+        _wraps(f"{_DRIVER}._starting", _releases_what_fails), ("stop", "start_fails", "hard_reboot_fails")
+    ),
+    "a restart swaps devices": Mutant(_wraps(f"{_POOL}.claim", _turns_around), ("hard_reboot",)),
+    "rebuild keeps the bytes": Mutant(_decides(rebuilding="KEEP"), ("rebuild",)),
+    "resize releases at the source": Mutant(
+        _wraps("nova.virt.libvirt.driver.LibvirtDriver.migrate_disk_and_power_off", _releases_when_moved),
+        ("resize", "migrate"),
+    ),
+    "revert releases all": Mutant(_decides(reverting="RELEASE"), ("resize", "revert")),
+    "revert keeps": Mutant(_decides(reverting="KEEP"), ("resize", "revert")),
+    "confirm releases all": Mutant(
+        _wraps(f"{_POOL}.release_others", lambda right: lambda pool, instance, _names: right(pool, instance, [])),
+        ("resize", "confirm"),
+    ),
+    "confirm keeps": Mutant(_replaces(f"{_POOL}.release_others", lambda *_args: None), ("resize", "confirm")),
+    "leftovers are released at once": Mutant(
+        _replaces(f"{_LEFTOVERS}._reason_to_keep", lambda *_args, **_kwargs: None), ("resize_fails_at_dest", "periodic")
+    ),
+    "delete keeps": Mutant(_decides(deleting="KEEP"), ("delete",)),
+    "local delete keeps": Mutant(
+        _replaces(f"{_DRIVER}._release_deleted", lambda *_args: None), ("resize_fails_at_dest", "delete")
+    ),
+    "shelve keeps": Mutant(_decides(shelving="KEEP"), ("shelve",)),
+    "live migration keeps": Mutant(_decides(migrate_data="KEEP"), ("live_migrate",)),
+    # Each of the two releases what is left.
+    "a source that returns keeps": Mutant(
+        _both(_decides(elsewhere="KEEP"), _IGNORES_LEFTOVERS), ("take_down", "evacuate", "bring_back")
+    ),
+    "spawn failure keeps": Mutant(
+        _replaces(f"{_DRIVER}._releasing_on_failure", _keeps_what_fails), ("shelve", "unshelve_fails")
+    ),
 }
 
 
 def apply(test, name):
     """Have the test run with that mistake; none when `name` is None."""
     if name is not None:
-        MUTANTS[name](test)
+        MUTANTS[name].apply(test)
+        test.favoured = MUTANTS[name].steps

@@ -13,11 +13,16 @@ STEPS = int(os.environ.get("VPMEM_STEPS", "25"))
 #: How long the ledger may be behind what the API says: Nova ends some things after it has said so.
 _SETTLES_SECONDS = 60
 
+#: How many times as often as others a step is chosen that shows a deliberate mistake.
+_FAVOUR = 20
+
 
 class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_hosts.BetweenHostsSteps):
     #: set before it runs
     seed = 0
     mutant = None
+    #: steps that are chosen more often
+    favoured = ()
 
     def setUp(self):
         mutants.apply(self, self.mutant)
@@ -43,7 +48,7 @@ class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_
 
     def step(self):
         choices = self.choices()
-        ((step, server),) = self.rng.choices(choices, [steps.STEPS[step][0] for step, _server in choices])
+        ((step, server),) = self.rng.choices(choices, [self.frequency(step) for step, _server in choices])
         self.trace.append(f"{step} {server.name if server else ''}".rstrip())
         getattr(self, f"do_{step}")(*[server] if server else [])
         if "fails" in step:
@@ -51,13 +56,15 @@ class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_
             self.unsettled.update(self.hosts)
         self.check()
 
+    def frequency(self, step):
+        return steps.STEPS[step][0] * (_FAVOUR if step in self.favoured else 1)
+
     def say(self, words):
         self.trace[-1] += f" {words}"
 
     # checks
 
     def check(self):
-        self.oracle.check_bytes()
         for host in self.hosts.values():
             self.oracle.check_guests(host.name, self.guests(host))
         self.settles(self.check_ledgers)
