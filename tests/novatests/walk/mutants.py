@@ -120,6 +120,10 @@ def _turns_around(claim):
     return wrong
 
 
+def _trusts_the_record(adopt):
+    return lambda *args, trusted, **kwargs: adopt(*args, trusted=True, **kwargs)
+
+
 _IGNORES_LEFTOVERS = _replaces(f"{_LEFTOVERS}.release_unneeded", lambda *_args: None)
 
 MUTANTS = {
@@ -144,6 +148,9 @@ MUTANTS = {
     "confirm keeps": Mutant(_replaces(f"{_POOL}.release_others", lambda *_args: None), ("resize", "confirm")),
     "leftovers are released at once": Mutant(
         _replaces(f"{_LEFTOVERS}._reason_to_keep", lambda *_args, **_kwargs: None), ("resize_fails_at_dest", "periodic")
+    ),
+    "a restart trusts Nova's record": Mutant(
+        _wraps("vpmem_driver.nova.takeover._adopt", _trusts_the_record), ("resize_fails_at_dest", "restart")
     ),
     "delete keeps": Mutant(_decides(deleting="KEEP"), ("delete",)),
     "local delete keeps": Mutant(
