@@ -78,7 +78,7 @@ def _fork(address: str, role: str, words: list[str], prepare: Callable[[], None]
 
 
 def fork_exec(*values: typing.Any) -> int:
-    """What subprocess calls; the values are those of CPython 3.11 to 3.13 (Modules/_posixsubprocess.c)."""
+    """What subprocess calls; the values are those of CPython 3.11 to 3.14 (Modules/_posixsubprocess.c)."""
     open_link = link.current
     words = [os.fsdecode(word) for word in values[0]]
     if open_link is None or real or words[0] != sys.executable:

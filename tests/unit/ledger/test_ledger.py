@@ -337,6 +337,11 @@ class TestUnusable:
         assert before is None or path.read_bytes() == before
         return str(caught.value)
 
+    def edit(self, tmp_path, statement):
+        with contextlib.closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as database, database:
+            database.execute("PRAGMA writable_schema = ON")
+            database.execute(statement)
+
     def test_not_a_database(self, tmp_path):
         (tmp_path / ledger.FILE_NAME).write_bytes(os.urandom(4096))
         assert "move the ledger away" in self.refused(tmp_path, exception.LedgerCorrupt)
@@ -411,10 +416,10 @@ class TestUnusable:
             row = insert(records)
             with records.transaction():
                 records.move(row, State.CLAIMED, "claimed", owner=OWNER, position=0)
-            records._db.execute("PRAGMA writable_schema = ON")
-            records._db.execute(
-                "UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', 'NULL') WHERE name = 'namespace_owner'"
-            )
+        schema = "UPDATE sqlite_master SET sql = replace(sql, 'IS {}NULL', 'IS {}NULL') WHERE name = 'namespace_owner'"
+        self.edit(tmp_path, schema.format("NOT ", ""))
+        self.edit(tmp_path, "REINDEX namespace_owner")  # with the rows that have no owner
+        self.edit(tmp_path, schema.format("", "NOT "))
         assert "namespace_owner" in self.refused(tmp_path, exception.LedgerCorrupt)
 
     def test_text_that_is_not_utf_8(self, records):
