@@ -15,9 +15,9 @@ There are no list comprehensions: in Cython 3.3.1 they release an item twice whe
 import collections
 import operator
 
-from cpython.mem cimport PyMem_RawCalloc, PyMem_RawFree, PyMem_RawMalloc
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from cpython.tuple cimport PyTuple_New, PyTuple_SetItem
 from libc.limits cimport INT_MAX
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
 
@@ -168,7 +168,7 @@ cdef class NamespaceTable:
         for number in range(request.count):
             index = self.table.namespaces[request.items[number].chosen].index
             Py_INCREF(index)  # the tuple takes a reference of its own
-            PyTuple_SET_ITEM(indices, number, index)
+            PyTuple_SetItem(indices, number, index)
         return indices
 
 

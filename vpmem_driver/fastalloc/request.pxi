@@ -36,15 +36,15 @@ cdef int open_request(Request *request, Item *small, Py_ssize_t count) except -1
     request.count = <int>count
     request.items = small
     if count > SMALL:
-        request.items = <Item *>PyMem_RawMalloc(<size_t>count * sizeof(Item))
+        request.items = <Item *>PyMem_Malloc(<size_t>count * sizeof(Item))
         if request.items == NULL:
             raise MemoryError
     return 0
 
 
-cdef void close_request(Request *request, const Item *small) noexcept nogil:
+cdef void close_request(Request *request, const Item *small) noexcept:
     if request.items != small:
-        PyMem_RawFree(request.items)
+        PyMem_Free(request.items)
 
 
 cdef bint read_demands(Table *table, Request *request) noexcept nogil:

@@ -91,7 +91,7 @@ cdef void set_state(Table *table, int position, int state) noexcept nogil:
 
 cdef void *allocate(Table *table, size_t count, size_t size) except NULL:
     """Zeroed memory that lasts as long as the table."""
-    cdef void *block = PyMem_RawCalloc(count, size)
+    cdef void *block = PyMem_Calloc(count, size)
 
     if block == NULL:
         raise MemoryError
@@ -100,11 +100,11 @@ cdef void *allocate(Table *table, size_t count, size_t size) except NULL:
     return block
 
 
-cdef void free_blocks(Table *table) noexcept nogil:
+cdef void free_blocks(Table *table) noexcept:
     cdef int number
 
     for number in range(table.block_count):
-        PyMem_RawFree(table.blocks[number])
+        PyMem_Free(table.blocks[number])
 
 
 cdef int make_bitmap(Table *table, Bitmap *bitmap) except -1:
