@@ -62,11 +62,19 @@ class Wanted:
 
 
 class _Mount(typing.NamedTuple):
-    """A mount: the directory `root` of the filesystem on `device` is at `point`."""
+    """A mount: the directory `root` of the filesystem on `device`, of the type `kind`, is at `point`."""
 
     device: int
     root: str
     point: str
+    kind: str
+
+
+def filesystem(path: str) -> str:
+    """Return the type of the filesystem of `path`, such as ``ext4``; an empty string if that is not known."""
+    status = _status(path)
+    kinds = (mount.kind for mount in _mounts() if status is not None and mount.device == status.st_dev)
+    return next(kinds, "")
 
 
 def _status(path: str) -> os.stat_result | None:
@@ -122,5 +130,6 @@ def _mounts() -> list[_Mount]:
         if len(fields := line.split(" ", 5)) > 5:  # noqa: PLR2004
             major, minor = fields[2].split(":")
             root, point = (_ESCAPED.sub(lambda code: chr(int(code[1], 8)), text) for text in fields[3:5])
-            found.append(_Mount(os.makedev(int(major), int(minor)), root, point))
+            kind = fields[5].partition(" - ")[2].partition(" ")[0]
+            found.append(_Mount(os.makedev(int(major), int(minor)), root, point, kind))
     return found

@@ -11,6 +11,7 @@ import pathlib
 import stat
 import subprocess
 import sys
+import tempfile
 import uuid
 
 import pytest
@@ -381,6 +382,36 @@ def small_filesystem(tmp_path):
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", path], check=True)
     yield path
     subprocess.run(["umount", path], check=True)
+
+
+class TestStorageThatDoesNotLast:
+    """A ledger that is lost takes along who owns which namespace."""
+
+    @pytest.fixture
+    def in_memory(self):
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as path:
+            yield pathlib.Path(path)
+
+    def test_every_command_warns_and_goes_on(self, host, vpmem, in_memory):
+        host.options["state_path"] = in_memory / "state"
+        for words in (["namespace", "list"], ["claim", new_owner(), "LARGE"], ["history"]):
+            code, out, err = vpmem(*words, "-f", "json")
+            assert (code, type(json.loads(out))) == (0, list)
+            (line,) = [line for line in err.splitlines() if "is lost" in line]
+            assert line.startswith(f"vpmem: The ledger in {in_memory}/state is on tmpfs")
+
+    def test_a_temporary_directory_is_so_on_purpose(self, host, vpmem, in_memory, monkeypatch):
+        monkeypatch.setattr(tempfile, "tempdir", str(in_memory))
+        host.options["state_path"] = in_memory / "state"
+        code, _, err = vpmem("namespace", "list")
+        assert (code, "is lost" in err) == (0, False)
+
+    def test_the_demo_does_not_warn(self, vpmem, in_memory, monkeypatch):
+        monkeypatch.setenv("TMPDIR", str(in_memory))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        code, out, err = vpmem("demo")
+        assert (code, "Summary" in out, "is lost" in out + err) == (0, True, False)
+        assert str(in_memory) in out
 
 
 class TestHostTrouble:

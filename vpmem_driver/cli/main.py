@@ -7,13 +7,14 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import typing
 
 from cliff import app, command, commandmanager
 from cliff import help as cliff_help
 from oslo_config import cfg
 
-from vpmem_driver import __version__, conf, exception
+from vpmem_driver import __version__, conf, exception, storage
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.pool import Pool
 
@@ -155,6 +156,8 @@ class VPMEMApp(app.App):
         :raises VPMEMError: see :meth:`vpmem_driver.pool.Pool.from_conf`
         """
         self._pool = Pool.from_conf(self.configuration(), domains=self.domains(connection_uri))
+        if not self._pool.ledger_path.is_relative_to(tempfile.gettempdir()):  # temporary on purpose, as in the demo
+            storage.warn_if_lost(self._pool.ledger_path)
         return self._pool
 
     def domains(self, connection_uri: str | None = None) -> Domains:

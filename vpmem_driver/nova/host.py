@@ -17,7 +17,7 @@ from nova import objects
 from nova.privsep import libvirt as privsep_libvirt
 from oslo_config import cfg
 
-from vpmem_driver import conf, discovery, exception, hostpaths, model
+from vpmem_driver import conf, discovery, exception, hostpaths, model, storage
 from vpmem_driver.discovery.ndctl import NdctlDiscovery
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.nova import eventlet_poll
@@ -82,6 +82,7 @@ class HostPool:
             pool = Pool.from_conf(
                 options, source=source, domains=domains, leave_out_absent=True, wait=eventlet_poll.wait_here()
             )
+            storage.warn_if_lost(pool.ledger_path)
             return cls(pool, options.vpmem.wipe_parallel)
         except (exception.ConfigurationError, cfg.Error) as error:
             raise nova_exception.PMEMNamespaceConfigInvalid(reason=str(error)) from error
