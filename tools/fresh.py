@@ -1,0 +1,224 @@
+"""Install and run the package on a fresh machine: a debootstrap tree in which there is nothing but python3.
+
+Without --nova: install the wheel of dist/ without a compiler, then run ./dev demo and ./dev test as the README says.
+With --nova: install the release's own nova-compute, and start it with the driver from a virtual environment beside it.
+
+Needs root. Mounts and processes are in namespaces of their own and end with this program.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+#: Debian's releases. All other names are Ubuntu's.
+DEBIAN = ("bookworm", "trixie", "forky", "sid")
+
+#: Directories in the tree: the project, and the environment with its wheel.
+PROJECT, ENVIRONMENT = "/root/vpmem_driver", "/opt/vpmem"
+
+#: Where the certificates of this machine are in the tree. Debian's package overwrites the file at its usual path.
+CERTIFICATES = "/etc/vpmem-fresh.crt"
+
+#: What pip and apt need to reach the registries of this machine.
+KEPT = ("CI", "PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "http_proxy", "https_proxy", "no_proxy")
+
+#: Enters the tree as its root directory, as on a machine of its own: with chroot(8), /proc shows other paths.
+ENTER = 'cd "$1" && pivot_root . mnt && umount -l mnt && cd "$2" && shift 2 && exec "$@"'
+
+#: Loads the driver as nova-compute does, and prints where Nova and the driver come from.
+LOAD = """\
+from vpmem_driver.nova import installation
+installation.let_nova_find_the_driver()
+from nova import objects
+from oslo_utils import importutils
+objects.register_all()
+import nova.virt.libvirt.driver
+driver = importutils.import_class("nova.virt.vpmem.VPMEMLibvirtDriver")
+assert issubclass(driver, nova.virt.libvirt.driver.LibvirtDriver)
+print(driver.__mro__[0].__module__, nova.__file__)
+"""
+
+
+def debootstrap(name: str, tree: pathlib.Path, scratch: pathlib.Path) -> None:
+    """Install the base system of the release `name`, with python3, into `tree`.
+
+    Ubuntu's keys and scripts come from Debian 13, which every debootstrap knows.
+    """
+    print(f"fresh: installing {name}", flush=True)
+    command, environment = ["debootstrap", "--variant=minbase"], dict(os.environ)
+    options = ["--include=python3"]
+    if name not in DEBIAN:
+        debian = scratch / "debian"
+        with_keys = "--include=debootstrap,ubuntu-keyring"
+        subprocess.run([*command, with_keys, "trixie", debian], check=True, stdout=subprocess.DEVNULL)
+        environment["DEBOOTSTRAP_DIR"] = str(debian / "usr/share/debootstrap")
+        script = debian / "usr/share/debootstrap/scripts" / name
+        if not script.exists():
+            script.symlink_to("gutsy")  # the script of every newer Ubuntu
+        options += ["--components=main,universe"]
+        options += [f"--keyring={debian}/usr/share/keyrings/ubuntu-archive-keyring.gpg"]
+    subprocess.run([*command, *options, name, tree], check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+class Machine:
+    """A tree that is prepared to run commands as a machine of its own."""
+
+    def __init__(self, name: str, tree: pathlib.Path) -> None:
+        self._name = name
+        self._tree = tree
+        for file in ("/etc/resolv.conf", "/etc/hosts"):
+            self.copy(pathlib.Path(file), file)
+        policy = tree / "usr/sbin/policy-rc.d"
+        policy.write_text("#!/bin/sh\nexit 101\n", encoding="utf-8")  # packages start no services
+        policy.chmod(0o755)
+        for options in (
+            ("--bind", str(tree), str(tree)),
+            ("--rbind", "/dev", f"{tree}/dev"),
+            ("--rbind", "/sys", f"{tree}/sys"),
+            ("--types", "proc", "proc", f"{tree}/proc"),
+        ):
+            subprocess.run(["mount", *options], check=True)
+        self._environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+        self._environment |= {"HOME": "/root", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+        self._environment["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        if "PIP_CERT" in os.environ:
+            self.copy(pathlib.Path(os.environ["PIP_CERT"]), CERTIFICATES)
+            self._environment["PIP_CERT"] = CERTIFICATES
+
+    def copy(self, file: pathlib.Path, target: str) -> None:
+        """Copy a file of this machine to the path `target` in the tree."""
+        copied = pathlib.Path(f"{self._tree}{target}")
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, copied)
+
+    def run(self, *command: str, directory: str = "/root") -> str:
+        """Run a command in the tree, print what it prints, and return that.
+
+        :raises SystemExit: it fails
+        """
+        print(f"\n{self._name}# {' '.join(command)}", flush=True)
+        process = subprocess.Popen(
+            ["unshare", "--mount", "sh", "-c", ENTER, "sh", self._tree, directory, *command],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        lines = []
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            lines.append(line)
+        if process.wait():
+            sys.exit(f"fresh: '{command[0]}' ended with exit code {process.returncode} on {self._name}")
+        return "".join(lines)
+
+    def install(self, *packages: str) -> None:
+        """Install packages of the distribution."""
+        quietly = 'apt-get -qq update && apt-get -qq install -y --no-install-recommends "$@" > /dev/null'
+        self.run("sh", "-c", quietly, "sh", *packages)
+
+
+def install_wheel(machine: Machine, wheel: pathlib.Path) -> None:
+    """Install the wheel beside the distribution's packages, without a compiler.
+
+    :raises SystemExit: it cannot be installed, or pip would hide a package of the distribution
+    """
+    machine.copy(wheel, f"/root/{wheel.name}")
+    machine.run("python3", "-m", "venv", "--system-site-packages", ENVIRONMENT)
+    pip = (f"{ENVIRONMENT}/bin/python", "-m", "pip", "--disable-pip-version-check")
+    before = packages(machine.run(*pip, "list", "--format=json"))
+    machine.run(*pip, "install", "--quiet", "--only-binary", ":all:", f"/root/{wheel.name}")
+    after = packages(machine.run(*pip, "list", "--format=json"))
+    if replaced := {name: (before[name], after.get(name)) for name in before if after.get(name) != before[name]}:
+        sys.exit(f"fresh: pip replaced packages of the distribution: {replaced}")
+    print(f"fresh: pip installed {', '.join(sorted(after.keys() - before.keys()))}, and replaced nothing")
+
+
+def packages(listing: str) -> dict[str, str]:
+    """Return the version of each package in a listing of pip."""
+    return {package["name"]: package["version"] for package in json.loads(listing)}
+
+
+def run_tasks(machine: Machine) -> str:
+    """Run the demo from the wheel, and the README's tasks from the sources; the last line of the tests."""
+    machine.run(f"{ENVIRONMENT}/bin/vpmem", "demo")
+    for name in sources():
+        machine.copy(ROOT / name, f"{PROJECT}/{name}")
+    machine.run("./dev", "demo", directory=PROJECT)
+    tests = machine.run("./dev", "test", directory=PROJECT)
+    return re.findall(r"^=+ (.* passed.*) =+$", tests, re.MULTILINE)[-1]
+
+
+def sources() -> list[str]:
+    """Return every file of the working tree that git does not ignore."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return [name for name in listing.split("\0") if name and (ROOT / name).exists()]
+
+
+def start_nova(machine: Machine) -> str:
+    """Start the release's nova-compute with the driver, and load the driver; Nova's version."""
+    version = machine.run(f"{ENVIRONMENT}/bin/vpmem-nova-compute", "--version").strip()
+    machine.run(f"{ENVIRONMENT}/bin/python", "-c", LOAD)
+    return version
+
+
+def parse() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="./dev fresh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", metavar="NAME", help=f"{', '.join(DEBIAN)}, or a release of Ubuntu, such as noble")
+    parser.add_argument("--nova", action="store_true", help="install and start the release's nova-compute")
+    parser.add_argument("--inside", type=pathlib.Path, help=argparse.SUPPRESS)  # the empty directory for the tree
+    return parser.parse_args()
+
+
+def run_inside(arguments: argparse.Namespace, wheel: pathlib.Path) -> None:
+    """Make the tree and run the tasks in it. All that this mounts disappears with this process."""
+    tree = arguments.inside / arguments.name
+    debootstrap(arguments.name, tree, arguments.inside)
+    machine = Machine(arguments.name, tree)
+    python = machine.run("python3", "--version").strip()
+    machine.install("python3-venv", "python3-libvirt", *(["nova-compute"] if arguments.nova else []))
+    install_wheel(machine, wheel)
+    result = f"Nova {start_nova(machine)}" if arguments.nova else run_tasks(machine)
+    print(f"\nfresh: {arguments.name}, {python}: the wheel installs; {result}")
+
+
+def main() -> None:
+    """Run this program again in namespaces of its own, and remove the tree afterwards."""
+    arguments = parse()
+    wheels = list((ROOT / "dist").glob("vpmem_driver-*.whl"))
+    if len(wheels) != 1:
+        sys.exit("fresh: dist/ does not have one wheel. Run './dev wheel' first")
+    if os.geteuid() != 0:
+        sys.exit("fresh: debootstrap needs root. Run this with sudo")
+    if arguments.inside:
+        run_inside(arguments, wheels[0])
+        return
+    scratch = tempfile.mkdtemp(prefix="vpmem-fresh-", dir="/var/tmp")
+    try:
+        command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        done = subprocess.run([*command, sys.executable, *sys.argv, "--inside", scratch], check=False)
+    finally:
+        if scratch in pathlib.Path("/proc/self/mountinfo").read_text(encoding="utf-8"):
+            sys.exit(f"fresh: something is still mounted below {scratch}. Unmount it, then remove the directory")
+        shutil.rmtree(scratch)
+    sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()
