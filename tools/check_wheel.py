@@ -20,7 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 #: What the wheel may contain: Python, its types, the compiled modules, and what describes it.
 ALLOWED = re.compile(
-    r"vpmem_driver/(\w+/)?\w+\.py|vpmem_driver/_\w+\.(pyi|abi3\.so)|vpmem_driver/py\.typed|nova/virt/vpmem/\w+\.py"
+    r"vpmem_driver/(\w+/)?\w+\.py|vpmem_driver/_\w+\.(pyi|abi3\.so)|vpmem_driver/py\.typed|vpmem_driver/nova/known_methods\.json|nova/virt/vpmem/\w+\.py"
     r"|vpmem_driver-[^/]*\.dist-info/(METADATA|WHEEL|RECORD|entry_points\.txt|top_level\.txt|licenses/LICENSE)"
 )
 
@@ -61,7 +61,9 @@ def check_contents(wheel: pathlib.Path) -> None:
     package = ROOT / "vpmem_driver"
     wanted = {str(path.relative_to(ROOT)) for path in package.rglob("*.py")}
     wanted |= {f"vpmem_driver/{path.stem}.abi3.so" for path in package.glob("*.pyx")}
-    wanted |= {str(path.relative_to(ROOT)) for path in [*package.glob("*.pyi"), package / "py.typed"]}
+    wanted |= {
+        str(path.relative_to(ROOT)) for path in [*package.glob("*.pyi"), *package.rglob("*.json"), package / "py.typed"]
+    }
     if missing := wanted - names:
         sys.exit(f"{wheel.name} lacks {sorted(missing)}")
 

@@ -69,7 +69,7 @@ def test_without_git_a_release_has_a_fixed_time(monkeypatch, tmp_path):
 def contents():
     """The files of a good wheel."""
     package = TOOLS.parent / "vpmem_driver"
-    files = [*package.rglob("*.py"), *package.glob("*.pyi"), package / "py.typed"]
+    files = [*package.rglob("*.py"), *package.rglob("*.json"), *package.glob("*.pyi"), package / "py.typed"]
     compiled = {f"vpmem_driver/{path.stem}.abi3.so" for path in package.glob("*.pyx")}
     return compiled | {os.fspath(path.relative_to(TOOLS.parent)) for path in files} | {"nova/virt/vpmem/__init__.py"}
 

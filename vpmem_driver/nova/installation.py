@@ -8,6 +8,7 @@ import sys
 
 import vpmem_driver
 from vpmem_driver import exception
+from vpmem_driver.nova import known_methods
 
 LOG = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def let_nova_find_the_driver() -> None:
 
 
 def warn_of_an_untested_nova() -> None:
-    """Log a warning if the tests do not cover this Nova version."""
+    """Log a warning if the tests do not cover this Nova version, or a method of it that the driver overrides."""
     try:
         version = importlib.metadata.version("nova")
     except importlib.metadata.PackageNotFoundError:
@@ -52,4 +53,13 @@ def warn_of_an_untested_nova() -> None:
             TESTED.start,
             TESTED.stop - 1,
             version,
+        )
+    from nova.virt.libvirt import driver  # noqa: PLC0415  Nova may be absent until here
+
+    source = pathlib.Path(driver.__file__).read_text(encoding="utf-8")
+    if unknown := known_methods.unknown(source, known_methods.record()):
+        LOG.warning(
+            "This release of vpmem_driver overrides methods that are not the same in Nova %s as in the releases it is "
+            "tested with: %s. Test both together before you use them",
+            *(version, ", ".join(unknown)),
         )

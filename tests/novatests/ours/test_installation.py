@@ -6,15 +6,20 @@ import shutil
 import subprocess
 import sysconfig
 import venv
+from unittest import mock
 
 import fixtures
 import nova
 import nova.tests.functional  # first of Nova's: it patches with eventlet, or forbids it
 from nova import test
+from nova.virt.libvirt import driver
 from oslo_utils import importutils
 
 import vpmem_driver
 from vpmem_driver import ledger
+from vpmem_driver.nova import installation, known_methods
+from vpmem_driver.nova.mixin import VPMEMDriverMixin
+from vpmem_driver.nova.starts_mixin import StartsMixin
 
 #: What belongs to this package in the prefix of the tests.
 OURS = ("vpmem_driver", "vpmem_driver-*", "__editable__*", "vpmem_dev.pth", "easy-install.pth")
@@ -125,3 +130,23 @@ class OtherPrefixTest(test.NoDBTestCase):
         said, code = self.said(OURS_MAIN)
         self.assertIn("Install this package from its wheel", said)
         self.assertEqual(5, code)
+
+
+class KnownMethodsTest(test.NoDBTestCase):
+    def test_every_method_that_the_driver_overrides_is_known(self):
+        overridden = {
+            name
+            for mixin in (VPMEMDriverMixin, StartsMixin)
+            for name, value in vars(mixin).items()
+            if callable(value) and not name.startswith("__") and hasattr(driver.LibvirtDriver, name)
+        }
+        self.assertEqual(overridden, known_methods.record().keys())
+        installation.warn_of_an_untested_nova()
+        self.assertNotIn("not the same", self.stdlog.logger.output)
+
+    def test_an_unknown_method_is_named_at_the_start(self):
+        recorded = known_methods.record()
+        recorded["_hard_reboot"] = {known_methods.Method("self", "other"): ["1.0"]}
+        with mock.patch.object(known_methods, "record", return_value=recorded):
+            installation.warn_of_an_untested_nova()
+        self.assertIn("tested with: _hard_reboot. Test both", self.stdlog.logger.output)
