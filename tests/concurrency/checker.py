@@ -126,6 +126,11 @@ class Checker:
             if state not in {"clean", "unknown"}:
                 self._wrong(f"at the end {name} ({uuid}) is wiped, and {state}")
 
+    def close(self) -> None:
+        """Close the ledger."""
+        if self._database is not None:
+            self._database.close()
+
     def _wrong(self, what: str) -> None:
         if len(self.violations) < MOST_VIOLATIONS:
             self.violations.append(what)

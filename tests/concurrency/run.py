@@ -112,9 +112,9 @@ def run(crew: Crew, *, operations: int, seed: int, seconds: float = float("inf")
 
     :param show: is called after each look of the checker
     """
-    with directories() as where:
+    with directories() as where, contextlib.closing(Checker(where, random.Random(seed))) as checker:
         where.make(crew.namespaces)
-        report = Report(Checker(where, random.Random(seed)), crew)
+        report = Report(checker, crew)
         _open_ledger(where)
         begin = time.monotonic()
         with _processes(where, crew, seed) as processes:

@@ -69,7 +69,9 @@ def made(tmp_path, monkeypatch):
     found.move("unknown", why="first seen")
     found.move("dirty")
     found.wipe()
-    return found
+    yield found
+    found.database.close()
+    found.checker.close()
 
 
 def test_a_life_without_a_fault(made):
