@@ -99,8 +99,8 @@ class Machine:
         copied.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(file, copied)
 
-    def run(self, *command: str, directory: str = "/root") -> str:
-        """Run a command in the tree, print what it prints, and return that.
+    def run(self, *command: str, directory: str = "/root", shown: bool = True) -> str:
+        """Run a command in the tree and return what it prints.
 
         :raises SystemExit: it fails
         """
@@ -113,7 +113,8 @@ class Machine:
         )
         lines = []
         for line in process.stdout or ():
-            print(line, end="", flush=True)
+            if shown:
+                print(line, end="", flush=True)
             lines.append(line)
         if process.wait():
             sys.exit(f"fresh: '{command[0]}' ended with exit code {process.returncode} on {self._name}")
@@ -133,9 +134,9 @@ def install_wheel(machine: Machine, wheel: pathlib.Path) -> None:
     machine.copy(wheel, f"/root/{wheel.name}")
     machine.run("python3", "-m", "venv", "--system-site-packages", ENVIRONMENT)
     pip = (f"{ENVIRONMENT}/bin/python", "-m", "pip", "--disable-pip-version-check")
-    before = packages(machine.run(*pip, "list", "--format=json"))
+    before = packages(machine.run(*pip, "list", "--format=json", shown=False))
     machine.run(*pip, "install", "--quiet", "--only-binary", ":all:", f"/root/{wheel.name}")
-    after = packages(machine.run(*pip, "list", "--format=json"))
+    after = packages(machine.run(*pip, "list", "--format=json", shown=False))
     if replaced := {name: (before[name], after.get(name)) for name in before if after.get(name) != before[name]}:
         sys.exit(f"fresh: pip replaced packages of the distribution: {replaced}")
     print(f"fresh: pip installed {', '.join(sorted(after.keys() - before.keys()))}, and replaced nothing")

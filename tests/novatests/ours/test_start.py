@@ -1,6 +1,8 @@
 """A start of nova-compute on a host that is not as it is configured, or not as it was."""
 
 import contextlib
+import pathlib
+import tempfile
 import uuid
 
 from novatests.ours import base
@@ -27,6 +29,12 @@ class StartTest(base.VPMEMTestCase):
         log = self.stdlog.logger.output
         said = [line for line in log.splitlines() if all(word in line for word in words)]
         self.assertTrue(said, f"no line has all of {words}")
+
+    def test_a_ledger_that_does_not_last_is_warned_of(self):
+        host = self.start_host(1, SMALL=1)
+        host.state_path = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory(dir="/dev/shm")), "state")
+        self.restart_host(host)
+        self.assert_said(f"The ledger in {host.state_path} is on tmpfs", "Set [vpmem] state_path")
 
     def test_what_is_configured_and_absent_is_left_out(self):
         host = self.start_host(1, SMALL=2)
