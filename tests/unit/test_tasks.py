@@ -65,7 +65,15 @@ def test_the_readme_has_every_task():
 
 
 @pytest.mark.parametrize(
-    "name", ["CONTRIBUTING.md", "README.md", "SECURITY.md", "doc/architecture.md", ".pre-commit-config.yaml"]
+    "name",
+    [
+        "CONTRIBUTING.md",
+        "README.md",
+        "SECURITY.md",
+        "doc/architecture.md",
+        "doc/installation.md",
+        ".pre-commit-config.yaml",
+    ],
 )
 def test_a_task_that_is_named_is_there(name):
     named = set(re.findall(r"\./dev ([a-z][a-z0-9-]*)", read(name)))
