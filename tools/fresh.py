@@ -50,22 +50,35 @@ print(driver.__mro__[0].__module__, nova.__file__)
 def debootstrap(name: str, tree: pathlib.Path, scratch: pathlib.Path) -> None:
     """Install the base system of the release `name`, with python3, into `tree`.
 
-    Ubuntu's keys and scripts come from Debian 13, which every debootstrap knows.
+    Ubuntu is installed by the debootstrap of Debian 13, which has its keys and which every debootstrap can install.
     """
     print(f"fresh: installing {name}", flush=True)
-    command, environment = ["debootstrap", "--variant=minbase"], dict(os.environ)
-    options = ["--include=python3"]
-    if name not in DEBIAN:
-        debian = scratch / "debian"
-        with_keys = "--include=debootstrap,ubuntu-keyring"
-        subprocess.run([*command, with_keys, "trixie", debian], check=True, stdout=subprocess.DEVNULL)
-        environment["DEBOOTSTRAP_DIR"] = str(debian / "usr/share/debootstrap")
-        script = debian / "usr/share/debootstrap/scripts" / name
-        if not script.exists():
-            script.symlink_to("gutsy")  # the script of every newer Ubuntu
-        options += ["--components=main,universe"]
-        options += [f"--keyring={debian}/usr/share/keyrings/ubuntu-archive-keyring.gpg"]
-    subprocess.run([*command, *options, name, tree], check=True, env=environment, stdout=subprocess.DEVNULL)
+    options = ["--variant=minbase", "--include=python3"]
+    if name in DEBIAN:
+        run_debootstrap("debootstrap", *options, name, tree)
+        return
+    debian = scratch / "debian"
+    run_debootstrap("debootstrap", "--variant=minbase", "--include=debootstrap,ubuntu-keyring", "trixie", debian)
+    script = debian / "usr/share/debootstrap/scripts" / name
+    if not script.exists():
+        script.symlink_to("gutsy")  # the script of every newer Ubuntu
+    options += ["--components=main,universe", f"--keyring={debian}/usr/share/keyrings/ubuntu-archive-keyring.gpg"]
+    run_debootstrap(debian / "usr/sbin/debootstrap", *options, name, tree, directory=debian / "usr/share/debootstrap")
+
+
+def run_debootstrap(
+    program: str | pathlib.Path, *words: str | pathlib.Path, directory: pathlib.Path | None = None
+) -> None:
+    """Run a debootstrap whose scripts are in `directory`, if they are not where it looks for them.
+
+    :raises SystemExit: it failed
+    """
+    environment = os.environ | ({"DEBOOTSTRAP_DIR": str(directory)} if directory else {})
+    done = subprocess.run(
+        [program, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
+    )
+    if done.returncode:
+        sys.exit(f"fresh: debootstrap failed:\n{done.stdout.decode()[-2000:]}")
 
 
 class Machine:
