@@ -50,38 +50,30 @@ print(driver.__module__, nova.__file__)
 """
 
 
-def debootstrap(name: str, tree: pathlib.Path, scratch: pathlib.Path) -> None:
-    """Install the base system of the release `name`, with python3, into `tree`.
+def debootstrap(name: str, scratch: pathlib.Path) -> pathlib.Path:
+    """Install the base system of the release `name`, with python3, below `scratch`, and return its directory.
 
-    Ubuntu is installed by the debootstrap of Debian 13, which has its keys and which every debootstrap can install.
+    Ubuntu is installed from within a Debian 13, whose debootstrap has Ubuntu's keys.
     """
-    print(f"fresh: installing {name}", flush=True)
-    options = ["--variant=minbase", "--include=python3"]
     if name in DEBIAN:
-        run_debootstrap("debootstrap", *options, name, tree)
-        return
+        run_debootstrap("--include=python3", name, f"{scratch}/{name}")
+        return scratch / name
     debian = scratch / "debian"
-    run_debootstrap("debootstrap", "--variant=minbase", "--include=debootstrap,ubuntu-keyring", "trixie", debian)
+    run_debootstrap("--include=debootstrap,ubuntu-keyring", "trixie", str(debian))
     script = debian / "usr/share/debootstrap/scripts" / name
     if not script.exists():
         script.symlink_to("gutsy")  # the script of every newer Ubuntu
-    options += ["--components=main,universe", f"--keyring={debian}/usr/share/keyrings/ubuntu-archive-keyring.gpg"]
-    run_debootstrap(debian / "usr/sbin/debootstrap", *options, name, tree, directory=debian / "usr/share/debootstrap")
+    run_debootstrap("--include=python3", "--components=main,universe", name, f"/srv/{name}", inside=debian)
+    return debian / "srv" / name
 
 
-def run_debootstrap(
-    program: str | pathlib.Path, *words: str | pathlib.Path, directory: pathlib.Path | None = None
-) -> None:
-    """Run a debootstrap whose scripts are in `directory`, if they are not where it looks for them.
-
-    :raises SystemExit: it failed
-    """
-    environment = os.environ | ({"DEBOOTSTRAP_DIR": str(directory)} if directory else {})
-    done = subprocess.run(
-        [program, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
+def run_debootstrap(*words: str, inside: pathlib.Path = pathlib.Path("/")) -> None:
+    """Run the debootstrap of the tree `inside`. :raises SystemExit: it failed."""
+    print(f"fresh: debootstrap {' '.join(words)}", flush=True)
+    command = ["chroot", inside, "debootstrap", "--variant=minbase", *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
-        sys.exit(f"fresh: debootstrap failed:\n{done.stdout.decode()[-2000:]}")
+        sys.exit(f"fresh: debootstrap failed:\n{done.stdout[-2000:]}")
 
 
 class Machine:
@@ -205,9 +197,7 @@ def parse() -> argparse.Namespace:
 
 def run_inside(arguments: argparse.Namespace, wheel: pathlib.Path) -> None:
     """Make the tree and run the tasks in it. All that this mounts disappears with this process."""
-    tree = arguments.inside / arguments.name
-    debootstrap(arguments.name, tree, arguments.inside)
-    machine = Machine(arguments.name, tree)
+    machine = Machine(arguments.name, debootstrap(arguments.name, arguments.inside))
     python = machine.run("python3", "--version").strip()
     machine.install("python3-venv", "python3-libvirt", *(["nova-compute"] if arguments.nova else []))
     install_wheel(machine, wheel)
