@@ -109,6 +109,9 @@ class MovesMixin(_Driver):
         decision = moves.on_move(flavor)
         if not old or decision == moves.DISCARD:
             return None
+        if not self._vpmem.held(instance):
+            LOG.warning("Instance %s holds no persistent memory on this host: there is nothing to copy", instance.uuid)
+            return None
         try:
             if decision == moves.REFUSE:
                 raise moves.refused(instance, "a server with persistent memory is not moved")
