@@ -397,3 +397,109 @@ class TestInvariant7:
 
 def _fail(*_args, **_kwargs):
     raise exception.LedgerError(path="x", reason="disk I/O error", remedy="Fix it")
+
+
+class Move:
+    """Two namespaces of one host: an owner's content goes from one to the other."""
+
+    def __init__(self, host):
+        self.host, self.owner, self.copy = host, new_owner(), "00c0ffee"
+        self.pool = host.pool()
+        (self.source,) = self.pool.claim(self.owner, ["SMALL"])
+        self.content = fill(host.path(self.source.name))
+        self.target = next(row for row in self.pool.rows() if row.owner is None and row.name.startswith("small"))
+
+    def reserve(self):
+        self.pool.copies.depart(self.owner, self.copy)
+        self.pool.copies.expect_exact(self.owner, self.copy, [self.target.uuid], [self.source])
+
+    def run(self, on_progress=lambda event: None):
+        self.pool.copies.copy(self.copy, self.source.uuid, self.target.uuid, on_progress=on_progress)
+
+    def row(self, which):
+        return self.pool.copies.ledger.row(which.uuid)
+
+    def bytes_of(self, which):
+        return self.host.path(which.name).read_bytes()
+
+
+class TestInvariantsOfCopies:
+    """The same invariants for a copy, and the eighth: at every moment of a move one side has everything."""
+
+    def test_invariant_2_a_copy_does_not_write_to_a_claimed_namespace(self, host):
+        move = Move(host)
+        other = new_owner()
+        move.pool.claim_exact(other, [move.target.uuid])
+        theirs = fill(host.path(move.target.name))
+        with pytest.raises(exception.NamespaceUnavailable):
+            move.reserve()
+        with pytest.raises(exception.CopyFailed):
+            move.run()
+        assert move.bytes_of(move.target) == theirs
+
+    def test_invariant_2_a_copy_does_not_write_to_what_a_domain_uses(self, host):
+        move = Move(host)
+        move.reserve()
+        before = move.bytes_of(move.target)
+        used = pool_with(host, lambda device: "the running domain guest" if move.target.name in device else None)
+        with pytest.raises(exception.NamespaceInUse):
+            used.copies.copy(move.copy, move.source.uuid, move.target.uuid, on_progress=lambda event: None)
+        used.close()
+        assert move.bytes_of(move.target) == before
+
+    def test_invariant_3_every_byte_is_overwritten_with_the_owners_content_or_zeros(self, host):
+        move = Move(host)
+        with host.path(move.source.name).open("r+b") as file:
+            file.write(bytes(1 << 20))  # zeros in the source are zeros in the destination, whatever was there
+        move.reserve()
+        move.run()
+        assert move.bytes_of(move.target) == bytes(1 << 20) + move.content[1 << 20 :]
+
+    def test_invariant_5_received_only_after_the_bytes_are_durable(self, host):
+        move = Move(host)
+        move.reserve()
+        seen = []
+
+        def look(event):
+            row = move.row(move.target)
+            assert row.state is State.RECEIVING
+            assert move.bytes_of(move.target)[: row.copied] == move.content[: row.copied]
+            seen.append(event.phase)
+
+        move.run(look)
+        assert set(seen) == {"copy", "verify"}
+        assert move.row(move.target).state is State.CLAIMED
+
+    def test_invariant_8_at_every_moment_of_a_move_one_side_has_everything_and_at_its_end_one(self, host):
+        move = Move(host)
+        move.reserve()
+
+        def look(event):
+            assert move.row(move.source).state is State.CLAIMED
+            assert move.row(move.source).owner == move.owner
+            assert move.bytes_of(move.source) == move.content
+
+        move.run(look)
+        look(None)
+        assert move.bytes_of(move.target) == move.content
+        move.pool.release(move.owner, [move.source.uuid])
+        move.pool.wipe()
+        assert [row.uuid for row in move.pool.held(move.owner)] == [move.target.uuid]
+        assert is_zero(host.path(move.source.name))
+        assert move.bytes_of(move.target) == move.content
+
+    def test_invariant_8_a_failed_move_leaves_everything_at_the_source(self, host):
+        move = Move(host)
+        move.reserve()
+
+        def fail(event):
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            move.run(fail)
+        move.pool.copies.abandon(move.owner, move.copy)
+        move.pool.copies.stay(move.owner)
+        move.pool.wipe()
+        assert [grant.ready for grant in move.pool.grants(move.owner)] == [True]
+        assert move.bytes_of(move.source) == move.content
+        assert is_zero(host.path(move.target.name))
