@@ -22,6 +22,9 @@ from vpmem_driver import conf, engine
 INTREE = "libvirt.LibvirtDriver"
 OURS = "vpmem.VPMEMLibvirtDriver"
 
+#: Options where the namespaces are made up.
+MADE_UP = {"on_move": "discard", "on_shelve": "discard"}
+
 #: class name -> how many were made in this process
 MADE = collections.Counter()
 
@@ -29,7 +32,8 @@ MADE = collections.Counter()
 def by_option(*, wipes: bool) -> None:
     """Tests that set ``compute_driver`` to the in-tree driver get ours, and a ledger of its own for each host.
 
-    :param wipes: False where the namespaces are made up, as in Nova's own tests: wipes then do nothing
+    :param wipes: False where the namespaces are made up, as in Nova's own tests: wipes then do nothing, and there is
+        nothing to copy
     """
     original = test.TestCase.flags
 
@@ -39,6 +43,8 @@ def by_option(*, wipes: bool) -> None:
             conf.register_opts(CONF)
             state = self.useFixture(fixtures.TempDir()).path
             original(self, state_path=f"{state}/$host", group="vpmem")
+            if not wipes:
+                original(self, **MADE_UP, group="vpmem")
         return original(self, **options)
 
     test.TestCase.flags = flags
@@ -57,7 +63,8 @@ def by_class() -> None:
 
     def __new__(cls, *args, **kwargs):  # noqa: N807
         # Each driver that a test makes is on a host of its own.
-        CONF.set_default("state_path", f"{state.name}/{len(MADE)}-{MADE.total()}", group="vpmem")
+        for name, value in (MADE_UP | {"state_path": f"{state.name}/{len(MADE)}-{MADE.total()}"}).items():
+            CONF.set_default(name, value, group="vpmem")
         return object.__new__(ours if cls is intree else cls)
 
     intree.__new__ = __new__
