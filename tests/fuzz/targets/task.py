@@ -4,8 +4,6 @@ import os
 import random
 from collections.abc import Iterator
 
-import msgspec
-
 from tests.fuzz import mutation
 from tests.fuzz.finding import literal
 from tests.fuzz.target import Target, words
@@ -36,7 +34,7 @@ class Fuzzed(Target):
         "size ndctl sysfs directory root name self / /sys /mnt go"
     )
     # The protocol's own: a line that is no task ends the child, before it has looked for the namespace.
-    typed = (Stopped, msgspec.DecodeError, UnicodeDecodeError)
+    typed = (Stopped, *protocol.NOT_UNDERSTOOD)
     max_bytes = 1 << 17
 
     def seeds(self) -> Iterator[bytes]:
