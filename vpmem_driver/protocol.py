@@ -153,6 +153,8 @@ AnyTask = Task | SendTask | ReceiveTask | CopyTask
 #: The exceptions of the decoders for an invalid line. Deeply nested JSON raises RecursionError.
 NOT_UNDERSTOOD = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
+decode_wipe_task = msgspec.json.Decoder(Task).decode
+decode_copy_task = msgspec.json.Decoder(SendTask | ReceiveTask | CopyTask).decode
 decode_task = msgspec.json.Decoder(AnyTask).decode
 decode_event = msgspec.json.Decoder(Event).decode
 

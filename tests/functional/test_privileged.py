@@ -6,11 +6,12 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from tests.functional.conftest import Host, is_zero, new_owner
-from vpmem_driver import discovery
+from tests.functional.conftest import Host, fill, is_zero, new_owner
+from vpmem_driver import discovery, exception
 from vpmem_driver.engine import Engine, Job, Outcome
 
 PROGRAM = pathlib.Path(sys.executable).with_name("vpmem-wipe")
@@ -28,6 +29,11 @@ def command(config_file):
         f"conf.CONFIG_FILE = {str(config_file)!r}; privileged.main()"
     )
     return shlex.join([sys.executable, "-I", "-c", program])
+
+
+def copy_command(config_file):
+    """As ``vpmem-copy``."""
+    return command(config_file).replace("privileged.main()", "privileged.main_copy()")
 
 
 @pytest.fixture
@@ -212,3 +218,53 @@ def test_a_task_that_is_not_understood_is_one_line_and_an_exit_status(task):
     done = subprocess.run([PROGRAM], input=task + "\ngo\n", capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"vpmem: invalid task on standard input: [^\n]+\n", done.stderr)
+
+
+class TestCopy:
+    """vpmem-copy: the copies of a service that may not open the devices itself."""
+
+    def copy(self, host, **options):
+        """Copy one owner's namespace to another one of this host, and to one of another; returns the contents."""
+        host.options |= options
+        owner, pool = new_owner(), host.pool()
+        (grant,) = pool.claim(owner, ["SMALL"])
+        content = fill(host.path(grant.name))
+        target = next(row for row in pool.rows() if row.owner is None and row.name.startswith("small"))
+        pool.copies.depart(owner, "00c0ffee")
+        pool.copies.expect_exact(owner, "00c0ffee", [target.uuid], [grant])
+        return pool, grant, target, content
+
+    def test_it_copies_on_one_host(self, host):
+        pool, grant, target, content = self.copy(host, copy_command=copy_command(host.config_file()))
+        pool.copies.copy("00c0ffee", grant.uuid, target.uuid, on_progress=lambda event: None)
+        assert host.path(target.name).read_bytes() == content
+
+    def test_the_stream_reaches_it_through_its_stdin(self, host):
+        """Which is all that sudo and rootwrap leave open."""
+        pool, grant, target, content = self.copy(host, copy_command=copy_command(host.config_file()))
+        read, write = os.pipe()
+        (destination,) = [grant for grant in pool.grants(grant.owner) if grant.uuid == target.uuid]
+
+        def send():
+            pool.copies.send("00c0ffee", grant.uuid, write, destination=destination, start=0, pack=False)
+            os.close(write)
+
+        thread = threading.Thread(target=send)
+        pool.copies.receive(
+            "00c0ffee", target.uuid, read, on_ready=lambda start: thread.start(), on_progress=lambda event: None
+        )
+        thread.join()
+        os.close(read)
+        assert host.path(target.name).read_bytes() == content
+
+    @pytest.mark.parametrize("option", ["wipe_command", "copy_command"])
+    def test_one_does_not_do_the_work_of_the_other(self, host, option):
+        swapped = {"wipe_command": copy_command, "copy_command": command}[option](host.config_file())
+        if option == "wipe_command":
+            assert wipe(host, swapped).outcome is Outcome.HOST
+            return
+        pool, grant, target, _content = self.copy(host, copy_command=swapped)
+        before = host.path(target.name).read_bytes()
+        with pytest.raises(exception.CopyFailed, match="its process ended with status"):
+            pool.copies.copy("00c0ffee", grant.uuid, target.uuid, on_progress=lambda event: None)
+        assert host.path(target.name).read_bytes() == before

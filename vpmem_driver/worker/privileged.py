@@ -1,13 +1,14 @@
-"""``vpmem-wipe``: the worker process for a service that may not open the devices itself.
+"""``vpmem-wipe`` and ``vpmem-copy``: the worker processes for a service that may not open the devices itself.
 
-sudo or rootwrap runs it as root, without arguments. The request identifies a namespace by uuid only: this process looks
-it up with its own configuration, never with that of the request. So the service can have persistent memory of this host
-overwritten, but no other file. The process keeps three of root's capabilities.
+sudo or rootwrap runs them as root, without arguments. The request identifies a namespace by uuid only: this process
+looks it up with its own configuration, never with that of the request. So the service can have persistent memory of this
+host overwritten, but no other file. ``vpmem-wipe`` only wipes. ``vpmem-copy`` only copies: its user can read and write
+every namespace of this host. The process keeps three of root's capabilities.
 
 * Its configuration is one file of root's. Environment variables and home directories are ignored, here and in the
   programs that it starts, such as ndctl.
 * It uses no file and no directory that other users may write to.
-* It zeroes every byte before it reads one, so that it reveals nothing of the namespace's content.
+* A wipe zeroes every byte before it reads one, so that it reveals nothing of the namespace's content.
 """
 
 import os
@@ -16,7 +17,7 @@ import sys
 
 from oslo_config import cfg
 
-from vpmem_driver import conf, discovery, exception
+from vpmem_driver import conf, discovery, exception, protocol
 from vpmem_driver.discovery import interface
 from vpmem_driver.worker import capabilities, device, session
 
@@ -73,20 +74,30 @@ def _check_directory(path: str) -> None:
 
 
 def main() -> int:
-    """Run the worker; see :mod:`.session`."""
+    """Run a worker that wipes; see :mod:`.session`."""
+    return _main("vpmem-wipe")
+
+
+def main_copy() -> int:
+    """Run a worker that copies; see :mod:`.session`."""
+    return _main("vpmem-copy")
+
+
+def _main(program: str) -> int:
     if not sys.flags.isolated:
         # The interpreter of a console script is not isolated: it uses HOME and variables such as PYTHONPATH.
-        arguments = (sys.executable, "-I", "-m", "vpmem_driver.worker.privileged")
+        arguments = (sys.executable, "-I", "-m", "vpmem_driver.worker.privileged", program)
         os.execve(sys.executable, arguments, ENVIRONMENT)  # noqa: S606  no shell is needed
     os.environ.clear()
     os.environ.update(ENVIRONMENT)
     try:
         capabilities.keep_only(*capabilities.FOR_A_WIPE)
     except OSError as error:
-        print(f"vpmem-wipe: cannot drop capabilities: {error.strerror}", file=sys.stderr)
+        print(f"{program}: cannot drop capabilities: {error.strerror}", file=sys.stderr)
         return 1
-    return session.main(_make, privileged=True)
+    decode = protocol.decode_copy_task if program == "vpmem-copy" else protocol.decode_wipe_task
+    return session.main(_make, privileged=True, decode=decode)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main(sys.argv[1]))

@@ -136,18 +136,24 @@ def _refuse_if_used(device: Device) -> None:
         raise Failed(Outcome.IN_USE, user)
 
 
-def main(make: Callable[..., interface.Discovery] = discovery.make, *, privileged: bool = False) -> int:
+def main(
+    make: Callable[..., interface.Discovery] = discovery.make,
+    *,
+    privileged: bool = False,
+    decode: Callable[[bytes], protocol.AnyTask] = protocol.decode_task,
+) -> int:
     """Execute the task that the parent sends on stdin.
 
     :param privileged: this process has more privileges than its parent. It then uses no directory that others may write
-        to, and reads back only bytes that it has zeroed itself
+        to, and a wipe reads back only bytes that it has zeroed itself
+    :param decode: decodes the tasks that are allowed
     :returns: the exit status
     """
     os.nice(NICENESS)
     _linux.end_with_parent(signal.SIGTERM)
     parent = _reserve_standard_streams()
     try:
-        task = protocol.decode_task(parent.line())
+        task = decode(parent.line())
     except Stopped:
         return 0
     except protocol.NOT_UNDERSTOOD as error:
