@@ -1,9 +1,9 @@
 """``vpmem-wipe`` and ``vpmem-copy``: the worker processes for a service that may not open the devices itself.
 
 sudo or rootwrap runs them as root, without arguments. The request identifies a namespace by uuid only: this process
-looks it up with its own configuration, never with that of the request. So the service can have persistent memory of this
-host overwritten, but no other file. ``vpmem-wipe`` only wipes. ``vpmem-copy`` only copies: its user can read and write
-every namespace of this host. The process keeps three of root's capabilities.
+looks it up with its own configuration, never with that of the request. So the service can have persistent memory of
+this host overwritten, but no other file. ``vpmem-wipe`` only wipes. ``vpmem-copy`` only copies: its user can read and
+write every namespace of this host. The process keeps three of root's capabilities.
 
 * Its configuration is one file of root's. Environment variables and home directories are ignored, here and in the
   programs that it starts, such as ndctl.

@@ -282,8 +282,10 @@ class TwoHostsTest(DefectTestCase):
             self.wait_for(lambda: self.instance(server).task_state == "resize_migrated", "resize_migrated")
             # Its record is the source's, its host the destination: a restart must not take the names for its own.
             self.restart_host(self.dest)
-            self.assert_holds([], self.dest, server)
+            (arrived,) = self.dest.holds(server)
+            self.assertTrue(self.dest.path(arrived).read_bytes() == next(iter(mine.values())))
             self._delete_server(server)
+        self.assert_wiped(self.dest, [self.dest.path(arrived)])
         for written in theirs:
             self.assert_kept(written)
         self.run_periodic(self.source)

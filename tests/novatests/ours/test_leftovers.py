@@ -130,6 +130,7 @@ class OffloadedTest(LeftoverTestCase):
     def setUp(self):
         super().setUp()
         self.flags(shelved_offload_time=0)
+        self.flags(on_shelve="discard", group="vpmem")
         self.source = self.start_host(1, SMALL=2)
         self.dest = self.start_host(2, SMALL=2)
         self.server = self.boot("SMALL", self.source)
