@@ -24,3 +24,10 @@ class LongerWaits:
     _wait_for_migration_status = _patient("_wait_for_migration_status")
     _wait_for_server_allocations = _patient("_wait_for_server_allocations")
     _wait_for_server_parameter = _patient("_wait_for_server_parameter")
+
+    def setUp(self):
+        super().setUp()
+        wait = self.notifier.wait_for_versioned_notifications
+        self.notifier.wait_for_versioned_notifications = lambda event, n_events=1, timeout=10.0: wait(
+            event, n_events, TIMES * timeout
+        )

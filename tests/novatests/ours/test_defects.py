@@ -230,7 +230,7 @@ class TwoHostsTest(DefectTestCase):
     def test_row_2_the_next_tenant_gets_nothing_of_what_was_resized_away(self):
         server = self.boot("SMALL,SMALL", self.source)
         written = self.write(server, self.source)
-        self._resize_server(server, self.flavor("SMALL"))
+        self._resize_server(server, self.flavor("SMALL", **{"vpmem:on_resize": "discard"}))
         self._confirm_resize(server)
         other = self.boot("SMALL,SMALL", self.source)
         self.assertEqual(set(written), set(self.devices(other, self.source)))
