@@ -149,6 +149,13 @@ class Domains:
             remedy="'virsh list --all' lists the domains",
         )
 
+    def lookup(self, connection: typing.Any, uuid: str) -> typing.Any | None:
+        """Return the ``libvirt.virDomain`` with that uuid; None if there is none.
+
+        :raises LibvirtError: libvirt did not answer
+        """
+        return next((domain for domain in self.all(connection) if domain.UUIDString() == uuid), None)
+
     def all(self, connection: typing.Any) -> list[typing.Any]:
         """Return every ``libvirt.virDomain``, running or not.
 
@@ -177,6 +184,37 @@ class Domains:
         :raises LibvirtError: libvirt refuses it
         """
         return self._call(lambda: connection.defineXMLFlags(domain_xml, _libvirt().VIR_DOMAIN_DEFINE_VALIDATE))
+
+    def undefine(self, domain: typing.Any) -> None:
+        """Remove the definition of `domain`, and keep its nvram and the state of its TPM.
+
+        :raises LibvirtError: libvirt refuses it
+        """
+        libvirt, definition = _libvirt(), self.definition(domain)
+        flags = 0  # not every driver knows them
+        if "<nvram" in definition:
+            flags |= libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM
+        if "<tpm" in definition:
+            flags |= getattr(libvirt, "VIR_DOMAIN_UNDEFINE_KEEP_TPM", 0)  # libvirt 8.9
+        self._call(lambda: domain.undefineFlags(flags))
+
+    def leftovers(self, domain: typing.Any) -> str | None:
+        """Describe what `domain` has on this host beside its definition, and would lose: a saved state, snapshots.
+
+        :raises LibvirtError: libvirt did not answer
+        """
+        if self._call(domain.hasManagedSaveImage):
+            return "it has a saved state"
+        if self._call(domain.snapshotNum):
+            return "it has snapshots"
+        return None
+
+    def copy_autostart(self, domain: typing.Any, other: typing.Any) -> None:
+        """Give `other` the autostart setting of `domain`.
+
+        :raises LibvirtError: libvirt did not answer
+        """
+        self._call(lambda: other.setAutostart(domain.autostart()))
 
     def _binding(self) -> typing.Any:
         """Return the module whose ``libvirtError`` is raised here."""

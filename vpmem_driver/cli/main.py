@@ -44,6 +44,7 @@ COMMANDS = {
     "domain xml": "domain_xml:DomainXML",
     "domain attach": "domain_attach:DomainAttach",
     "domain detach": "domain_detach:DomainDetach",
+    "domain move": "domain_move:DomainMove",
     "domain refresh": "domain_refresh:DomainRefresh",
     "history": "history:History",
     "receive": "receive:Receive",

@@ -1,5 +1,6 @@
 """Edit the XML of a domain: add, remove, update and replace its memory devices."""
 
+import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from lxml import etree
@@ -139,6 +140,37 @@ def rewrite(domain_xml: str, replacement: Mapping[str, MemoryDevice]) -> str:
     return document.write(domain, domain_xml)
 
 
+def relocate(domain_xml: str, grants: Mapping[str, model.Grant]) -> str:
+    """Give the devices of a domain that is shut off to other namespaces, which have the same content.
+
+    Path, size, alignment, pmem and alias become those of the new namespace. Access, guest cell, label size, address and
+    order do not change. ``<memory>`` and ``<maxMemory>`` follow the sizes as in :func:`add`.
+
+    :param grants: the new namespace for each source path in the document
+    :raises InvalidDomainXML: the text is not a domain, or a device cannot be parsed
+    :raises DomainRefused: it has not exactly one nvdimm device with a path, or two devices would share a path
+    :raises NamespaceMissing, NamespaceBusy, InvalidRequest: see :func:`device_for`
+    """
+    domain = document.parse(domain_xml)
+    found = [(_only(domain, path), grant) for path, grant in grants.items()]
+    changed = []
+    for element, grant in found:  # find all before changing any: a new path may be the old path of another device
+        old = MemoryDevice.from_element(element)
+        fresh = device_for(grant, node=old.node or 0, label_size=old.label_size or 0)
+        changed.append(dataclasses.replace(old, path=fresh.path, align=fresh.align, pmem=fresh.pmem, size=fresh.size))
+        for part in list(changed[-1].to_element()):  # <source> and <target>
+            before = child(element, str(part.tag))
+            index = element.index(before)
+            document.remove(before)
+            document.insert(element, index, part)
+        identity.mark(element, grant.uuid)
+    _refuse_shared(domain, changed)
+    memory = Memory.of(domain)
+    set_size(domain.find("memory"), memory.total)
+    cover(domain, memory)
+    return document.write(domain, domain_xml)
+
+
 def uuid(domain_xml: str) -> str:
     """Return the domain's uuid, in lower case.
 
@@ -175,11 +207,7 @@ def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
             )
         if grant.device is None:
             raise exception.NamespaceMissing(namespace=grant.name)
-        elements = _nvdimms(domain, paths[grant.uuid])
-        if len(elements) > 1:
-            reason = f"{len(elements)} of its memory devices use {paths[grant.uuid]}"
-            raise _refused(domain, reason, "Nothing was changed. Remove all but one first")
-        found.append((elements[0], grant.uuid, grant.device))
+        found.append((_only(domain, paths[grant.uuid]), grant.uuid, grant.device))
     for element, uuid, path in found:  # find all before changing any
         child(element, "source/path").text = checked_path(path)
         identity.mark(element, uuid)
@@ -197,6 +225,15 @@ def _nvdimms(domain: etree._Element, path: str | None = None) -> list[etree._Ele
         known = ", ".join(str(other) for other in found.values()) or "none"
         raise _refused(domain, f"it has no nvdimm device at {path}", f"Nothing was changed. It has: {known}")
     return [element for element, other in found.items() if other == path]
+
+
+def _only(domain: etree._Element, path: str) -> etree._Element:
+    """Return the nvdimm device with this source path. :raises DomainRefused: there is none, or there are several."""
+    elements = _nvdimms(domain, path)
+    if len(elements) > 1:
+        reason = f"{len(elements)} of its memory devices use {path}"
+        raise _refused(domain, reason, "Nothing was changed. Remove all but one first")
+    return elements[0]
 
 
 def _path(device: etree._Element) -> str | None:

@@ -97,7 +97,7 @@ class _Locations:
         if found.unusable is not None:
             reason = f"its namespace {row.name} ({row.uuid}) at {source.path} is unusable: {found.unusable}"
             raise exception.DomainRefused(domain=domain, reason=reason, remedy="Fix that, then start the domain again")
-        if row.state is not model.State.CLAIMED:
+        if row.state is not model.State.CLAIMED or row.departure is not None:
             raise exception.NamespaceBusy(namespace=row.name or row.uuid)
 
 

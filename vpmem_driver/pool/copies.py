@@ -17,6 +17,7 @@ from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import requests
 from vpmem_driver.pool.state import PoolState, names
+from vpmem_driver.pool.table import Table
 from vpmem_driver.pool.wipes import OnProgress, WipeProgress
 
 LOG = logging.getLogger(__name__)
@@ -51,26 +52,40 @@ class Copies:
             if held:
                 _require_arrival(owner, arrival, held, sources)
                 return held
-            small = {
-                row.uuid
-                for row in self._state.ledger.rows()
-                for label, source in zip(label_ids, sources, strict=True)
-                if self._state.view.label_of.get(row.uuid) == label and not fits(source, row)
-            }
-            chosen = table.choose(label_ids, None, small)
-            if chosen is None:
-                raise exception.InsufficientNamespaces(
-                    request=",".join(source.label or "" for source in sources),
-                    shortage=", ".join(
-                        f"{self._state.config.labels[label]}: {wanted} wanted, {free} free and large enough"
-                        for label, (wanted, free) in table.shortage(label_ids, small).items()
-                    )
-                    or "those that are free are too small",
-                )
-            rows = self._expect(owner, arrival, [self._state.row(uuid) for uuid in chosen])
+            rows = self._expect(owner, arrival, self._choose(table, label_ids, sources))
             table.follow(rows)
         LOG.info("%s: copy %s is expected in %s", owner, arrival, names(rows))
         return rows
+
+    def preview_labels(self, owner: str, arrival: str, sources: Sequence[model.Grant]) -> list[Row]:
+        """Return what :meth:`expect_labels` would reserve now, and change nothing. Raises the same errors."""
+        owner = requests.owner(owner)
+        label_ids = requests.label_ids(self._state.config, [source.label or "" for source in sources])
+        held = self._state.ledger.held(owner)
+        if held:
+            _require_arrival(owner, arrival, held, sources)
+            return held
+        with self._state.read() as table:
+            return self._choose(table, label_ids, sources)
+
+    def _choose(self, table: Table, label_ids: list[int], sources: Sequence[model.Grant]) -> list[Row]:
+        small = {
+            row.uuid
+            for row in self._state.ledger.rows()
+            for label, source in zip(label_ids, sources, strict=True)
+            if self._state.view.label_of.get(row.uuid) == label and not fits(source, row)
+        }
+        chosen = table.choose(label_ids, None, small)
+        if chosen is None:
+            raise exception.InsufficientNamespaces(
+                request=",".join(source.label or "" for source in sources),
+                shortage=", ".join(
+                    f"{self._state.config.labels[label]}: {wanted} wanted, {free} free and large enough"
+                    for label, (wanted, free) in table.shortage(label_ids, small).items()
+                )
+                or "those that are free are too small",
+            )
+        return [self._state.row(uuid) for uuid in chosen]
 
     def expect_exact(self, owner: str, arrival: str, uuids: Sequence[str], sources: Sequence[model.Grant]) -> list[Row]:
         """Reserve exactly `uuids` for the content of `sources`, in this order, for copy `arrival`.

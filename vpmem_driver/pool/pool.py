@@ -183,6 +183,10 @@ class Pool:
             _require_any(owner, held)
         return tuple(self._state.view.grant(row) for row in held)
 
+    def grant(self, row: Row) -> model.Grant:
+        """Return a row with the current path of its device, as of the last reconcile."""
+        return self._state.view.grant(row)
+
     def find(self, namespace: str) -> str:
         """Return the uuid of the namespace with that name or uuid.
 

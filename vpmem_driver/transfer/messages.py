@@ -5,6 +5,7 @@
     sender                               receiver
     Offer: owner, copy, namespaces  ──►
                                     ◄──  Accepted: the namespaces that expect them, or Refused
+                                         (the end, if the offer only asks)
     Begin: which one                ──►
                                     ◄──  Ready: from which byte on
     the stream (vpmem_driver.stream) ─►
@@ -28,6 +29,7 @@ from vpmem_driver.protocol import LINE_BYTES, NOT_UNDERSTOOD, Bytes
 VERSION = 1
 
 _Text = Annotated[str, msgspec.Meta(max_length=255)]
+_Path = Annotated[str, msgspec.Meta(max_length=4096)]
 _Id = Annotated[str, msgspec.Meta(pattern="^[0-9a-f-]{8,64}$")]
 
 
@@ -45,12 +47,16 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="message", tag="offer"):
-    """All namespaces of one owner, in the order of its devices."""
+    """All namespaces of one owner, in the order of its devices.
+
+    :ivar reserve: False to ask only which namespaces would be reserved; nothing follows
+    """
 
     version: int
     copy: _Id
     owner: _Id
     namespaces: tuple[Offered, ...]
+    reserve: bool = True
 
 
 class Begin(msgspec.Struct, frozen=True, tag_field="message", tag="begin"):
@@ -66,6 +72,8 @@ class Abandon(msgspec.Struct, frozen=True, tag_field="message", tag="abandon"):
 class Expecting(msgspec.Struct, frozen=True, kw_only=True):
     """One namespace of the receiver.
 
+    :ivar device: its current path; None while it is missing
+    :ivar pmem: whether stores are persistent without msync
     :ivar complete: it was received already
     """
 
@@ -73,6 +81,8 @@ class Expecting(msgspec.Struct, frozen=True, kw_only=True):
     name: _Text
     size: Bytes
     align: Bytes
+    device: _Path | None
+    pmem: bool
     complete: bool
 
 

@@ -41,6 +41,8 @@ class Receiver:
             if not isinstance(offer, Offer):
                 raise messages.Garbled("the first message is not an offer")
             rows = self._accept(offer)
+            if not offer.reserve:
+                return True
             while (message := self._read()) is not None:
                 if isinstance(message, Abandon):
                     self._pool.copies.abandon(offer.owner, offer.copy)
@@ -65,25 +67,28 @@ class Receiver:
             raise messages.Garbled("it offers no namespace")
         uuids = self._expected(self._pool, offer)
         sources = [grant_of(offer.owner, offered) for offered in offer.namespaces]
-        if uuids is None:
+        if uuids is not None and not offer.reserve:
+            raise messages.Garbled("an offer that only asks cannot name namespaces")
+        if uuids is not None:
+            rows = self._pool.copies.expect_exact(offer.owner, offer.copy, uuids, sources)
+        elif offer.reserve:
             rows = self._pool.copies.expect_labels(offer.owner, offer.copy, sources)
         else:
-            rows = self._pool.copies.expect_exact(offer.owner, offer.copy, uuids, sources)
-        self._reply(
-            messages.Accepted(
-                tuple(
-                    messages.Expecting(
-                        uuid=row.uuid,
-                        name=row.name or row.uuid,
-                        size=row.size,
-                        align=row.align,
-                        complete=row.state is model.State.CLAIMED,
-                    )
-                    for row in rows
-                )
-            )
-        )
+            rows = self._pool.copies.preview_labels(offer.owner, offer.copy, sources)
+        self._reply(messages.Accepted(tuple(map(self._expecting, rows))))
         return rows
+
+    def _expecting(self, row: Row) -> messages.Expecting:
+        grant = self._pool.grant(row)
+        return messages.Expecting(
+            uuid=row.uuid,
+            name=grant.name,
+            size=row.size,
+            align=row.align,
+            device=grant.device,
+            pmem=row.pmem,
+            complete=row.state is model.State.CLAIMED,
+        )
 
     def _receive(self, offer: Offer, row: Row) -> bool:
         """Receive one namespace. :returns: False if that failed."""

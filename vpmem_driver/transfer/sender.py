@@ -80,6 +80,15 @@ class Sender:
         with self._connect() as connection:
             return self._offer(connection, self._rows(uuids), targets)
 
+    def preview(self, uuids: Sequence[str], targets: Sequence[str | None]) -> tuple[messages.Expecting, ...]:
+        """Return the namespaces that :meth:`send` would fill now. Nothing is changed on either side.
+
+        :raises TransferRefused: the destination would not accept the copy
+        :raises ConnectionLost: the destination did not answer
+        """
+        with self._connect() as connection:
+            return self._offer(connection, self._rows(uuids), targets, reserve=False)
+
     def abandon(self, uuids: Sequence[str], targets: Sequence[str | None]) -> None:
         """Have the destination release what has arrived.
 
@@ -105,7 +114,7 @@ class Sender:
         return accepted
 
     def _offer(
-        self, connection: Connection, rows: Sequence[Row], targets: Sequence[str | None]
+        self, connection: Connection, rows: Sequence[Row], targets: Sequence[str | None], *, reserve: bool = True
     ) -> tuple[messages.Expecting, ...]:
         connection.write(
             messages.Offer(
@@ -118,6 +127,7 @@ class Sender:
                     )
                     for row, target in zip(rows, targets, strict=True)
                 ),
+                reserve=reserve,
             )
         )
         answer = connection.read()
@@ -145,7 +155,7 @@ class Sender:
                 self._copy,
                 row.uuid,
                 connection.fd,
-                destination=_grant(self._owner, expecting),
+                destination=grant_of(self._owner, expecting),
                 start=answer.start,
                 pack=self._pack,
                 is_wanted=is_wanted,
@@ -206,7 +216,8 @@ def _failure(connection: Connection, name: str, answer: messages.FromReceiver) -
     return ConnectionLost(host=connection.host, reason="it answered out of turn")
 
 
-def _grant(owner: str, expecting: messages.Expecting) -> model.Grant:
+def grant_of(owner: str, expecting: messages.Expecting) -> model.Grant:
+    """Return a namespace at the destination as a grant, for a domain that is defined there."""
     return model.Grant(
         owner=owner,
         uuid=expecting.uuid,
@@ -215,7 +226,7 @@ def _grant(owner: str, expecting: messages.Expecting) -> model.Grant:
         size=expecting.size,
         align=expecting.align,
         numa_node=None,
-        device=None,
+        device=expecting.device,
         known_device=None,
-        pmem=False,
+        pmem=expecting.pmem,
     )

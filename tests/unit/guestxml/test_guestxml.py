@@ -786,6 +786,56 @@ def test_refresh_of_a_domain_with_two_devices_on_one_path_raised_valueerror():
         guestxml.refresh(domain(device + device), [held])
 
 
+def test_relocating_changes_what_belongs_to_the_namespace_and_nothing_else():
+    here = [grant("/dev/dax0.0"), grant("/dev/dax1.0", size=2 * GIB)]
+    text = guestxml.add(domain(cells=(GIB, GIB)), here)
+    text = text.replace("<node>0</node>", "<node>1</node>", 1)
+    text = text.replace("</memory></devices>", "<address type='dimm' slot='5'/></memory></devices>")
+    there = [
+        grant("/dev/dax1.0", size=4 * GIB, align=GIB, pmem=False),  # the old path of the other device
+        grant("/dev/dax9.0", size=2 * GIB),
+    ]
+    moved = guestxml.relocate(text, dict(zip(["/dev/dax0.0", "/dev/dax1.0"], there, strict=True)))
+    (one, one_uuid), (two, two_uuid) = guestxml.identified(moved)
+    assert [one_uuid, two_uuid] == [each.uuid for each in there]
+    assert one == dataclasses.replace(guestxml.device_for(there[0], node=1))
+    assert two == guestxml.device_for(there[1], node=0)
+    assert find(moved, "devices/memory[2]/address").attrib == {"type": "dimm", "slot": "5"}
+    assert find(moved, "memory").text == str((2 + 4 + 2) * GIB // KIB)
+    assert maximum_of(moved) == ((2 + 4 + 2) * GIB, 6)
+    assert guestxml.remove(moved, ["/dev/dax1.0", "/dev/dax9.0"]) != moved
+
+
+@pytest.mark.parametrize("name", ["plain", "indented"])
+def test_relocating_to_equal_namespaces_changes_paths_and_aliases_only(name):
+    here, there = grant("/dev/dax0.0"), grant("/dev/dax7.0")
+    text = domain() if name == "plain" else domain().replace("<devices></devices>", "<devices>\n  </devices>")
+    text = guestxml.add(text, [here]).replace("access='shared'", "access='private'")
+    moved = guestxml.relocate(text, {"/dev/dax0.0": there})
+    assert moved == text.replace("/dev/dax0.0", "/dev/dax7.0").replace(here.uuid, there.uuid)
+
+
+def test_relocating_a_device_without_a_label_leaves_it_without():
+    text = guestxml.add(domain(), [grant("/dev/dax0.0")], label_size=0)
+    (device,) = guestxml.devices(guestxml.relocate(text, {"/dev/dax0.0": grant("/dev/dax7.0")}))
+    assert device.label_size is None
+
+
+@pytest.mark.parametrize(
+    ("paths", "error", "said"),
+    [
+        ({"/dev/dax3.0": grant("/dev/dax7.0")}, exception.DomainRefused, "no nvdimm device at /dev/dax3.0"),
+        ({"/dev/dax0.0": grant("/dev/dax1.0")}, exception.DomainRefused, "already uses /dev/dax1.0"),
+        ({"/dev/dax0.0": grant(None)}, exception.NamespaceMissing, "not on this host"),
+        ({"/dev/dax0.0": grant("/dev/dax7.0", ready=False)}, exception.NamespaceBusy, "not complete"),
+    ],
+)
+def test_relocating_what_cannot_be_is_refused(paths, error, said):
+    text = guestxml.add(domain(), [grant("/dev/dax0.0"), grant("/dev/dax1.0")])
+    with pytest.raises(error, match=said):
+        guestxml.relocate(text, paths)
+
+
 def test_text_between_elements_stays():
     text = domain("one<rng/>two").replace("<vcpu>", "three<vcpu>").replace("<memory>", "four<memory>")
     added = guestxml.add(text, [grant()])
