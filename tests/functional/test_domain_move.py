@@ -56,7 +56,7 @@ class Other(Host):
         self.no_connection = root / "no-connection"
 
     def domains(self):
-        return {domain.UUIDString(): domain for domain in self.libvirt.listAllDomains()}
+        return {each.UUIDString(): each for each in self.libvirt.listAllDomains()}
 
 
 @pytest.fixture
