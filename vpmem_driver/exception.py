@@ -46,12 +46,15 @@ _MAX_CHARACTERS = 64
 _MAX_WORDS = 8
 
 
+def printable(text: str) -> str:
+    """Return `text`, escaped if it cannot be printed."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def shorten(text: object) -> str:
     """Return `text` for a message: cut if it is long, escaped if it cannot be printed."""
     shown = str(text)
-    if len(shown) > _MAX_CHARACTERS:
-        shown = f"{shown[:_MAX_CHARACTERS]}…"
-    return shown if shown.isprintable() else ascii(shown)[1:-1]
+    return printable(f"{shown[:_MAX_CHARACTERS]}…" if len(shown) > _MAX_CHARACTERS else shown)
 
 
 def listed(words: Iterable[str | None]) -> str:
@@ -64,13 +67,19 @@ class VPMEMError(Exception):
     """Base of all errors.
 
     :cvar exit_code: exit code of the command line
+    :cvar id: stable id for people to look up (:mod:`vpmem_driver.faults`); every class that is raised has one
     """
 
     exit_code: typing.ClassVar[int] = 5
+    id: typing.ClassVar[str] = ""
 
     def __init__(self, *sentences: str) -> None:
         """Join the sentences of the message. Each one ends with exactly one full stop."""
         super().__init__(" ".join(f"{sentence.rstrip('.')}." for sentence in sentences))
+
+    def with_id(self) -> str:
+        """Return the message for the command line and the hook, with the id to look up."""
+        return f"{self} ({self.id})"
 
 
 class ConfigurationError(VPMEMError):
@@ -78,31 +87,43 @@ class ConfigurationError(VPMEMError):
 
 
 class InvalidNamespaceConfig(ConfigurationError):
+    id = "VPMEM-E01"
+
     def __init__(self, *, entry: str, reason: str, remedy: str) -> None:
         super().__init__(f"[libvirt] pmem_namespaces, entry '{shorten(entry)}': {reason}", remedy)
 
 
 class InvalidOption(ConfigurationError):
+    id = "VPMEM-E02"
+
     def __init__(self, *, group: str, option: str, reason: str, remedy: str) -> None:
         super().__init__(f"[{group}] {option}: {reason}", remedy)
 
 
 class InvalidConfigFile(ConfigurationError):
+    id = "VPMEM-E03"
+
     def __init__(self, *, reason: str) -> None:
         super().__init__(f"Cannot read the configuration: {reason}")
 
 
 class InvalidRequest(ConfigurationError):
+    id = "VPMEM-E04"
+
     def __init__(self, *, what: str, value: object, reason: str | None, remedy: str) -> None:
         super().__init__(f"{what} '{shorten(value)}': {reason}", remedy)
 
 
 class InvalidDomainXML(ConfigurationError):
+    id = "VPMEM-E05"
+
     def __init__(self, *, reason: str, remedy: str) -> None:
         super().__init__(f"Cannot use the domain XML: {reason}", remedy)
 
 
 class UnknownNamespace(ConfigurationError):
+    id = "VPMEM-E06"
+
     def __init__(self, *, namespace: str) -> None:
         super().__init__(
             f"Namespace '{shorten(namespace)}' does not exist",
@@ -111,6 +132,7 @@ class UnknownNamespace(ConfigurationError):
 
 
 class InsufficientNamespaces(VPMEMError):
+    id = "VPMEM-E07"
     exit_code = 3
 
     def __init__(self, *, request: str, shortage: str) -> None:
@@ -126,11 +148,15 @@ class Refused(VPMEMError):
 
 
 class NotOwner(Refused):
+    id = "VPMEM-E08"
+
     def __init__(self, *, owner: str, namespace: str | None, reason: str) -> None:
         super().__init__(f"{owner} does not hold {shorten(namespace)}: {reason}", "Nothing was changed")
 
 
 class NamespaceClaimed(Refused):
+    id = "VPMEM-E09"
+
     def __init__(self, *, namespace: str, owner: str | None) -> None:
         super().__init__(
             f"Namespace {shorten(namespace)} belongs to {owner}, and only its owner may change it",
@@ -139,11 +165,15 @@ class NamespaceClaimed(Refused):
 
 
 class NamespaceUnavailable(Refused):
+    id = "VPMEM-E10"
+
     def __init__(self, *, namespace: str, owner: str, reason: str) -> None:
         super().__init__(f"Cannot give namespace {shorten(namespace)} to {owner}: {reason}", "Nothing was claimed")
 
 
 class NamespaceInUse(Refused):
+    id = "VPMEM-E11"
+
     def __init__(self, *, namespace: str, user: str) -> None:
         super().__init__(
             f"Namespace {shorten(namespace)} is in use by {user}",
@@ -153,6 +183,8 @@ class NamespaceInUse(Refused):
 
 
 class NamespaceBusy(Refused):
+    id = "VPMEM-E12"
+
     def __init__(self, *, namespace: str) -> None:
         super().__init__(
             f"Namespace {shorten(namespace)} is reserved, or a copy of it is not complete",
@@ -162,13 +194,14 @@ class NamespaceBusy(Refused):
 
 
 class CopyFailed(VPMEMError):
-    exit_code = 7
-
     """A copy is not complete.
 
     :ivar reason: without the name of the namespace
     :ivar resumable: whether another attempt may succeed without any change
     """
+
+    id = "VPMEM-E23"
+    exit_code = 7
 
     def __init__(self, *, namespace: str, reason: str, remedy: str, resumable: bool = False) -> None:
         super().__init__(f"Copy of namespace {shorten(namespace)} failed: {reason}", remedy)
@@ -177,6 +210,8 @@ class CopyFailed(VPMEMError):
 
 
 class DoesNotFit(Refused):
+    id = "VPMEM-E24"
+
     def __init__(self, *, source: str, source_size: int, namespace: str, size: int) -> None:
         super().__init__(
             f"The content of namespace {shorten(source)} ({source_size} bytes) does not fit into {shorten(namespace)} "
@@ -187,11 +222,15 @@ class DoesNotFit(Refused):
 
 
 class DomainRefused(Refused):
+    id = "VPMEM-E13"
+
     def __init__(self, *, domain: str, reason: str, remedy: str) -> None:
         super().__init__(f"Domain {domain}: {reason}", remedy)
 
 
 class TransferRefused(Refused):
+    id = "VPMEM-E25"
+
     def __init__(self, *, host: str, reason: str) -> None:
         super().__init__(f"Host {shorten(host)} refuses the copy: {reason}")
 
@@ -201,24 +240,30 @@ class HostError(VPMEMError):
 
 
 class DiscoveryFailed(HostError):
+    id = "VPMEM-E14"
+
     def __init__(self, *, source: str, reason: str, remedy: str) -> None:
         super().__init__(f"Cannot list the namespaces of this host (discovery = {source}): {reason}", remedy)
 
 
 class LedgerError(HostError):
+    id = "VPMEM-E15"
+
     def __init__(self, *, path: os.PathLike[str] | str, reason: str, remedy: str) -> None:
         super().__init__(f"Cannot use the ledger {path}: {reason}", "Nothing was changed", remedy)
 
 
 class LedgerCorrupt(LedgerError):
-    pass
+    id = "VPMEM-E16"
 
 
 class LedgerVersion(LedgerError):
-    pass
+    id = "VPMEM-E17"
 
 
 class NamespaceMissing(HostError):
+    id = "VPMEM-E18"
+
     def __init__(self, *, namespace: str) -> None:
         super().__init__(
             f"Namespace {shorten(namespace)} is in the ledger but not on this host now",
@@ -228,21 +273,28 @@ class NamespaceMissing(HostError):
 
 
 class HostToolError(HostError):
+    id = "VPMEM-E19"
+
     def __init__(self, *, what: str, reason: str, remedy: str) -> None:
         super().__init__(f"{what} failed: {reason}", remedy)
 
 
 class LibvirtError(HostError):
+    id = "VPMEM-E20"
+
     def __init__(self, *, uri: str | None, reason: str, remedy: str) -> None:
         super().__init__(f"libvirt ({uri}): {reason}", remedy)
 
 
 class InstallationError(HostError):
+    id = "VPMEM-E21"
+
     def __init__(self, *, reason: str, remedy: str) -> None:
         super().__init__(reason, remedy)
 
 
 class WipeFailed(VPMEMError):
+    id = "VPMEM-E22"
     exit_code = 6
 
     def __init__(self, *, failures: str) -> None:

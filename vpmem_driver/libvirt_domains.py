@@ -3,7 +3,9 @@
 import concurrent.futures
 import contextlib
 import functools
+import html
 import os
+import re
 import threading
 import time
 import typing
@@ -19,6 +21,10 @@ _SYSTEM_URI = "qemu:///system"
 LIMIT_SECONDS = 30.0
 #: Time limit for one wait: a signal that another thread receives, also by Ctrl-C, does not end a wait.
 _POLL_SECONDS = 0.5
+
+#: What Nova stores in the metadata of its domains (nova/virt/libvirt/config.py, Nova 31-34), and the name in it.
+_NOVA_METADATA = "http://openstack.org/xmlns/libvirt/nova/1.1"
+_NOVA_NAME = re.compile(r"<(?:\w+:)?name>([^<]+)</")
 
 _T = typing.TypeVar("_T")
 
@@ -58,6 +64,37 @@ class Domains:
         if self._uri is not None:
             return self._uri
         return _SYSTEM_URI if any(map(_may_exist, _DAEMON_SOCKETS)) else None
+
+    def names(self, uuids: Collection[str], *, limit: float | None = None) -> dict[str, str]:
+        """Return the names of the domains with these uuids, running or not; for Nova's instances, their display names.
+
+        The connection is read-only. Two domains with the same display name have their libvirt names instead.
+
+        :param limit: time limit in seconds, instead of :data:`LIMIT_SECONDS`
+        :returns: name by uuid, without the uuids that no domain has
+        :raises LibvirtError: libvirt did not answer
+        """
+        if not uuids or self.uri is None:
+            return {}
+        return self._call(functools.partial(self._names, frozenset(uuids)), limit)
+
+    def _names(self, uuids: frozenset[str]) -> dict[str, str]:
+        with contextlib.closing(self._open(read_only=True)) as connection:
+            domains = {domain.UUIDString(): domain for domain in connection.listAllDomains()}
+            found = {uuid: self._both_names(domains[uuid]) for uuid in uuids if uuid in domains}
+        shown = [display for display, _ in found.values()]
+        return {uuid: display if shown.count(display) == 1 else name for uuid, (display, name) in found.items()}
+
+    def _both_names(self, domain: typing.Any) -> tuple[str, str]:
+        """Return the display name that Nova gave a domain, or its libvirt name, and its libvirt name."""
+        libvirt = self._binding()
+        name = str(domain.name())
+        try:
+            metadata = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, _NOVA_METADATA)
+        except libvirt.libvirtError:
+            return name, name  # it has no such metadata, or has just been removed
+        match = _NOVA_NAME.search(metadata)
+        return (html.unescape(match[1]) if match else name), name
 
     def user_of(self, device: str, *, defined: bool = False) -> str | None:
         """Describe the running domain that uses `device` for any purpose; None if no domain does.
@@ -220,32 +257,35 @@ class Domains:
         """Return the module whose ``libvirtError`` is raised here."""
         return _libvirt()
 
-    def _open(self) -> typing.Any:
+    def _open(self, *, read_only: bool = False) -> typing.Any:
         libvirt = _libvirt()
         # Without this handler the library also writes each error to standard error.
         libvirt.registerErrorHandler(lambda _context, _error: None, None)
-        return libvirt.open(self.uri or _SYSTEM_URI)
+        uri = self.uri or _SYSTEM_URI
+        return libvirt.openReadOnly(uri) if read_only else libvirt.open(uri)
 
-    def _call(self, function: Callable[[], _T]) -> _T:
+    def _call(self, function: Callable[[], _T], limit: float | None = None) -> _T:
         """Call `function` in another thread, so that this thread can stop waiting, also by Ctrl-C.
 
-        :raises LibvirtError: libvirt reports an error, or does not answer within :data:`LIMIT_SECONDS`. Until that
-            answer arrives, every other call fails at once
+        :param limit: seconds, instead of :data:`LIMIT_SECONDS`
+        :raises LibvirtError: libvirt reports an error, or does not answer within the limit. Until that answer arrives,
+            every other call fails at once
         """
+        limit = LIMIT_SECONDS if limit is None else limit
         if self._unanswered is not None and self._unanswered.is_alive():
             raise self._timeout_error("it has not answered an earlier call yet")
         answer: concurrent.futures.Future[_T] = concurrent.futures.Future()
         thread = threading.Thread(target=self._answer, args=(function, answer), name="libvirt", daemon=True)
         thread.start()
         try:
-            deadline = time.monotonic() + LIMIT_SECONDS
+            deadline = time.monotonic() + limit
             while not answer.done() and time.monotonic() < deadline:
-                concurrent.futures.wait([answer], min(_POLL_SECONDS, LIMIT_SECONDS))
+                concurrent.futures.wait([answer], min(_POLL_SECONDS, limit))
         finally:
             if not answer.done():
                 self._unanswered = thread
         if not answer.done():
-            raise self._timeout_error(f"no answer after {LIMIT_SECONDS:g} seconds")
+            raise self._timeout_error(f"no answer after {limit:g} seconds")
         return answer.result()
 
     def _answer(self, function: Callable[[], _T], answer: concurrent.futures.Future[_T]) -> None:

@@ -96,12 +96,6 @@ class TestListing:
         assert (first["size"], first["align"], first["numa_node"]) == (8 * MIB, 4096, 0)
         assert (first["state"], first["owner"], first["reason"]) == ("unknown", None, None)
 
-    def test_table(self, vpmem):
-        code, out, _ = vpmem("namespace", "list")
-        assert code == 0
-        header = out.splitlines()[1]
-        assert [column.strip() for column in header.strip("|").split("|")] == KEYS
-
     def test_all_shows_why_the_others_are_of_no_use(self, host, vpmem_json):
         (host.directory / "empty").touch()
         (host.directory / "link").symlink_to(host.path("small0"))

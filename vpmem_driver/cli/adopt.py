@@ -2,12 +2,10 @@
 
 import argparse
 
-from cliff import lister
-
-from vpmem_driver.cli import common
+from vpmem_driver.cli import common, listing
 
 
-class Adopt(common.Command, lister.Lister):
+class Adopt(listing.NamespaceLister):
     """Record an owner for namespaces that its guest already uses, and keep their content.
 
     Use it for guests that had persistent memory before this ledger existed. A namespace that another owner holds, or

@@ -2,12 +2,10 @@
 
 import argparse
 
-from cliff import lister
-
-from vpmem_driver.cli import common
+from vpmem_driver.cli import common, listing
 
 
-class Claim(common.Command, lister.Lister):
+class Claim(listing.NamespaceLister):
     """Claim one namespace for each label, all or nothing.
 
     Clean namespaces are claimed at once. If only dirty or unknown ones are free, the command wipes them first and

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from cliff import columns, command
 
-from vpmem_driver import exception, model
+from vpmem_driver import exception, model, sizes
 from vpmem_driver.cli import detached
 from vpmem_driver.pool import Pool, wipes
 
 if typing.TYPE_CHECKING:
     from vpmem_driver.cli import main
+
+#: A row of a listing for cliff. The types of its cells depend on the column.
+Row = tuple[typing.Any, ...]
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(model.Record))
 
@@ -88,6 +91,11 @@ def row(value: typing.Any) -> tuple[object, ...]:
     return tuple([_EMPTY_CELL if cell is None else cell for cell in cells])
 
 
+def raw(cell: object) -> typing.Any:
+    """Return the raw value of a cell."""
+    return cell.machine_readable() if isinstance(cell, columns.FormattableColumn) else cell
+
+
 def rows(records: Iterable[model.Record]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
     """Convert records to a listing for cliff: column names, and a tuple for each row."""
     return COLUMNS, [row(record) for record in records]
@@ -119,6 +127,24 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
                 f"'{exception.shorten(text)}' is not a whole number between {low} and {high}"
             )
         return number
+
+    return read
+
+
+def size(low: int, high: int, *, unit: int = 1) -> Callable[[str], int]:
+    """Return a parser of sizes between `low` and `high` bytes for argparse: ``4G``, ``512MiB``.
+
+    :param unit: bytes that a plain number counts
+    """
+
+    def read(text: str) -> int:
+        try:
+            found = sizes.parse(text, unit)
+            if not low <= found <= high:
+                raise ValueError(f"it is not between {low} and {high} bytes")
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"'{exception.shorten(text)}': {error}") from error
+        return found
 
     return read
 

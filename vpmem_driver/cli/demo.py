@@ -23,9 +23,6 @@ _NAMESPACES = (("large0", 64 * MIB, 0), ("small0", 16 * MIB, 0), ("small1", 16 *
 _LABELS = "LARGE:large0,SMALL:small0|small1"
 _FLAVOR = "LARGE,SMALL"
 
-#: Columns of a listing that fit on a page.
-_COLUMNS = tuple(f"-c{column}" for column in ("name", "label", "size", "numa_node", "state", "owner"))
-
 
 class Demo(common.Command):
     """Simulate a host with files and take one namespace through its whole life cycle.
@@ -72,11 +69,11 @@ class _Steps:
         first, second = str(uuid.uuid4()), str(uuid.uuid4())
         self._make_host()
         self._begin("List the namespaces of this host", "they are unknown, because they may contain someone's data")
-        self._vpmem("namespace", "list", *_COLUMNS)
+        self._vpmem("namespace", "list")
         self._begin(
             f"Claim namespaces for a guest whose flavor asks for {_FLAVOR}", "unknown namespaces are wiped first"
         )
-        self._vpmem("claim", first, _FLAVOR, *_COLUMNS)
+        self._vpmem("claim", first, _FLAVOR)
         self._begin("Print the domain XML of the guest", "each device is on the guest cell of its NUMA node")
         domain_xml = self._vpmem(
             "domain", "xml", first, "--name", "demo", "--type", self._domain_type, "--memory", "64"
@@ -85,14 +82,14 @@ class _Steps:
         self._begin("Claim the same for a second guest", "too few are free, so nothing is claimed (exit code 3)")
         self._vpmem("claim", second, _FLAVOR, expected=3)
         self._begin("Delete the first guest", "its namespaces are released and wiped")
-        self._vpmem("-v", "release", first, "--wait", *_COLUMNS)
+        self._vpmem("-v", "release", first, "--wait")
         self._check_zeros(device.path for device in guestxml.devices(domain_xml))
         self._begin("Repeat the claim for the second guest", "it gets namespaces without data of the first guest")
         served = json.loads(self._vpmem("claim", second, _FLAVOR, "-f", "json", shown=False))
-        self._vpmem("namespace", "list", *_COLUMNS)
+        self._vpmem("namespace", "list")
         self._check_zeros(namespace["device"] for namespace in served)
         self._begin("Show the history")
-        self._vpmem("history", "--last", "8", "-c", "name", "-c", "from_state", "-c", "to_state", "-c", "reason")
+        self._vpmem("history", "--last", "8")
         self._write("\nSummary:\n" + "".join(f"  {number}. {line}\n" for number, line in enumerate(self._titles, 1)))
 
     @property

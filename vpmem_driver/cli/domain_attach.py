@@ -3,14 +3,12 @@
 import argparse
 import typing
 
-from cliff import lister
-
 from vpmem_driver import exception, guestxml, model
-from vpmem_driver.cli import common
+from vpmem_driver.cli import common, listing
 from vpmem_driver.libvirt_domains import Domains
 
 
-class DomainAttach(common.Command, lister.Lister):
+class DomainAttach(listing.NamespaceLister):
     """Claim namespaces for a libvirt domain and add them to its definition.
 
     A running domain gets them at its next start. The domain definition must have guest NUMA cells.

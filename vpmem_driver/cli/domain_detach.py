@@ -2,13 +2,11 @@
 
 import argparse
 
-from cliff import lister
-
 from vpmem_driver import exception, guestxml
-from vpmem_driver.cli import common
+from vpmem_driver.cli import common, listing
 
 
-class DomainDetach(common.Command, lister.Lister):
+class DomainDetach(listing.NamespaceLister):
     """Remove all namespaces of a domain from its definition and release them. Their content is lost.
 
     The domain must be shut off, because persistent memory cannot be removed from a running guest.

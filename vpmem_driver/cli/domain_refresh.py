@@ -2,15 +2,15 @@
 
 import argparse
 
-from cliff import lister
-
 from vpmem_driver import exception, guestxml
-from vpmem_driver.cli import common
+from vpmem_driver.cli import common, listing, tables
 
 COLUMNS = ("domain", "uuid", "name", "before", "now")
 
+_FOR_PEOPLE = tuple(tables.Column(heading) for heading in ("DOMAIN", "NAME", "BEFORE", "NOW"))
 
-class DomainRefresh(common.Command, lister.Lister):
+
+class DomainRefresh(listing.Lister):
     """Update the device paths in the definitions of domains that hold namespaces.
 
     The kernel can renumber its device nodes at each boot. A domain with an old path, also at autostart, would then
@@ -59,3 +59,7 @@ class DomainRefresh(common.Command, lister.Lister):
                 self.app.LOG.warning("Domain %s: %s is now at %s, was at %s", domain_name, name, now, before_path)
             raise failed[0]
         return COLUMNS, changes
+
+    def for_people(self, parsed_args: argparse.Namespace, rows: list[common.Row], screen: tables.Screen) -> str:  # noqa: ARG002
+        cells = [[str(row[COLUMNS.index(name)] or "") for name in ("domain", "name", "before", "now")] for row in rows]
+        return tables.render(_FOR_PEOPLE, cells, screen)

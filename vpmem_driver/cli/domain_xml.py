@@ -6,10 +6,10 @@ import sys
 
 from vpmem_driver import exception, guestxml
 from vpmem_driver.cli import common
-from vpmem_driver.sizes import MIB
+from vpmem_driver.sizes import GIB, MIB
 
-#: MiB that 52 bits address, and more vCPUs than any QEMU supports.
-_MAX_MEMORY = 1 << 32
+#: Bytes that 52 bits address, and more vCPUs than any QEMU supports.
+_MAX_MEMORY = 1 << 52
 _MAX_VCPUS = 1 << 16
 
 
@@ -31,9 +31,13 @@ class DomainXML(common.Command):
         parser.add_argument(
             "--name", help="name of the new domain (default: vpmem- and the first eight digits of the owner)"
         )
-        memory, vcpus = common.whole_number(1, _MAX_MEMORY), common.whole_number(1, _MAX_VCPUS)
+        memory, vcpus = common.size(MIB, _MAX_MEMORY, unit=MIB), common.whole_number(1, _MAX_VCPUS)
         parser.add_argument(
-            "--memory", type=memory, default=1024, metavar="MIB", help="memory of the new domain (%(default)s)"
+            "--memory",
+            type=memory,
+            default=GIB,
+            metavar="SIZE",
+            help="memory of the new domain, for example 4G or 512MiB; a plain number is MiB (default: 1G)",
         )
         parser.add_argument("--vcpus", type=vcpus, default=2, metavar="N", help="vCPUs of the new domain (%(default)s)")
         return parser
@@ -47,7 +51,7 @@ class DomainXML(common.Command):
                 name=parsed_args.name or f"vpmem-{parsed_args.owner[:8]}",
                 uuid=parsed_args.owner,
                 domain_type=parsed_args.type,
-                memory=parsed_args.memory * MIB,
+                memory=parsed_args.memory,
                 vcpus=parsed_args.vcpus,
                 host_nodes=sorted({grant.numa_node for grant in grants if grant.numa_node is not None}),
                 grants=grants,

@@ -6,13 +6,20 @@ import json
 import typing
 from collections.abc import Iterable, Sequence
 
-from cliff import columns, lister
 from cliff.formatters import json_format
 
-from vpmem_driver.cli import common
+from vpmem_driver.cli import common, listing, owners, tables
 from vpmem_driver.pool import Move
 
 _COLUMNS = tuple(field.name for field in dataclasses.fields(Move))
+
+_FOR_PEOPLE = (
+    tables.Column("TIME (UTC)", is_cut_last=True),
+    tables.Column("NAME"),
+    tables.Column("CHANGE", is_cut_last=True),
+    tables.Column("OWNER"),
+    tables.Column("REASON", takes_rest=True),
+)
 
 #: Default number of lines in a table, which cliff builds in memory.
 _DEFAULT_LINES = 50
@@ -20,7 +27,7 @@ _DEFAULT_LINES = 50
 _MAX_INTEGER = (1 << 63) - 1
 
 
-class History(common.Command, lister.Lister):
+class History(listing.Lister):
     """Show the changes of state of this host's namespaces, oldest first, with time, owner and reason.
 
     A table, and any output to a terminal, shows the newest 50 lines unless --last or --all is given. With -f json, csv
@@ -52,12 +59,24 @@ class History(common.Command, lister.Lister):
             self.app.LOG.warning("Only the newest %d lines are shown. Use --all to show all.", _DEFAULT_LINES)
         return _COLUMNS, map(common.row, newest)
 
+    def for_people(self, parsed_args: argparse.Namespace, rows: list[common.Row], screen: tables.Screen) -> str:  # noqa: ARG002
+        moves = [Move(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+        _, domains = common.app(self).opened
+        names = owners.Owners({move.owner for move in moves if move.owner is not None}, domains)
+        return tables.render(_FOR_PEOPLE, [_cells(move, names) for move in moves], screen)
+
     def produce_output(
         self, parsed_args: argparse.Namespace, column_names: Sequence[str], data: Iterable[Sequence[typing.Any]]
     ) -> int:
         if parsed_args.formatter == "json":
             self.formatter = _StreamedJSON()
         return super().produce_output(parsed_args, column_names, data)
+
+
+def _cells(move: Move, names: owners.Owners) -> tables.Row:
+    time = move.at[:19].replace("T", " ")  # 2026-01-31 12:00:00
+    change = move.to_state if move.from_state is None else f"{move.from_state} -> {move.to_state}"
+    return time, move.name or move.uuid, change, names.short(move.owner), move.reason
 
 
 class _StreamedJSON(json_format.JSONFormatter):
@@ -73,8 +92,7 @@ class _StreamedJSON(json_format.JSONFormatter):
         indent, newline, comma = (None, "", ", ") if parsed_args.noindent else (2, "\n  ", ",\n  ")
         lead = f"[{newline}"
         for line in data:
-            cells = (cell.machine_readable() if isinstance(cell, columns.FormattableColumn) else cell for cell in line)
-            text = json.dumps(dict(zip(column_names, cells, strict=True)), indent=indent)
+            text = json.dumps(dict(zip(column_names, map(common.raw, line), strict=True)), indent=indent)
             stdout.write(lead + text.replace("\n", newline))
             lead = comma
         stdout.write("[]\n" if lead != comma else f"{newline.rstrip(' ')}]\n")

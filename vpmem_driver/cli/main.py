@@ -29,6 +29,8 @@ EPILOG = """\
 exit codes: 0 success; 1 bug in this program; 2 usage or configuration error; 3 not enough free namespaces; 4 refused
 (another owner, or in use); 5 host error (discovery, ledger, libvirt); 6 wipe failed; 7 copy failed; 130 interrupted.
 
+Every error message ends with an id, which 'vpmem explain' explains.
+
 Without --config-file, the first vpmem.conf of ~/.vpmem, ~, /etc/vpmem and /etc is read. On a compute host, use
 --config-file /etc/nova/nova.conf.
 """
@@ -47,6 +49,7 @@ COMMANDS = {
     "domain move": "domain_move:DomainMove",
     "domain refresh": "domain_refresh:DomainRefresh",
     "history": "history:History",
+    "explain": "explain:Explain",
     "receive": "receive:Receive",
     "demo": "demo:Demo",
 }
@@ -58,6 +61,13 @@ class Commands(commandmanager.CommandManager):
     def _load_commands(self) -> None:
         for name, target in COMMANDS.items():
             self.commands[name] = importlib.metadata.EntryPoint(name, f"vpmem_driver.cli.{target}", "vpmem")
+
+
+def _add_id(record: logging.LogRecord) -> bool:
+    """Filter: add the id to a message that is an error of this package, as cliff logs it."""
+    if isinstance(record.msg, exception.VPMEMError):
+        record.msg = record.msg.with_id()
+    return True
 
 
 class Help(cliff_help.HelpCommand):
@@ -94,7 +104,9 @@ class VPMEMApp(app.App):
             deferred_help=True,
         )
         self.command_manager.add_command("help", Help)
+        self.LOG.addFilter(_add_id)
         self._pool: Pool | None = None
+        self._domains: Domains | None = None
         self._error: BaseException | None = None
 
     def build_option_parser(
@@ -156,10 +168,18 @@ class VPMEMApp(app.App):
         :param connection_uri: libvirt to use instead of the configured one
         :raises VPMEMError: see :meth:`vpmem_driver.pool.Pool.from_conf`
         """
-        self._pool = Pool.from_conf(self.configuration(), domains=self.domains(connection_uri))
+        self._domains = self.domains(connection_uri)
+        self._pool = Pool.from_conf(self.configuration(), domains=self._domains)
         if not self._pool.ledger_path.is_relative_to(tempfile.gettempdir()):  # temporary on purpose, as in the demo
             storage.warn_if_lost(self._pool.ledger_path)
         return self._pool
+
+    @property
+    def opened(self) -> tuple[Pool, Domains]:
+        """The pool that the command has opened, and its libvirt."""
+        assert self._pool is not None  # noqa: S101  the command has opened it
+        assert self._domains is not None  # noqa: S101
+        return self._pool, self._domains
 
     def domains(self, connection_uri: str | None = None) -> Domains:
         """Return the libvirt from the command line or the configuration."""

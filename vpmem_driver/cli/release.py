@@ -2,12 +2,10 @@
 
 import argparse
 
-from cliff import lister
-
-from vpmem_driver.cli import common
+from vpmem_driver.cli import common, listing
 
 
-class Release(common.Command, lister.Lister):
+class Release(listing.NamespaceLister):
     """Release the namespaces of an owner and wipe them in the background. Their content is lost.
 
     Stop the guest first. A namespace that a guest still uses is not wiped, and no other owner gets it, until the guest

@@ -2,13 +2,11 @@
 
 import argparse
 
-from cliff import lister
-
-from vpmem_driver.cli import common
+from vpmem_driver.cli import common, listing
 from vpmem_driver.pool import wipes
 
 
-class Wipe(common.Command, lister.Lister):
+class Wipe(listing.NamespaceLister):
     """Wipe unowned namespaces: overwrite every byte with zeros, verify it, and wait for the end.
 
     Without --namespace, wipe all dirty namespaces. A named namespace may also be unknown (never claimed or wiped here)

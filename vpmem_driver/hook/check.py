@@ -31,7 +31,9 @@ def refusal(domain: str, xml: str) -> str | None:
         if has_memory or _any_leads_to(found, sources):
             with contextlib.closing(Pool.from_conf(options, source=source, leave_out_absent=True)) as pool:
                 check(domain, xml, pool, found)
-    except (exception.VPMEMError, cfg.Error) as error:
+    except exception.VPMEMError as error:
+        return error.with_id()
+    except cfg.Error as error:
         return str(error)
     return None
 

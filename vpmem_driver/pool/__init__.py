@@ -2,5 +2,6 @@
 
 from vpmem_driver.ledger import Move, Row
 from vpmem_driver.pool.pool import Pool
+from vpmem_driver.pool.progress import Progress, progress_of
 
-__all__ = ["Move", "Pool", "Row"]
+__all__ = ["Move", "Pool", "Progress", "Row", "progress_of"]

@@ -1,0 +1,34 @@
+"""Run the command line on a terminal of a given width."""
+
+import os
+import pty
+import subprocess
+import sys
+import termios
+
+
+def run(words, *, width=100, environment=None, module="vpmem_driver.cli.main"):
+    """Returns exit code, what the terminal got on standard output, and standard error."""
+    main, side = pty.openpty()
+    termios.tcsetwinsize(side, (24, width))
+    inherited = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "NO_COLOR"}}
+    with subprocess.Popen(
+        [sys.executable, "-m", module, *map(str, words)],
+        stdout=side,
+        stderr=subprocess.PIPE,
+        env=inherited | {"TERM": "xterm"} | (environment or {}),
+    ) as process:
+        os.close(side)
+        shown = bytearray()
+        while chunk := _read(main):
+            shown += chunk
+        err = process.stderr.read()
+    os.close(main)
+    return process.returncode, shown.decode().replace("\r\n", "\n"), err.decode()
+
+
+def _read(descriptor):
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # EIO: every process has closed the other side
+        return b""
