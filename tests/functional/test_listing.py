@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import time
-import uuid
 
 import pytest
 import yaml
@@ -18,7 +17,6 @@ from tests.functional.test_cli import KEYS, refused, vpmem, vpmem_json  # noqa: 
 from tests.functional.test_cli_domains import DOMAIN, URI, connection  # noqa: F401  fixtures
 from vpmem_driver import exception, ledger, libvirt_domains
 from vpmem_driver.cli import main, tables
-from vpmem_driver.engine import Outcome
 from vpmem_driver.model import State
 
 PAGE = pathlib.Path(__file__).parents[2] / "doc" / "listings.md"
@@ -42,14 +40,14 @@ def check(rows, title):
             assert type(value) in {TYPES[name] for name in described[key]}, (key, value)
 
 
-def move(host, name, *states, owner=None):
+def move(host, name, *states, owner=None, reason=None):
     """Move a namespace through states in the ledger, without a wipe."""
     records = ledger.Ledger(host.state_path)
     for state in states:
         (row,) = [row for row in records.rows() if row.name == name]
         held = {"owner": owner, "position": records.next_position(owner)} if state is State.CLAIMED else {}
         with records.transaction():
-            records.move(row, state, "for the test", **held)
+            records.move(row, state, "for the test", reason=reason, **held)
     records.close()
     return row.uuid
 
@@ -84,6 +82,8 @@ class TestForPrograms:
     def test_changed_definitions_have_the_documented_keys(self, host, vpmem_json, connection):  # noqa: F811
         owner = new_owner()
         connection.defineXML(DOMAIN.format(name=f"db-{owner[:4]}", uuid=owner))
+        host.pool()
+        move(host, "small0", State.DIRTY, State.CLEAN)
         vpmem_json("domain", "attach", owner, "SMALL", "--connect", URI)
         host.path("small0").parent.rename(host.directory / "node7")
         changes = vpmem_json("domain", "refresh", "--connect", URI)
@@ -167,11 +167,12 @@ class TestForPeople:
         out = vpmem("namespace", "list", "--all", "--max-width", "60")[1]
         assert max(map(len, out.splitlines())) == 60
 
-    def test_the_owner_is_the_name_of_its_domain(self, vpmem, vpmem_json, connection):  # noqa: F811
+    def test_the_owner_is_the_name_of_its_domain(self, host, vpmem, connection):  # noqa: F811
         owner = new_owner()
         connection.defineXML(DOMAIN.format(name=f"db-{owner[:4]}", uuid=owner))
-        vpmem_json("domain", "attach", owner, "SMALL", "--connect", URI)
-        out = vpmem("domain", "attach", owner, "LARGE", "--connect", URI)[1]
+        host.pool()
+        move(host, "small0", State.DIRTY, State.CLEAN)
+        out = vpmem("domain", "attach", owner, "SMALL", "--connect", URI)[1]
         assert f"  claimed  db-{owner[:4]}\n" in out
 
 
@@ -224,14 +225,11 @@ def crowded(tmp_path_factory):
     for name, node in (("a-namespace-with-a-rather-long-name", 1), ("large0", 0), ("small0", 0), ("small1", None)):
         made.make(name, node=node, size=8 * MIB)
     made.pmem_namespaces = ["A_LABEL_OF_SOME_LENGTH:a-namespace-with-a-rather-long-name", "L:large0", "S:small0|small1"]
-    pool, owner = made.pool(), new_owner()
-    (grant,) = pool.claim(owner, ["A_LABEL_OF_SOME_LENGTH"])
-    pool.release(owner)
-    made.options["wipe_command"] = made.forgetful(grant.device, 4096)
-    assert made.pool().wipe()[0].outcome is Outcome.MEDIA
-    pool.claim(new_owner(), ["L", "S"])
-    yield ["--config-file", made.config_file()]
+    made.pool()
     made.close()
+    move(made, "a-namespace-with-a-rather-long-name", State.DIRTY, State.QUARANTINED, reason="byte 4096 is not zero")
+    move(made, "large0", State.DIRTY, State.CLAIMED, owner=new_owner())
+    return ["--config-file", made.config_file()]
 
 
 ENVIRONMENTS = {
@@ -327,9 +325,8 @@ class TestExplain:
         assert with_nothing == 0
 
 
-def test_a_size_with_a_unit(vpmem, vpmem_json):  # noqa: F811
-    owner = str(uuid.uuid4())
-    vpmem_json("claim", owner, "SMALL")
+def test_a_size_with_a_unit(vpmem, used):  # noqa: F811
+    owner = used
     for size, kib in (("64", 65536), ("64MiB", 65536), ("1G", 1048576)):
         out = vpmem("domain", "xml", owner, "--memory", size)[1]
         assert f'<currentMemory unit="KiB">{kib}<' in out

@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vpmem_driver.cli import tables
@@ -40,6 +40,7 @@ TEXT = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "Zs")), m
 DIGITS = st.integers(0, 1 << 40).map(str)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXT, DIGITS, TEXT, TEXT), min_size=1, max_size=5), st.sampled_from([80, 100, 200]))
 def test_no_line_is_longer_than_the_terminal(rows, width):
     lines = tables.render(COLUMNS, rows, tables.Screen(width, coloured=False)).splitlines()
