@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from cliff import lister
 
 from vpmem_driver import exception, guestxml, model
-from vpmem_driver.cli import common, departures
+from vpmem_driver.cli import common, copy_ids
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.pool import Pool
 from vpmem_driver.transfer import sender
@@ -114,7 +114,7 @@ class _Move:
         """Return what would be copied where. :raises VPMEMError: the move is not possible; nothing was changed."""
         domain = self._here.find(self._source, self._arguments.domain)
         grants, copy = self._check(domain)
-        return grants, self._ask(copy or departures.new_id(self._purpose), grants)
+        return grants, self._ask(copy or copy_ids.new_id(self._purpose), grants)
 
     def run(self) -> tuple[Sequence[model.Grant], Sequence[Expecting]]:
         """Move the domain, or resume that. :raises VPMEMError: see the methods; what is done is kept."""
@@ -124,7 +124,7 @@ class _Move:
         domain = self._here.find(self._source, self._arguments.domain)
         grants, copy = self._check(domain)
         if copy is None:
-            copy = departures.new_id(self._purpose)
+            copy = copy_ids.new_id(self._purpose)
             self._ask(copy, grants)
         try:
             arrived = self._copy(domain, copy, grants)
@@ -149,7 +149,7 @@ class _Move:
         """
         name, owner = domain.name(), domain.UUIDString()
         grants = self._pool.grants(owner, required=True)
-        copy = departures.find(name, self._pool.held(owner), self._purpose)
+        copy = copy_ids.find(name, self._pool.held(owner), self._purpose)
         self._require_off(domain)
         if (reason := self._here.leftovers(domain)) is not None:
             raise exception.DomainRefused(
@@ -233,7 +233,7 @@ class _Move:
             owner = domain.UUIDString()
             if name in {domain.name(), owner} and self._here.lookup(self._source, owner) is None:
                 held = self._pool.held(owner)
-                if held and departures.find(name, held, self._purpose) is not None:
+                if held and copy_ids.find(name, held, self._purpose) is not None:
                     return self._pool.grants(owner)
         return None
 
@@ -262,7 +262,7 @@ class _Move:
 
     def _interrupted(self, name: str, owner: str) -> tuple[tuple[model.Grant, ...], str]:
         grants = self._pool.grants(owner, required=True)
-        copy = departures.find(name, self._pool.held(owner), self._purpose)
+        copy = copy_ids.find(name, self._pool.held(owner), self._purpose)
         if copy is None:
             raise exception.DomainRefused(
                 domain=name, reason=f"no move to {self._arguments.host} was begun", remedy="Nothing was changed"
