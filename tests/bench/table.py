@@ -1,6 +1,6 @@
 """All rows, in the order of the table."""
 
-from bench import claim, destroying, discovering, domains, durable, handout, importing, opening, sizes, wiping
+from bench import claim, copying, destroying, discovering, domains, durable, handout, importing, opening, sizes, wiping
 from bench.rows import Row
 
 ROWS: dict[str, Row] = {
@@ -19,6 +19,10 @@ ROWS: dict[str, Row] = {
         wiping.ROW,
         wiping.VERIFY_ROW,
         wiping.DEVICE_ROW,
+        copying.ROW,
+        copying.EMPTY_ROW,
+        copying.STREAM_ROW,
+        copying.SSH_ROW,
         destroying.ROW,
         importing.ROW,
         sizes.ROW,

@@ -9,6 +9,7 @@ import functools
 import mmap
 import os
 import pathlib
+import select
 import sys
 import typing
 from collections.abc import Callable
@@ -31,7 +32,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 Work = Callable[[mmap.mmap, int, int], object]
 
 
-class _Silent(Parent):
+class Silent(Parent):
     """Hears nothing and says nothing."""
 
     def __init__(self) -> None:
@@ -42,6 +43,12 @@ class _Silent(Parent):
 
     def pause(self, seconds: float) -> None:
         pass
+
+    def wait_readable(self, fd: int) -> None:
+        select.select([fd], [], [])
+
+    def wait_writable(self, fd: int) -> None:
+        select.select([], [fd], [])
 
 
 class _File:
@@ -62,10 +69,10 @@ class _File:
 
     def wipe(self, threads: int) -> Wipe:
         """The wipe of the child process."""
-        return Wipe(Device(self.fd, SIZE, mmap.PAGESIZE), _Silent(), threads=threads, rate=0)
+        return Wipe(Device(self.fd, SIZE, mmap.PAGESIZE), Silent(), threads=threads, rate=0)
 
 
-def _shared(memory: mmap.mmap, threads: int, work: Work) -> None:
+def shared(memory: mmap.mmap, threads: int, work: Work) -> None:
     """`work` on equal parts, one for each thread."""
     part = SIZE // threads
     with concurrent.futures.ThreadPoolExecutor(threads) as workers:
@@ -93,13 +100,13 @@ def zeroing(measure: Measure) -> None:
                 ways = {"ours": _pmem.zero, **others}
                 measure.together(
                     f"warm, {threads}",
-                    {kind: functools.partial(_shared, memory, threads, work) for kind, work in ways.items()},
+                    {kind: functools.partial(shared, memory, threads, work) for kind, work in ways.items()},
                 )
         for threads in THREADS:
 
             def cold(work: Work, threads: int = threads) -> None:
                 with file.map(mmap.MAP_POPULATE) as memory:
-                    _shared(memory, threads, work)
+                    shared(memory, threads, work)
 
             ways = {kind: functools.partial(cold, work) for kind, work in others.items()}
             ours = functools.partial(lambda threads: file.wipe(threads).zero(0), threads)
@@ -114,21 +121,21 @@ def verified(measure: Measure) -> None:
             for threads in THREADS:
 
                 def reading(threads: int = threads) -> None:
-                    _shared(memory, threads, _pmem.first_nonzero)
+                    shared(memory, threads, _pmem.first_nonzero)
 
                 def writing(threads: int = threads) -> None:
-                    _shared(memory, threads, stream)
+                    shared(memory, threads, stream)
 
                 def both(threads: int = threads) -> None:
-                    _shared(memory, threads, _pmem.zero)
-                    _shared(memory, threads, _pmem.first_nonzero)
+                    shared(memory, threads, _pmem.zero)
+                    shared(memory, threads, _pmem.first_nonzero)
 
                 measure.together(f"warm, {threads}", {"ours": both, "limit": writing, "reading": reading})
         for threads in THREADS:
 
             def written(threads: int = threads) -> None:
                 with file.map(mmap.MAP_POPULATE) as memory:
-                    _shared(memory, threads, stream)
+                    shared(memory, threads, stream)
 
             def checked(threads: int = threads) -> None:
                 wipe = file.wipe(threads)

@@ -1,5 +1,7 @@
 """The passes of a copy: send a namespace, receive it, or copy it to another namespace of this host."""
 
+import contextlib
+import fcntl
 import mmap
 import os
 from collections.abc import Sequence
@@ -119,6 +121,8 @@ class Receive(Passes):
         :raises Stopped, OSError: before the end
         """
         self._device.allocate()
+        with contextlib.suppress(OSError):  # it is not a pipe, or this user has too many of them
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, CELL)
         reader = stream.Reader(fd, self._device.size, start=start, wait=self._parent.wait_readable)
         pace, done, durable = Pace(self._rate), start, start
         try:
