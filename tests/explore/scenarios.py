@@ -261,4 +261,71 @@ class Cancelled(Scenario):
         return claimant, deletion, rival
 
 
-SCENARIOS = (Wipes, CalledOff, Joined, Retried, Rivals, Restarted, Renewed, Cancelled)
+class Moved(Scenario):
+    """An owner's content goes to another namespace, is begun again by a second process, and others want that one."""
+
+    before = (State.UNKNOWN, State.DIRTY)
+    copy = "00c0ffee"
+
+    def prepare(self, directory):
+        super().prepare(directory)
+        pool = open_pool(None, directory, len(self.before))
+        pool.adopt(A, [NS[0]])
+        pool.close()
+
+    def world(self, directory):
+        made = super().world(directory)
+        made.told(A, NS[0], zeros=False)
+        made.write(A, NS[0])
+        return made
+
+    def actors(self):
+        return self.mover, self.mover_again, self.tenant
+
+    def move(self, pool, world):
+        """Copy, tell the owner, and release what it had, unless another process was first."""
+        (row,) = pool.copies.depart(A, self.copy, [NS[0]])
+        source = pool._state.view.grant(row)
+        pool.copies.expect_exact(A, self.copy, [NS[1]], [source])
+        pool.copies.copy(self.copy, NS[0], NS[1], on_progress=lambda event: None, stop=worlds.Stop(world))
+        content = [f"secret of {A}"] * worlds.BLOCKS
+        if world.disk[NS[1]] != content:
+            raise worlds.Broken(f"{A} is told that its content has arrived, and finds {world.disk[NS[1]]}")
+        world.told(A, NS[1], zeros=False)
+        world.written[NS[1]] = content
+        release(pool, world, A, [NS[0]])
+
+    def mover(self, pool, world):
+        self.move(pool, world)
+
+    def mover_again(self, pool, world):
+        self.move(pool, world)
+
+    @staticmethod
+    def tenant(pool, world):
+        use(world, B, claim(pool, world, B, ["L1"]))
+
+
+class Abandoned(Moved):
+    """The move is given up by another process at some moment, and what has arrived is wiped and handed out."""
+
+    def actors(self):
+        return self.mover, self.quitter, self.wiper
+
+    def mover(self, pool, world):
+        (row,) = pool.copies.depart(A, self.copy, [NS[0]])
+        source = pool._state.view.grant(row)
+        pool.copies.expect_exact(A, self.copy, [NS[1]], [source])
+        pool.copies.copy(self.copy, NS[0], NS[1], on_progress=lambda event: None, stop=worlds.Stop(world))
+
+    def quitter(self, pool, world):
+        """Nobody was told of the destination, so it may go whatever its state."""
+        pool.copies.abandon(A, self.copy)
+        pool.copies.stay(A)
+
+    @staticmethod
+    def wiper(pool, world):
+        use(world, B, claim(pool, world, B, ["L1"]))
+
+
+SCENARIOS = (Moved, Abandoned, Wipes, CalledOff, Joined, Retried, Rivals, Restarted, Renewed, Cancelled)

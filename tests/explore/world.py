@@ -100,7 +100,7 @@ class Child:
 
     def end(self, code):
         self.returncode = code
-        self.world.locks.discard((self, getattr(self, "uuid", None)))
+        self.world.locks.difference_update({lock for lock in self.world.locks if lock[0] is self})
         os.close(self._out)
         os.close(self._err)
 
@@ -113,7 +113,11 @@ class Child:
 
     def _run(self):
         with contextlib.suppress(EOFError):
-            self._wipe()
+            task = protocol.decode_task(self._line("task"))
+            if isinstance(task, protocol.CopyTask):
+                self._copy(task)
+            else:
+                self._wipe(task)
         self.end(0)
 
     def _line(self, what):
@@ -136,13 +140,35 @@ class Child:
         if self.orphaned:
             raise EOFError
 
-    def _wipe(self):
-        task = protocol.decode_task(self._line("task"))
-        self.uuid = task.uuid
-        if any(uuid == task.uuid for _, uuid in self.world.locks):
-            self._say(protocol.Failure(protocol.Outcome.BUSY, "another process is wiping it"))
+    def _lock(self, *uuids):
+        """Lock namespaces. :returns: False if another process has one, which the parent is told."""
+        if any(uuid in uuids for _, uuid in self.world.locks):
+            self._say(protocol.Failure(protocol.Outcome.BUSY, "another process holds the lock on it"))
+            return False
+        self.world.locks.update((self, uuid) for uuid in uuids)
+        return True
+
+    def _copy(self, task):
+        if not self._lock(task.uuid, task.source):
             return
-        self.world.locks.add((self, task.uuid))
+        self._say(protocol.Ready())
+        self._line("go")
+        disk, source = self.world.disk[task.uuid], self.world.disk[task.source]
+        for block in range(task.start // BLOCK, BLOCKS):
+            self._step(f"copies {block}")
+            self.world.overwrite(task.uuid, block, source[block])
+            os.write(self._out, protocol.encode(protocol.Progress("copy", (block + 1) * BLOCK)))
+        self._step("compares")
+        if task.uuid in self.world.bad or disk != source:
+            self._say(protocol.Failure(protocol.Outcome.MEDIA, "a byte is not that of the source"))
+        else:
+            os.write(self._out, protocol.encode(protocol.Progress("verify", SIZE)))
+            self._say(protocol.Copied())
+        self.world.wait_for(lambda: self.orphaned, "the end")
+
+    def _wipe(self, task):
+        if not self._lock(task.uuid):
+            return
         self._say(protocol.Ready())
         self._line("go")
         disk = self.world.disk[task.uuid]
@@ -271,11 +297,11 @@ class World:
 
     # What actors do to the disk, and what they are told
 
-    def overwrite(self, uuid, block):
-        """A wipe overwrites a block."""
+    def overwrite(self, uuid, block, content=ZERO):
+        """A wipe or a copy overwrites a block."""
         if uuid in self.holds:
-            raise Broken(f"a wipe overwrites block {block} of {uuid}, which {self.holds[uuid]} holds")
-        self.disk[uuid][block] = ZERO
+            raise Broken(f"a wipe or copy overwrites block {block} of {uuid}, which {self.holds[uuid]} holds")
+        self.disk[uuid][block] = content
         self.changed = True
 
     def told(self, owner, uuid, *, zeros):
