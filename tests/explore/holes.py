@@ -1,11 +1,11 @@
-"""Defects that were in the package once, put back in to see that the search finds them."""
+"""Defects, most of which were in the package once, put in to see that the search finds them."""
 
 import contextlib
 
 from vpmem_driver.engine import Outcome
 from vpmem_driver.ledger import Ledger
 from vpmem_driver.model import State
-from vpmem_driver.pool import claims, reservations, wipes
+from vpmem_driver.pool import claims, copies, reservations, wipes
 
 
 def _settle_whatever_is_dirty(self, result, _run):
@@ -45,6 +45,16 @@ def _cancel_to_clean(self, owner, rows, why):
     return _CANCEL(self, owner, rows, why)
 
 
+def _record_whatever_was_copied(self, result):
+    if result.outcome is Outcome.COPIED:
+        with self._copies.ledger.transaction():
+            row = self._copies.ledger.row(result.uuid)
+            if row.state is not State.CLAIMED or row.owner != self._row.owner:
+                self._copies.ledger.move(
+                    row, State.CLAIMED, "x", owner=self._row.owner, position=self._row.position, arrival=self.arrival
+                )
+
+
 _TAKE, _CANCEL = claims.Claims._take, claims.Claims._cancel
 
 #: name -> what to replace, and the scenario that must find it
@@ -59,6 +69,10 @@ HOLES = {
     "a cancelled claim makes clean what its owner has written": (
         "CalledOff",
         [(claims.Claims, "_take", _take_clean_ones_at_once), (claims.Claims, "_cancel", _cancel_to_clean)],
+    ),
+    "a copy that was abandoned is recorded when its child says that it is complete": (
+        "Abandoned",
+        [(copies._Arrival, "finished", _record_whatever_was_copied)],
     ),
 }
 

@@ -310,7 +310,7 @@ class Abandoned(Moved):
     """The move is given up by another process at some moment, and what has arrived is wiped and handed out."""
 
     def actors(self):
-        return self.mover, self.quitter, self.wiper
+        return self.mover, self.quitter
 
     def mover(self, pool, world):
         (row,) = pool.copies.depart(A, self.copy, [NS[0]])
@@ -322,9 +322,6 @@ class Abandoned(Moved):
         """Nobody was told of the destination, so it may go whatever its state."""
         pool.copies.abandon(A, self.copy)
         pool.copies.stay(A)
-
-    @staticmethod
-    def wiper(pool, world):
         use(world, B, claim(pool, world, B, ["L1"]))
 
 

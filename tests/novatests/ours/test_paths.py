@@ -216,7 +216,9 @@ class InterruptedResizeTest(base.VPMEMTestCase):
         self.assert_kept(written)
         self.assertEqual(list(written), self.devices(server, source))
         self.assert_holds([path.name for path in written], source, server)
+        self._run_periodics()  # what had arrived at the destination is a leftover now
         self.assert_holds([], dest, server)
+        self.assert_wiped(dest, [dest.path("small0")])
 
 
 class SameHostResizeTest(base.VPMEMTestCase):
