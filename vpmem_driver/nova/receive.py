@@ -77,13 +77,14 @@ def _receiver(requests: int, replies: int) -> Receiver:
     from nova.privsep import libvirt as privsep_libvirt  # noqa: PLC0415
     from oslo_privsep import priv_context  # noqa: PLC0415
 
+    objects.register_all()  # before the driver's modules, whose signatures name them
+
     from vpmem_driver.discovery.ndctl import NdctlDiscovery  # noqa: PLC0415
     from vpmem_driver.nova.host import which  # noqa: PLC0415
     from vpmem_driver.pool import Pool  # noqa: PLC0415
 
     config.parse_args(["nova-compute", *sys.argv[1:]])
     priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
-    objects.register_all()
     objects_base.NovaObject.indirection_api = conductor_rpcapi.ConductorAPI()
     conf.register_opts(CONF)
     source = discovery.from_conf(CONF)
