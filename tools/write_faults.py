@@ -18,7 +18,8 @@ Every fault has a stable id. Messages end with it, and `vpmem explain ID` prints
 | ids | faults |
 |---|---|
 | `VPMEM-E…` | errors: a command, the hook or the Nova driver could not do something |
-| `VPMEM-N…` | namespaces that need a person |
+| `VPMEM-N…` | namespaces that need a person: `vpmem status` shows them |
+| `VPMEM-C…` | faults of the host: `vpmem host check` finds them |
 """
 
 

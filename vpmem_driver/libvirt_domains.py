@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import html
 import os
@@ -26,6 +27,9 @@ _POLL_SECONDS = 0.5
 _NOVA_METADATA = "http://openstack.org/xmlns/libvirt/nova/1.1"
 _NOVA_NAME = re.compile(r"<(?:\w+:)?name>([^<]+)</")
 
+#: In the domain capabilities since libvirt 8.1 (formatdomaincaps.html).
+_MEMORY_BACKING = re.compile(r"<memoryBacking supported='(yes|no)'")
+
 _T = typing.TypeVar("_T")
 
 #: A description of a domain, and a function that returns its XML.
@@ -39,6 +43,11 @@ def _libvirt() -> typing.Any:
     return libvirt
 
 
+def _version(number: int) -> tuple[int, int, int]:
+    """Split a version as libvirt encodes it: 9003001 is 9.3.1."""
+    return number // 1_000_000, number // 1000 % 1000, number % 1000
+
+
 def _may_exist(path: str) -> bool:
     """Return False only if the file certainly does not exist."""
     try:
@@ -48,6 +57,20 @@ def _may_exist(path: str) -> bool:
     except OSError:
         return True
     return True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class About:
+    """What a libvirt says of itself.
+
+    :ivar kind: its hypervisor: QEMU, Test, …
+    :ivar memory_backing: whether its domain capabilities have memory backing; None if they do not say
+    """
+
+    libvirt: tuple[int, int, int]
+    kind: str
+    hypervisor: tuple[int, int, int]
+    memory_backing: bool | None
 
 
 class Domains:
@@ -95,6 +118,28 @@ class Domains:
             return name, name  # it has no such metadata, or has just been removed
         match = _NOVA_NAME.search(metadata)
         return (html.unescape(match[1]) if match else name), name
+
+    def about(self, *, limit: float | None = None) -> About:
+        """Return the versions and the domain capabilities of libvirt. The connection is read-only.
+
+        :param limit: time limit in seconds, instead of :data:`LIMIT_SECONDS`
+        :raises LibvirtError: libvirt did not answer
+        """
+        return self._call(self._about, limit)
+
+    def _about(self) -> About:
+        libvirt = self._binding()
+        with contextlib.closing(self._open(read_only=True)) as connection:
+            try:
+                match = _MEMORY_BACKING.search(connection.getDomainCapabilities())
+            except libvirt.libvirtError:  # the hypervisor has no such call
+                match = None
+            return About(
+                libvirt=_version(connection.getLibVersion()),
+                kind=connection.getType(),
+                hypervisor=_version(connection.getVersion()),
+                memory_backing=None if match is None else match[1] == "yes",
+            )
 
     def user_of(self, device: str, *, defined: bool = False) -> str | None:
         """Describe the running domain that uses `device` for any purpose; None if no domain does.

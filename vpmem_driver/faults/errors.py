@@ -98,7 +98,8 @@ FAULTS = (
         "the namespaces cannot be listed",
         "The configured discovery failed, or found no usable namespace although the ledger has some. Nothing was "
         "changed, claimed or wiped.",
-        "As root, run 'ndctl list -N --idle -v' by hand. [vpmem] discovery = sysfs needs neither ndctl nor root.",
+        "'vpmem host check' looks at kernel, devices and programs. As root, run 'ndctl list -N --idle -v' by hand. "
+        "[vpmem] discovery = sysfs needs neither ndctl nor root.",
     ),
     Fault(
         "VPMEM-E15",

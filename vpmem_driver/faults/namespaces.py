@@ -41,5 +41,12 @@ UNFINISHED = Fault(
     "probably ended. No other owner can get the namespace.",
     "Run 'vpmem wipe' to complete the claim, or 'vpmem release OWNER' to cancel it.",
 )
+COPY_STOPPED = Fault(
+    "VPMEM-N06",
+    "a copy is not complete and nothing works on it",
+    "A copy of the namespace has begun and makes no progress. The source has all of the content, and no guest gets a "
+    "part of it at the destination.",
+    "Start the move again: it resumes. Or cancel it; 'vpmem namespace show NAME' shows how far it is.",
+)
 
-FAULTS = (QUARANTINED, MISSING, UNUSABLE, NOT_WIPED, UNFINISHED)
+FAULTS = (QUARANTINED, MISSING, UNUSABLE, NOT_WIPED, UNFINISHED, COPY_STOPPED)

@@ -8,12 +8,10 @@ import sys
 
 import vpmem_driver
 from vpmem_driver import exception
+from vpmem_driver.checkup.nova import TESTED
 from vpmem_driver.nova import known_methods
 
 LOG = logging.getLogger(__name__)
-
-#: Nova's major versions that the tests run on: 2025.1 to 2026.2.
-TESTED = range(31, 35)
 
 
 def let_nova_find_the_driver() -> None:

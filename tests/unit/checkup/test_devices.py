@@ -1,0 +1,84 @@
+"""Namespaces against the configuration."""
+
+import os
+import types
+
+import pytest
+
+from tests.unit.checkup.conftest import levels, namespace, seen
+from vpmem_driver.checkup import devices
+from vpmem_driver.sizes import GIB, KIB, MIB
+
+
+def conf(wipe_command=None):
+    return types.SimpleNamespace(vpmem=types.SimpleNamespace(wipe_command=wipe_command))
+
+
+def test_labels():
+    (found,) = devices.configured(seen(namespace("a"), namespace("b"), namespace("c"), labels={"a": "L", "b": "M"}))
+    assert found.message == "2 usable namespaces with 2 labels; 1 more usable without a label"
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (seen(), "pmem_namespaces is empty"),
+        (seen(namespace("a"), labels={}), "pmem_namespaces is empty"),
+        (seen(namespace("a", unusable="it is disabled")), "none of its namespaces is usable"),
+    ],
+)
+def test_nothing_for_guests(now, said):
+    (found,) = devices.configured(now)
+    assert (str(found.level), found.id) == ("failure", "VPMEM-C19")
+    assert said in found.message
+
+
+def test_a_failed_discovery_is_reported_once():
+    assert list(devices.configured(types.SimpleNamespace(found=None))) == []
+
+
+def test_devices_that_can_be_opened(made):
+    made.write("/dev/a")
+    (found,) = devices.nodes(made, seen(namespace("a")), conf())
+    assert levels([found]) == ["ok"]
+
+
+def test_a_device_that_does_not_exist(made):
+    (found,) = devices.nodes(made, seen(namespace("a")), conf("sudo vpmem-wipe"))
+    assert (str(found.level), found.id) == ("failure", "VPMEM-C03")
+    assert found.message == "a: /dev/a does not exist"
+
+
+def test_a_device_that_is_a_directory(made):
+    made.path("/dev/a").mkdir(parents=True)
+    (found,) = devices.nodes(made, seen(namespace("a")), conf())
+    assert "neither a character device nor a file" in found.message
+
+
+def test_a_device_that_this_user_may_not_open(made, monkeypatch):
+    made.write("/dev/a")
+    monkeypatch.setattr(os, "access", lambda path, mode, **_: False)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert levels(devices.nodes(made, seen(namespace("a")), conf())) == ["unseen"]
+    assert levels(devices.nodes(made, seen(namespace("a")), conf("sudo vpmem-wipe"))) == ["ok"]
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert levels(devices.nodes(made, seen(namespace("a")), conf())) == ["failure"]
+
+
+def test_what_a_guest_loses():
+    (found,) = devices.losses(seen(namespace("a"), namespace("b", align=4 * KIB)))
+    assert found.message == "labels and alignment take 4194304 of all namespaces"
+    (found,) = devices.losses(seen(namespace("a", size=4 * GIB, align=GIB)))
+    assert (str(found.level), found.id) == ("warning", "VPMEM-C16")
+    assert "a guest gets 3.00 GiB of 4.00 GiB, because of the alignment of 1024.00 MiB" in found.message
+    assert levels(devices.losses(seen(namespace("a", size=4 * MIB)))) == ["ok"]
+
+
+def test_numa_nodes(made):
+    (found,) = devices.numa(made, seen(namespace("a"), namespace("b")))
+    assert found.message == "namespaces on node 0"
+    lost, unknown = devices.numa(
+        made, seen(namespace("a", numa_node=3), namespace("b", numa_node=None), namespace("c"))
+    )
+    assert (lost.message, unknown.message) == ("a: NUMA node 3 does not exist", "b: its NUMA node is unknown")
+    assert lost.id == unknown.id == "VPMEM-C17"

@@ -1,0 +1,77 @@
+"""The kernel's view of persistent memory."""
+
+import pytest
+
+from tests.unit.checkup.conftest import levels
+from vpmem_driver.checkup import kernel
+
+
+def test_a_sound_kernel(made):
+    found = [*kernel.modules(made), *kernel.drivers(made), *kernel.media(made)]
+    assert levels(found) == ["ok", "ok", "ok"]
+    assert "1 region" in found[0].message
+    assert "2 with memory" in found[1].message
+
+
+def test_no_nvdimm_bus(tmp_path, made):
+    empty = type(made)(tmp_path / "empty")
+    (found,) = kernel.modules(empty)
+    assert (str(found.level), found.id) == ("failure", "VPMEM-C01")
+    assert "libnvdimm is not loaded" in found.message
+    assert [*kernel.drivers(empty), *kernel.media(empty)] == []
+
+
+def test_no_region(tmp_path, made):
+    host = type(made)(tmp_path / "other")
+    host.path("/sys/bus/nd/devices").mkdir(parents=True)
+    (found,) = kernel.modules(host)
+    assert "no region" in found.message
+
+
+def test_no_driver(tmp_path, made):
+    host = type(made)(tmp_path / "other")
+    host.write("/sys/bus/nd/devices/region0/badblocks")
+    (found,) = kernel.modules(host)
+    assert found.remedy == "Run 'modprobe device_dax dax_pmem'"
+
+
+@pytest.mark.parametrize(("driver", "who"), [("kmem", "the kernel uses it"), ("fsdev_dax", "a filesystem has it")])
+def test_a_device_that_cannot_be_mapped(made, driver, who):
+    made.bind("dax1.0", driver)
+    (found,) = kernel.drivers(made)
+    assert (str(found.level), found.id) == ("warning", "VPMEM-C02")
+    assert f"/dev/dax1.0 is bound to {driver} and cannot be mapped: {who}" in found.message
+
+
+def test_empty_slots_and_unbound_devices_are_no_fault(made):
+    made.bind("dax1.0", None)
+    made.write("/sys/bus/dax/devices/dax2.0/size", "0\n")
+    (found,) = kernel.drivers(made)
+    assert "3 with memory" in found.message
+
+
+def test_bad_addresses(made):
+    made.write("/sys/bus/nd/devices/region0/badblocks", "8 1\n100 2\n")
+    (found,) = kernel.media(made)
+    assert (str(found.level), found.id) == ("failure", "VPMEM-C18")
+    assert found.message == "region0 cannot be read at bytes 4096 to 4607, bytes 51200 to 52223"
+
+
+@pytest.mark.parametrize("text", ["x\n", "1\n", "1 2 3\n", "-1 5\n"])
+def test_bad_addresses_of_another_form(made, text):
+    made.write("/sys/bus/nd/devices/region0/badblocks", text)
+    (found,) = kernel.media(made)
+    assert f"'{text.strip()}'" in found.message
+
+
+def test_many_bad_addresses(made):
+    made.write("/sys/bus/nd/devices/region0/badblocks", "".join(f"{number} 1\n" for number in range(20)))
+    (found,) = kernel.media(made)
+    assert "and 12 more" in found.message
+
+
+def test_bad_addresses_that_this_user_may_not_read(made):
+    made.path("/sys/bus/nd/devices/region0/badblocks").unlink()
+    (found,) = kernel.media(made)
+    assert levels([found]) == ["unseen"]
+    assert found.remedy == "Run this as root"

@@ -1,0 +1,125 @@
+"""Namespaces against the configuration: devices, what guests lose, NUMA nodes."""
+
+import os
+import stat
+from collections.abc import Iterator
+
+from oslo_config import cfg
+
+from vpmem_driver import layout, model, sizes
+from vpmem_driver.checkup import finding
+from vpmem_driver.checkup.finding import Finding
+from vpmem_driver.checkup.host import Host
+from vpmem_driver.faults import checks as faults
+from vpmem_driver.pool.snapshot import Snapshot
+
+#: A guest always loses its label. More than this and this share of the namespace is worth a warning.
+_USUAL_LOSS = sizes.LABEL_SIZE + sizes.GRANULE
+_LEAST_SHARE = 100
+
+
+def configured(snapshot: Snapshot) -> Iterator[Finding]:
+    """Check that some namespaces can be given to guests."""
+    check = "configuration"
+    if snapshot.found is None:
+        return
+    labelled = [record for record in snapshot.records if record.label is not None]
+    usable = [record for record in labelled if record.state not in {"missing", "unusable"}]
+    if not usable:
+        reason = (
+            "none of its namespaces is usable"
+            if labelled
+            else "pmem_namespaces is empty, or names nothing on this host"
+        )
+        yield finding.failure(check, faults.CONFIGURATION, reason)
+        return
+    other = [ns for ns in snapshot.found if ns.unusable is None and ns.uuid not in {record.uuid for record in labelled}]
+    more = f"; {len(other)} more usable without a label" if other else ""
+    labels = len({record.label for record in usable})
+    yield finding.ok(check, f"{len(usable)} usable namespaces with {labels} label{'s' if labels > 1 else ''}{more}")
+
+
+def nodes(host: Host, snapshot: Snapshot, conf: cfg.ConfigOpts) -> Iterator[Finding]:
+    """Check that the device of every namespace with a label can be opened by whoever wipes it."""
+    check = "devices"
+    namespaces = _labelled(snapshot)
+    faulty = False
+    for namespace in namespaces:
+        assert namespace.device is not None  # noqa: S101  every usable namespace has one
+        reason = _not_openable(host, namespace.device)
+        if reason is None:
+            continue
+        faulty = True
+        if reason == _DENIED and (conf.vpmem.wipe_command or not host.is_root):
+            continue
+        yield finding.failure(check, faults.DEVICE, f"{namespace.name}: {namespace.device} {reason}")
+        return
+    if faulty and conf.vpmem.wipe_command:
+        yield finding.ok(check, f"{len(namespaces)} exist; wipe_command opens them")
+    elif faulty:
+        yield finding.unseen(
+            check, f"this user may not open {namespaces[0].device}", "Run this as root, or set wipe_command"
+        )
+    elif namespaces:
+        yield finding.ok(check, f"{len(namespaces)} can be read and written")
+
+
+_DENIED = "may not be read and written by this user"
+
+
+def _not_openable(host: Host, device: str) -> str | None:
+    path = host.path(device)
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError:
+        return _DENIED
+    if not (stat.S_ISCHR(mode) or stat.S_ISREG(mode)):
+        return "is neither a character device nor a file"
+    return None if os.access(path, os.R_OK | os.W_OK, effective_ids=True) else _DENIED
+
+
+def losses(snapshot: Snapshot) -> Iterator[Finding]:
+    """Check how much of each namespace a guest gets."""
+    check = "alignment"
+    wasteful = 0
+    lost = 0
+    for namespace in _labelled(snapshot):
+        seen = layout.guest_size(layout.device_size(namespace.size, namespace.align), namespace.align)
+        lost += namespace.size - seen
+        if namespace.size - seen > max(_USUAL_LOSS, namespace.size // _LEAST_SHARE):
+            wasteful += 1
+            yield finding.warning(
+                check,
+                faults.WASTE,
+                f"{namespace.name}: a guest gets {sizes.text(seen)} of {sizes.text(namespace.size)}, because of the "
+                f"alignment of {sizes.text(namespace.align)}",
+            )
+    if not wasteful and _labelled(snapshot):
+        yield finding.ok(check, f"labels and alignment take {sizes.text(lost)} of all namespaces")
+
+
+def numa(host: Host, snapshot: Snapshot) -> Iterator[Finding]:
+    """Check that the NUMA node of each namespace is known and exists."""
+    check = "NUMA"
+    faulty = False
+    for namespace in _labelled(snapshot):
+        node = namespace.numa_node
+        if node is None:
+            reason = "its NUMA node is unknown"
+        elif not host.exists(f"/sys/devices/system/node/node{node}"):
+            reason = f"NUMA node {node} does not exist"
+        else:
+            continue
+        faulty = True
+        yield finding.warning(check, faults.NUMA, f"{namespace.name}: {reason}")
+    nodes = sorted({namespace.numa_node for namespace in _labelled(snapshot) if namespace.numa_node is not None})
+    if nodes and not faulty:
+        yield finding.ok(check, f"namespaces on node{'s' if len(nodes) > 1 else ''} {', '.join(map(str, nodes))}")
+
+
+def _labelled(snapshot: Snapshot) -> list[model.Namespace]:
+    """Return the usable namespaces with a label."""
+    labels = {record.uuid for record in snapshot.records if record.label is not None}
+    return [ns for ns in snapshot.found or () if ns.unusable is None and ns.uuid in labels]

@@ -1,0 +1,114 @@
+"""Read the ledger without a lock and without a change, for status and checks.
+
+A reader of a database in WAL mode waits for nobody, and nobody waits for it. It must be able to read the file, and to
+open or create SQLite's shared memory file beside it.
+"""
+
+import contextlib
+import os
+import pathlib
+import sqlite3
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from typing import NoReturn, TypeVar
+
+from vpmem_driver import exception
+from vpmem_driver.ledger import check, file, migrations
+from vpmem_driver.ledger.ledger import Ledger
+
+#: How long to retry while SQLite recovers the write-ahead log or the sqlite3 program holds its lock, in seconds.
+_PATIENCE_SECONDS = 1.0
+_POLL_SECONDS = 0.02
+
+_Result = TypeVar("_Result")
+
+
+class LedgerReader(Ledger):
+    """A ledger that is open for reading only. Methods that write fail."""
+
+    def __init__(self, state_path: str | os.PathLike[str]) -> None:
+        """Open the ledger in `state_path` and check it.
+
+        :raises FileNotFoundError: there is no ledger yet
+        :raises LedgerError: it cannot be read, or an older version wrote it
+        :raises LedgerCorrupt: it is not a ledger, or damaged
+        :raises LedgerVersion: a newer version of this package wrote it
+        """
+        self.path = pathlib.Path(state_path) / file.FILE_NAME
+        self._lock = threading.RLock()
+        try:
+            self.path.stat()
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise self._unreadable(error.strerror or str(error)) from error
+        with contextlib.ExitStack() as opened:
+            address = f"file:{urllib.parse.quote(str(self.path.absolute()))}?mode=ro"
+            self._db = self._retry(
+                lambda: sqlite3.connect(address, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+            )
+            opened.callback(self._db.close)
+            self._check()
+            self._opened = opened.pop_all()
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[NoReturn]:  # noqa: ARG002
+        """Refuse to write."""
+        raise AssertionError("a LedgerReader does not write")
+        yield
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of the body see the ledger at one moment."""
+        with self._lock:
+            self._execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.rollback()
+
+    def moved_at(self) -> dict[str, str]:
+        """Return the time of each namespace's last move (UTC, ISO 8601), by uuid."""
+        with self._lock:
+            return dict(
+                self._fetch(
+                    "SELECT namespace.uuid, history.at FROM namespace JOIN history ON history.id = namespace.changed"
+                )
+            )
+
+    def _check(self) -> None:
+        version, known = self._version(), len(migrations.SCRIPTS)
+        if version > known:
+            raise exception.LedgerVersion(
+                path=self.path,
+                reason=f"it has version {version}; this program supports versions up to {known}",
+                remedy="Use the newer vpmem_driver that wrote it",
+            )
+        if version < known:
+            raise exception.LedgerError(
+                path=self.path,
+                reason=f"an older vpmem_driver wrote it: it has version {version}, this program needs {known}",
+                remedy="Restart nova-compute, or run 'vpmem namespace list' as the user of the ledger; both convert it",
+            )
+        self._refuse(self._fetch(check.STRUCTURE))
+        self._refuse(self._fetch(check.CONTENT))
+
+    def _retry(self, call: Callable[[], _Result]) -> _Result:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return call()
+            except (sqlite3.Error, UnicodeDecodeError) as error:
+                code = getattr(error, "sqlite_errorcode", None) or 0
+                if code & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
+                    raise self._unreadable(str(error)) from error
+                if code & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise self._error(error) from error
+                time.sleep(_POLL_SECONDS)
+
+    def _unreadable(self, reason: str) -> exception.LedgerError:
+        return exception.LedgerError(
+            path=self.path, reason=f"this user cannot read it: {reason}", remedy="Run this as root or as its user"
+        )
