@@ -28,7 +28,7 @@
     │   ├── NamespaceMissing            discovery no longer finds it
     │   ├── HostToolError               a device, a process or /proc failed
     │   ├── LibvirtError
-    │   └── InstallationError           this package and Nova do not find each other
+    │   └── InstallationError           a part of the installation is missing, or Nova is
     ├── WipeFailed                  the medium failed; the namespace is quarantined
     └── CopyFailed                  the content was not copied; the source still has it
 

@@ -7,8 +7,8 @@ from vpmem_driver import model
 from vpmem_driver.checkup import finding
 from vpmem_driver.checkup.finding import Finding
 from vpmem_driver.faults import namespaces as faults
-from vpmem_driver.pool import Row
 from vpmem_driver.model import State
+from vpmem_driver.pool import Row
 from vpmem_driver.pool.snapshot import Snapshot
 
 #: A wipe or copy without progress is given this time: its process may look for devices, or wait for another wipe.

@@ -40,6 +40,7 @@ Without --config-file, the first vpmem.conf of ~/.vpmem, ~, /etc/vpmem and /etc 
 COMMANDS = {
     "status": "status:Status",
     "host check": "host_check:HostCheck",
+    "metrics": "metrics:Metrics",
     "namespace list": "namespace_list:NamespaceList",
     "namespace show": "namespace_show:NamespaceShow",
     "claim": "claim:Claim",

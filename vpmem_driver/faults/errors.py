@@ -144,10 +144,11 @@ FAULTS = (
     ),
     Fault(
         "VPMEM-E21",
-        "this package and Nova do not find each other",
-        "Nova is not installed for the Python that runs this package, or the package was not installed from its wheel.",
-        "Install the wheel into nova-compute's environment, or start 'vpmem-nova-compute' from an environment that was "
-        "made with --system-site-packages.",
+        "a part of the installation is missing",
+        "An optional Python package is not installed, or this package and Nova do not find each other: Nova is not "
+        "installed for the Python that runs this package, or the package was not installed from its wheel.",
+        "The message names what is missing. For Nova, install the wheel into nova-compute's environment, or start "
+        "'vpmem-nova-compute' from an environment that was made with --system-site-packages.",
     ),
     Fault(
         "VPMEM-E22",

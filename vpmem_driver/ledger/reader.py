@@ -16,11 +16,14 @@ from typing import NoReturn, TypeVar
 
 from vpmem_driver import exception
 from vpmem_driver.ledger import check, file, migrations
-from vpmem_driver.ledger.ledger import Ledger
+from vpmem_driver.ledger.ledger import Ledger, Move
 
 #: How long to retry while SQLite recovers the write-ahead log or the sqlite3 program holds its lock, in seconds.
 _PATIENCE_SECONDS = 1.0
 _POLL_SECONDS = 0.02
+
+#: Number of history lines read at a time.
+_CHUNK = 1000
 
 _Result = TypeVar("_Result")
 
@@ -77,6 +80,17 @@ class LedgerReader(Ledger):
                     "SELECT namespace.uuid, history.at FROM namespace JOIN history ON history.id = namespace.changed"
                 )
             )
+
+    def newest(self) -> Iterator[Move]:
+        """Yield the history, newest line first, in bounded memory."""
+        columns = ", ".join(Move.__slots__)
+        before = self.last_move() + 1
+        while lines := self._fetch(
+            f"SELECT {columns} FROM history WHERE id < ? ORDER BY id DESC LIMIT ?",  # noqa: S608  names of fields
+            (before, _CHUNK),
+        ):
+            yield from (Move(*line) for line in lines)
+            before = lines[-1][0]
 
     def _check(self) -> None:
         version, known = self._version(), len(migrations.SCRIPTS)

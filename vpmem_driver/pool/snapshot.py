@@ -8,13 +8,13 @@ import dataclasses
 import datetime
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from oslo_config import cfg
 
 from vpmem_driver import discovery, exception, model
 from vpmem_driver.discovery import interface
-from vpmem_driver.ledger import FILE_NAME, LedgerReader, Row
+from vpmem_driver.ledger import FILE_NAME, LedgerReader, Move, Row
 from vpmem_driver.pool import labels, matching
 from vpmem_driver.pool.progress import Progress, progress_of
 from vpmem_driver.pool.view import View
@@ -81,6 +81,18 @@ def read(conf: cfg.ConfigOpts, *, source: interface.Discovery | None = None) -> 
         errors.append(error)
     records = _records(config, found, rows, errors)
     return Snapshot(records, found, rows, moved_at, active, path, has_ledger, tuple(errors))
+
+
+def recent_moves(snapshot: Snapshot, since: datetime.datetime) -> Iterator[tuple[Move, datetime.datetime]]:
+    """Yield the moves since a time, newest first, with their times. Without a ledger there are none."""
+    if not snapshot.has_ledger:
+        return
+    with contextlib.closing(LedgerReader(snapshot.ledger.parent)) as ledger:
+        for move in ledger.newest():
+            at = datetime.datetime.fromisoformat(move.at)
+            if at < since:
+                return
+            yield move, at
 
 
 def _contents(ledger: LedgerReader) -> tuple[dict[str, Row], dict[str, datetime.datetime]]:
