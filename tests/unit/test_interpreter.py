@@ -29,6 +29,7 @@ ALLOWED = {
     ("worker/privileged.py", "os.execve"),  # itself again, with -I and no environment
     ("worker/privileged.py", "sys.executable"),
     ("engine/process.py", "subprocess.Popen"),
+    ("transfer/connection.py", "subprocess.Popen"),  # ssh
 }
 
 #: Constants and exceptions, which start nothing.
