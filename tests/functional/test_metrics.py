@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import stat
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from tests.functional.conftest import MIB, new_owner
 from tests.functional.test_cli import refused, vpmem, vpmem_json  # noqa: F401  fixtures
 from tests.functional.test_listing import move, used  # noqa: F401  fixtures
 from tests.functional.test_status import files
+from tests.machine import promtool as promtool_package
 from vpmem_driver import ledger
 from vpmem_driver.model import State
 
@@ -26,12 +26,9 @@ RULE_TESTS = PACKAGING / "prometheus" / "vpmem.test.yml"
 DASHBOARD = PACKAGING / "grafana" / "vpmem.json"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def promtool():
-    program = shutil.which("promtool")
-    if program is None:
-        pytest.skip("promtool is not installed (Debian: prometheus)")
-    return program
+    return promtool_package.program(pathlib.Path(__file__).parents[2] / ".tox" / "promtool")
 
 
 def samples(text):
