@@ -3,8 +3,8 @@
 import json
 import os
 import pathlib
-import shutil
 import re
+import shutil
 import stat
 import subprocess
 import sys
