@@ -27,7 +27,7 @@ def main():
     seeds = [str(seed) for seed in range(arguments.seed, arguments.seed + arguments.walks)]
     names = list(mutants.MUTANTS)
     if arguments.mutants:
-        print(f"| {'mistake':28} | found by | seconds | what was wrong |\n|---|---|---|---|", flush=True)
+        print(f"| {'mistake':31} | found by | seconds | what was wrong |\n|---|---|---|---|", flush=True)
         shares = [[*[f"--mutant={name}" for name in share], *seeds] for share in shared(names, arguments.processes)]
     else:
         shares = shared(seeds, arguments.processes)

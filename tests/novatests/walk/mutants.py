@@ -154,7 +154,8 @@ MUTANTS = {
     ),
     "delete keeps": Mutant(_decides(deleting="KEEP"), ("delete",)),
     "local delete keeps": Mutant(
-        _replaces(f"{_DRIVER}._release_deleted", lambda *_args: None), ("resize_fails_at_dest", "delete")
+        _replaces(f"{_DRIVER}._release_deleted", lambda *_args: None),
+        ("resize_fails_at_dest", "take_down", "delete"),
     ),
     "shelve keeps": Mutant(_decides(shelving="KEEP"), ("shelve",)),
     "live migration keeps": Mutant(_decides(migrate_data="KEEP"), ("live_migrate",)),

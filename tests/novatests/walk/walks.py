@@ -79,7 +79,7 @@ def find(mutant, seeds):
         if result.failed and (found := re.search(r"(walk \d+, step \d+): Wrong: (.*)", story)):
             where, what = found.groups()
             break
-    tell(f"| {mutant:28} | {where} | {time.monotonic() - begin:.0f} | {what} |")
+    tell(f"| {mutant:31} | {where} | {time.monotonic() - begin:.0f} | {what} |")
     return bool(what)
 
 
