@@ -5,6 +5,7 @@ another state only if it did not move since the caller read it. Every move adds 
 order the moves of all processes. If the ledger cannot be read or written, an error is raised and nothing changes.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -14,7 +15,7 @@ from collections.abc import Collection, Iterator
 import msgspec
 
 from vpmem_driver import exception, model
-from vpmem_driver.ledger import file, migrations
+from vpmem_driver.ledger import file, holds, migrations, state_directory
 
 FILE_NAME = file.FILE_NAME
 
@@ -123,6 +124,10 @@ class Ledger(file.LedgerFile):
     def held(self, owner: str) -> list[Row]:
         """Return the namespaces that `owner` holds or has reserved, in the order of its devices."""
         return self._select("WHERE owner = ? ORDER BY position", owner)
+
+    def departing(self) -> list[Row]:
+        """Return the namespaces whose content a copy takes away."""
+        return self._select("WHERE departure IS NOT NULL ORDER BY name, uuid")
 
     def next_position(self, owner: str) -> int:
         """Return the position for the next device of `owner`, after all that it holds or has reserved."""
@@ -359,6 +364,39 @@ class Ledger(file.LedgerFile):
                 (copied, uuid, departure),
             )
         return done.rowcount == 1
+
+    @contextlib.contextmanager
+    def hold(self, departure: str) -> Iterator[None]:
+        """Have the departure end with this process during the body, however it ends; see :mod:`.holds`.
+
+        :raises LedgerError: that is not possible
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(holds.hold(self.path.parent, departure))
+            except OSError as error:
+                raise state_directory.error_of(self.path, error) from error
+            yield
+
+    def stale_departures(self) -> list[str]:
+        """Return the departures of :meth:`hold` whose process has died.
+
+        :raises LedgerError: the directory cannot be read
+        """
+        try:
+            return holds.stale(self.path.parent)
+        except OSError as error:
+            raise state_directory.error_of(self.path, error) from error
+
+    def forget_departure(self, departure: str) -> None:
+        """Remove what :meth:`hold` has left of a departure, after no namespace has it any more.
+
+        :raises LedgerError: that failed
+        """
+        try:
+            holds.forget(self.path.parent, departure)
+        except OSError as error:
+            raise state_directory.error_of(self.path, error) from error
 
     def explain(self, row: Row, run: str | None, reason: str) -> None:
         """Record, in its own transaction, why a dirty namespace is not wiped yet, or a receiving one not complete.

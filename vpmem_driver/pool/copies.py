@@ -6,24 +6,24 @@ guest from starting, until the front end releases the source or ends the departu
 them has all of the content, claimed for its owner.
 """
 
+import contextlib
 import logging
+import secrets
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from vpmem_driver import exception, layout, model
 from vpmem_driver.engine import CopyJob, Engine, Job, Outcome, ReceiveJob, Result, SendJob
 from vpmem_driver.ledger import Ledger, Row
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.pool import requests
+from vpmem_driver.pool import copy_recorders, requests
+from vpmem_driver.pool.copy_recorders import OnReady
 from vpmem_driver.pool.state import PoolState, names
 from vpmem_driver.pool.table import Table
-from vpmem_driver.pool.wipes import OnProgress, WipeProgress
+from vpmem_driver.pool.wipes import OnProgress
 
 LOG = logging.getLogger(__name__)
-
-#: Called with the next byte that a destination needs, when its worker has locked it.
-OnReady = Callable[[int], None]
 
 
 class Copies:
@@ -135,7 +135,7 @@ class Copies:
         """
         row = self._state.row(uuid)
         job = ReceiveJob(uuid=uuid, name=row.name or uuid, size=row.size, start=row.copied, fd=fd)
-        self._fill(job, _Arrival(self, row, arrival, on_progress, on_ready), stop)
+        self._fill(job, copy_recorders.Arrival(self, row, arrival, on_progress, on_ready), stop)
 
     def copy(
         self,
@@ -160,9 +160,9 @@ class Copies:
             source_size=origin.size,
             parts=require_fit(self._state.view.grant(origin), row),
         )
-        self._fill(job, _Arrival(self, row, copy, on_progress, source=origin), stop)
+        self._fill(job, copy_recorders.Arrival(self, row, copy, on_progress, source=origin), stop)
 
-    def _fill(self, job: Job, recorder: "_Arrival", stop: threading.Event | None) -> None:
+    def _fill(self, job: Job, recorder: copy_recorders.Arrival, stop: threading.Event | None) -> None:
         row = self._state.row(job.uuid)
         if row.state is State.CLAIMED and row.arrival == recorder.arrival:
             return
@@ -217,6 +217,49 @@ class Copies:
                     self._state.ledger.depart(row, None)
             LOG.info("%s keeps %s here", owner, names(rows))
 
+    @contextlib.contextmanager
+    def hold_still(self, owner: str, uuids: Sequence[str] | None = None) -> Iterator[str]:
+        """Have no guest of `owner` start on what it holds (or only `uuids`) during the body, which reads it.
+
+        Unlike a departure of :meth:`depart`, this one ends with the process.
+
+        :yields: the id of the departure, for :meth:`send`
+        :raises VPMEMError: see :meth:`depart`
+        :raises CopyFailed: it was released meanwhile
+        :raises NamespaceInUse: a domain uses it all the same
+        """
+        departure = secrets.token_hex(8)
+        with self._state.ledger.hold(departure):
+            try:
+                rows = self.depart(owner, departure, uuids)
+                yield departure
+                for row in rows:
+                    self._require_still(row, departure)
+            finally:
+                self._end(departure)
+
+    def _require_still(self, row: Row, departure: str) -> None:
+        now = self._state.row(row.uuid)
+        if now.departure != departure:
+            raise _failure(
+                Result(uuid=row.uuid, name=row.name or row.uuid, outcome=Outcome.STOPPED, reason="it was released")
+            )
+        if (user := self.user_of(now)) is not None:
+            raise exception.NamespaceInUse(namespace=row.name or row.uuid, user=user)
+
+    def end_stale(self) -> None:
+        """End the departures of :meth:`hold_still` whose process has died."""
+        for departure in self._state.ledger.stale_departures():
+            self._end(departure)
+            LOG.warning("Copy %s was interrupted; its namespaces may be used again", departure)
+
+    def _end(self, departure: str) -> None:
+        with self._state.change():
+            for row in self._state.ledger.departing():
+                if row.departure == departure:
+                    self._state.ledger.depart(row, None)
+        self._state.ledger.forget_departure(departure)
+
     def send(
         self,
         departure: str,
@@ -227,6 +270,7 @@ class Copies:
         start: int,
         pack: bool,
         is_wanted: Callable[[], bool] = lambda: True,
+        on_progress: OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> None:
         """Write the content of a departing namespace into the stream `fd`.
@@ -234,6 +278,7 @@ class Copies:
         :param destination: the namespace that receives it
         :param start: bytes from its start that it already has
         :param is_wanted: called now and then; False stops the sender
+        :param on_progress: called with what was written
         :raises CopyFailed: not everything was written
         :raises DoesNotFit: the destination is too small
         """
@@ -249,7 +294,7 @@ class Copies:
             destination_size=destination.size,
             pack=pack,
         )
-        recorder = _Departure(self, departure, is_wanted)
+        recorder = copy_recorders.Departure(self, departure, is_wanted, on_progress)
         result = self._engine.run([job], recorder, stop)[uuid]
         if result.outcome is not Outcome.SENT:
             raise _failure(recorder.refusal or result)
@@ -277,119 +322,6 @@ class Copies:
             self._state.move(row, state, why, owner=row.owner, position=row.position, arrival=row.arrival)
         else:
             self._state.move(row, state, why, reason=reason)
-
-
-class _Arrival:
-    """Records a copy to a namespace of this host. Every record requires the fencing token of this run."""
-
-    def __init__(
-        self,
-        copies: Copies,
-        row: Row,
-        arrival: str,
-        on_progress: OnProgress,
-        on_ready: OnReady = lambda _start: None,
-        *,
-        source: Row | None = None,
-    ) -> None:
-        self._copies = copies
-        self._row = row
-        self.arrival = arrival
-        self._on_progress = on_progress
-        self._on_ready = on_ready
-        self._source = source
-        self._run: str | None = None
-        self._verifies = False
-        self.refusal: Result | None = None
-
-    def may_start(self, job: Job) -> bool:
-        row = self._copies.ledger.row(job.uuid)
-        if row is None:
-            raise exception.UnknownNamespace(namespace=job.uuid)
-        try:
-            user = self._copies.user_of(row) or (self._source and self._copies.user_of(self._source))
-        except exception.HostError as error:
-            return self._refuse(job, Outcome.HOST, str(error).rstrip("."))
-        if user:
-            return self._refuse(job, Outcome.IN_USE, user)
-        if self._source is not None:
-            source = self._copies.ledger.row(self._source.uuid)
-            if source is None or source.departure != self.arrival:
-                return self._refuse(job, Outcome.STOPPED, "its source is no longer to be copied")
-        self._run = self._copies.ledger.begin_copy(job.uuid, self.arrival, job.start)
-        if self._run is None:
-            return self._refuse(job, Outcome.STOPPED, "another process receives it, or the copy was abandoned")
-        self._on_ready(job.start)
-        return True
-
-    def _refuse(self, job: Job, outcome: Outcome, reason: str) -> bool:
-        self.refusal = job.ended(outcome, reason)
-        return False
-
-    def progress(self, job: Job, phase: str, done: int) -> bool:
-        assert self._run is not None  # noqa: S101  the worker has begun
-        self._verifies = phase == "verify"
-        recorded = (
-            self._copies.ledger.progress(job.uuid, self._run, verified=done)
-            if self._verifies
-            else self._copies.ledger.progress(job.uuid, self._run, copied=done)
-        )
-        if not recorded:
-            self.refusal = job.ended(Outcome.STOPPED, "it was released, or another process receives it")
-            return False
-        if self._source is not None and not self._verifies:
-            self._copies.departed(self.arrival, self._source.uuid, done)
-        self._on_progress(WipeProgress(uuid=job.uuid, name=job.name, phase=phase, done=done, size=job.size))
-        return True
-
-    def finished(self, result: Result) -> None:
-        if self._run is None or self.refusal is not None:
-            return
-        with self._copies.ledger.transaction():
-            row = self._copies.ledger.row(result.uuid)
-            if row is None or row.run != self._run:
-                self.refusal = Result(
-                    uuid=result.uuid, name=result.name, outcome=Outcome.STOPPED, reason="it was released"
-                )
-            elif result.outcome is Outcome.COPIED:
-                self._copies.settle(row, State.CLAIMED, f"received by copy {self.arrival}")
-            elif result.outcome is Outcome.MEDIA:
-                self._copies.settle(row, State.QUARANTINED, f"copy failed: {result.reason}", reason=result.reason)
-        if result.outcome is Outcome.LOST and self._verifies:
-            self._copies.ledger.progress(result.uuid, self._run, copied=0)  # what an earlier run received is not it
-        if result.outcome not in {Outcome.COPIED, Outcome.MEDIA} and result.reason:
-            self._copies.ledger.explain(self._row, self._run, result.reason)
-
-
-class _Departure:
-    """Watches a sender: its namespace must still depart with this copy, and no domain may run on it."""
-
-    def __init__(self, copies: Copies, departure: str, is_wanted: Callable[[], bool]) -> None:
-        self._copies = copies
-        self._departure = departure
-        self._is_wanted = is_wanted
-        self.refusal: Result | None = None
-
-    def may_start(self, job: Job) -> bool:
-        row = self._copies.ledger.row(job.uuid)
-        if row is None or row.departure != self._departure:
-            self.refusal = job.ended(Outcome.STOPPED, "it is no longer to be copied")
-            return False
-        try:
-            user = self._copies.user_of(row)
-        except exception.HostError as error:
-            self.refusal = job.ended(Outcome.HOST, str(error).rstrip("."))
-            return False
-        if user is not None:
-            self.refusal = job.ended(Outcome.IN_USE, user)
-        return user is None
-
-    def progress(self, job: Job, _phase: str, _done: int) -> bool:
-        row = self._copies.ledger.row(job.uuid)
-        return row is not None and row.departure == self._departure and self._is_wanted()
-
-    def finished(self, result: Result) -> None:
-        """Do nothing: what counts is what the destination reports."""
 
 
 def fits(source: model.Grant, row: Row) -> bool:

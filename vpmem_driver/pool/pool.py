@@ -99,8 +99,9 @@ class Pool:
         self._state.ledger.close()
 
     def reconcile(self) -> None:
-        """See :meth:`.state.PoolState.reconcile`."""
+        """End interrupted exports; then see :meth:`.state.PoolState.reconcile`."""
         self._state.reconcile()
+        self.copies.end_stale()
 
     def marked(self, name: str) -> bool:
         """Whether :meth:`mark` has recorded `name` in the ledger."""
@@ -246,7 +247,8 @@ class Pool:
         on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
     ) -> tuple[model.Grant, ...]:
-        """See :meth:`.claims.Claims.claim_exact`."""
+        """End interrupted exports; then see :meth:`.claims.Claims.claim_exact`."""
+        self.copies.end_stale()
         return self._claims.claim_exact(owner, uuids, on_progress=on_progress, stop=stop)
 
     def adopt(

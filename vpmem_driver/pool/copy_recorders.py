@@ -1,0 +1,139 @@
+"""Record in the ledger what workers report of a copy, and decide whether one may start (:mod:`.copies`)."""
+
+import typing
+from collections.abc import Callable
+
+from vpmem_driver import exception
+from vpmem_driver.engine import Job, Outcome, Result
+from vpmem_driver.ledger import Row
+from vpmem_driver.model import State
+from vpmem_driver.pool.wipes import OnProgress, WipeProgress
+
+if typing.TYPE_CHECKING:
+    from vpmem_driver.pool import copies
+
+#: Called with the next byte that a destination needs, when its worker has locked it.
+OnReady = Callable[[int], None]
+
+
+class Arrival:
+    """Records a copy to a namespace of this host. Every record requires the fencing token of this run."""
+
+    def __init__(
+        self,
+        copies: "copies.Copies",
+        row: Row,
+        arrival: str,
+        on_progress: OnProgress,
+        on_ready: OnReady = lambda _start: None,
+        *,
+        source: Row | None = None,
+    ) -> None:
+        self._copies = copies
+        self._row = row
+        self.arrival = arrival
+        self._on_progress = on_progress
+        self._on_ready = on_ready
+        self._source = source
+        self._run: str | None = None
+        self._verifies = False
+        self.refusal: Result | None = None
+
+    def may_start(self, job: Job) -> bool:
+        """See :class:`vpmem_driver.engine.job.Recorder`."""
+        row = self._copies.ledger.row(job.uuid)
+        if row is None:
+            raise exception.UnknownNamespace(namespace=job.uuid)
+        try:
+            user = self._copies.user_of(row) or (self._source and self._copies.user_of(self._source))
+        except exception.HostError as error:
+            return self._refuse(job, Outcome.HOST, str(error).rstrip("."))
+        if user:
+            return self._refuse(job, Outcome.IN_USE, user)
+        if self._source is not None:
+            source = self._copies.ledger.row(self._source.uuid)
+            if source is None or source.departure != self.arrival:
+                return self._refuse(job, Outcome.STOPPED, "its source is no longer to be copied")
+        self._run = self._copies.ledger.begin_copy(job.uuid, self.arrival, job.start)
+        if self._run is None:
+            return self._refuse(job, Outcome.STOPPED, "another process receives it, or the copy was abandoned")
+        self._on_ready(job.start)
+        return True
+
+    def _refuse(self, job: Job, outcome: Outcome, reason: str) -> bool:
+        self.refusal = job.ended(outcome, reason)
+        return False
+
+    def progress(self, job: Job, phase: str, done: int) -> bool:
+        """See :class:`vpmem_driver.engine.job.Recorder`."""
+        assert self._run is not None  # noqa: S101  the worker has begun
+        self._verifies = phase == "verify"
+        recorded = (
+            self._copies.ledger.progress(job.uuid, self._run, verified=done)
+            if self._verifies
+            else self._copies.ledger.progress(job.uuid, self._run, copied=done)
+        )
+        if not recorded:
+            self.refusal = job.ended(Outcome.STOPPED, "it was released, or another process receives it")
+            return False
+        if self._source is not None and not self._verifies:
+            self._copies.departed(self.arrival, self._source.uuid, done)
+        self._on_progress(WipeProgress(uuid=job.uuid, name=job.name, phase=phase, done=done, size=job.size))
+        return True
+
+    def finished(self, result: Result) -> None:
+        """See :class:`vpmem_driver.engine.job.Recorder`."""
+        if self._run is None or self.refusal is not None:
+            return
+        with self._copies.ledger.transaction():
+            row = self._copies.ledger.row(result.uuid)
+            if row is None or row.run != self._run:
+                self.refusal = Result(
+                    uuid=result.uuid, name=result.name, outcome=Outcome.STOPPED, reason="it was released"
+                )
+            elif result.outcome is Outcome.COPIED:
+                self._copies.settle(row, State.CLAIMED, f"received by copy {self.arrival}")
+            elif result.outcome is Outcome.MEDIA:
+                self._copies.settle(row, State.QUARANTINED, f"copy failed: {result.reason}", reason=result.reason)
+        if result.outcome is Outcome.LOST and self._verifies:
+            self._copies.ledger.progress(result.uuid, self._run, copied=0)  # what an earlier run received is not it
+        if result.outcome not in {Outcome.COPIED, Outcome.MEDIA} and result.reason:
+            self._copies.ledger.explain(self._row, self._run, result.reason)
+
+
+class Departure:
+    """Watches a sender: its namespace must still depart with this copy, and no domain may run on it."""
+
+    def __init__(
+        self, copies: "copies.Copies", departure: str, is_wanted: Callable[[], bool], on_progress: OnProgress | None
+    ) -> None:
+        self._copies = copies
+        self._departure = departure
+        self._is_wanted = is_wanted
+        self._on_progress = on_progress
+        self.refusal: Result | None = None
+
+    def may_start(self, job: Job) -> bool:
+        """See :class:`vpmem_driver.engine.job.Recorder`."""
+        row = self._copies.ledger.row(job.uuid)
+        if row is None or row.departure != self._departure:
+            self.refusal = job.ended(Outcome.STOPPED, "it is no longer to be copied")
+            return False
+        try:
+            user = self._copies.user_of(row)
+        except exception.HostError as error:
+            self.refusal = job.ended(Outcome.HOST, str(error).rstrip("."))
+            return False
+        if user is not None:
+            self.refusal = job.ended(Outcome.IN_USE, user)
+        return user is None
+
+    def progress(self, job: Job, phase: str, done: int) -> bool:
+        """See :class:`vpmem_driver.engine.job.Recorder`."""
+        if self._on_progress is not None:
+            self._on_progress(WipeProgress(uuid=job.uuid, name=job.name, phase=phase, done=done, size=job.length))
+        row = self._copies.ledger.row(job.uuid)
+        return row is not None and row.departure == self._departure and self._is_wanted()
+
+    def finished(self, result: Result) -> None:
+        """Do nothing: what counts is what the destination reports."""
