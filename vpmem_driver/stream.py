@@ -76,6 +76,14 @@ class Frame(NamedTuple):
         """Return the header as bytes."""
         return _HEADER.pack(_MAGIC, self.kind, self.offset, self.length, self.digest, self.packed)
 
+    @classmethod
+    def decode(cls, header: bytes | bytearray) -> "Frame":
+        """Read a header of :data:`HEADER_BYTES`. :raises StreamDamaged: it is not one."""
+        magic, kind, offset, length, value, packed = _HEADER.unpack(header)
+        if magic != _MAGIC or kind not in tuple(Kind):
+            raise StreamDamaged("it contains something other than a frame")
+        return cls(Kind(kind), offset, length, value, packed)
+
 
 def digest(content: bytes | bytearray | memoryview) -> bytes:
     """Return the digest of a cell."""
@@ -150,10 +158,8 @@ class Reader:
         return memoryview(unpack(payload, frame.length)) if frame.packed else payload
 
     def _parse(self, header: bytearray) -> Frame:
-        magic, kind, offset, length, value, packed = _HEADER.unpack(header)
-        if magic != _MAGIC or kind not in tuple(Kind):
-            raise StreamDamaged("it contains something other than a frame")
-        frame = Frame(Kind(kind), offset, length, value, packed)
+        frame = Frame.decode(header)
+        _, offset, length, value, packed = frame
         cell = min(CELL, self._size - self._next)
         valid = {
             Kind.DATA: length == cell > 0 and value != NO_DIGEST and packed < CELL and offset >= self._start,
