@@ -21,6 +21,7 @@ _MODULES = {"multiprocessing", "pty", "runpy", "subprocess"}
 #: :mod:`vpmem_driver.interpreter`.
 ALLOWED = {
     ("checkup/host.py", "subprocess.run"),  # ndctl, daxctl, qemu-system-ARCH
+    ("cli/archives.py", "subprocess.run"),  # qemu-img
     ("cli/detached.py", "subprocess.Popen"),
     ("cli/demo.py", "subprocess.run"),
     ("discovery/ndctl.py", "subprocess.run"),

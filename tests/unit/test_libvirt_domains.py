@@ -135,3 +135,26 @@ class TestErrors:
         monkeypatch.setattr(asked, "_dumps", lambda *, defined: (dump for dump in [("the domain x", read)]))
         with pytest.raises(exception.LibvirtError, match="broken"):
             asked.user_of("/dev/dax0.0")
+
+
+@pytest.mark.parametrize(
+    ("definition", "names"),
+    [
+        ("<domain/>", []),
+        ("<domain><os><nvram>/x</nvram></os></domain>", ["KEEP_NVRAM"]),
+        ("<domain><os><nvram template='/t'/></os><devices><tpm/></devices></domain>", ["KEEP_NVRAM", "KEEP_TPM"]),
+    ],
+)
+def test_a_domain_that_is_undefined_keeps_what_its_next_host_needs(definition, names):
+    """The flags are only given where they are needed: not every driver knows them."""
+    flags = []
+
+    class Domain:
+        def XMLDesc(self, _flags):  # noqa: N802  libvirt's
+            return definition
+
+        def undefineFlags(self, given):  # noqa: N802  libvirt's
+            flags.append(given)
+
+    libvirt_domains.Domains("test:///default").undefine(Domain())
+    assert flags == [sum(getattr(libvirt, f"VIR_DOMAIN_UNDEFINE_{name}", 0) for name in names)]
