@@ -55,8 +55,9 @@ def as_service(host, tmp_path):
 
 @pytest.fixture
 def host(host):
-    host.pmem_namespaces = ["PRIVATE:private0"]
-    host.make("private0")
+    host.pmem_namespaces = ["PRIVATE:private0|private1|private2"]
+    for number in range(3):
+        host.make(f"private{number}")
     host.state_path.mkdir(exist_ok=True)
     host.options["connection_uri"] = "test:///default"
     return host
@@ -84,3 +85,30 @@ def test_it_is_wiped_by_rootwrap_and_by_nothing_less(host, as_service, seen):
     code, said = as_service("sudo", "--non-interactive", PROGRAMS / "oslo-rootwrap", "/etc/nova/rootwrap.conf", "id")
     assert code == 99, said  # rootwrap's own: the filters do not allow it
     seen("a wipe for a service that is not root", "refused by the kernel; done through sudo and rootwrap")
+
+
+def test_it_is_exported_and_imported_by_rootwrap(host, as_service, seen):
+    """The descriptor of the stream passes through sudo and rootwrap, on the socket that is the worker's stdin."""
+    vpmem = [PROGRAMS / "vpmem", "--config-file", host.config_file()]
+    owner, heir = new_owner(), new_owner()
+    code, said = as_service(*vpmem, "adopt", owner, "private1")
+    assert code == 0, said
+    directory = host.directory.parent / "files"
+    directory.mkdir()
+    directory.chmod(0o777)
+    file = directory / "file"
+    code, said = as_service(*vpmem, "namespace", "export", "private1", file)
+    assert (code, "Permission denied" in said) == (7, True), said
+    rootwrap = f"sudo --non-interactive {PROGRAMS}/oslo-rootwrap /etc/nova/rootwrap.conf"
+    host.options["copy_command"] = f"{rootwrap} vpmem-copy"
+    host.config_file()
+    for words in (["export", "private1", file], ["import", file, "private2", "--owner", heir]):
+        code, said = as_service(*vpmem, "namespace", *words)
+        assert code == 0, said
+    assert contents(host.path("private2")) == contents(host.path("private1"))
+    assert any(contents(host.path("private2")))
+    host.options["copy_command"] = f"{rootwrap} vpmem-wipe"
+    host.config_file()
+    code, said = as_service(*vpmem, "namespace", "export", "private1", directory / "other")
+    assert code == 7, said
+    seen("export and import for a service that is not root", "refused by the kernel; done through sudo and rootwrap")
