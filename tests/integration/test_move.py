@@ -179,7 +179,7 @@ def test_an_interrupted_move_starts_on_neither_host(hosts, boot, ssh, tmp_path, 
     line = shlex.join(["env", f"PYTHONPATH={interpreter.search_path()}", *receive])
     relay = tmp_path / "relay.py"
     relay.write_text(RELAY)
-    here.options["ssh_command"] = ssh(shlex.join(map(str, [sys.executable, relay, "cut", 3 * MIB])) + f" {line}")
+    here.options["ssh_command"] = ssh(shlex.join(map(str, [sys.executable, relay, "cut", MIB - 1])) + f" {line}")
     assert "with --cancel to keep the domain here" in vpmem(*move, code=7)
     with pytest.raises(libvirt.libvirtError, match="a copy of it is not complete"):
         domain.start()

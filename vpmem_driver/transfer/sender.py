@@ -199,7 +199,7 @@ class _Retry(Exception):
     """A copy failed in a way that another attempt may not."""
 
     def __init__(self, namespace: str, reason: str) -> None:
-        super().__init__(f"Copy of namespace {namespace}: {reason}")
+        super().__init__(f"Copy of namespace {namespace}: {reason.rstrip('.')}.")
         self.namespace = namespace
         self.reason = reason.rstrip(".")
 
