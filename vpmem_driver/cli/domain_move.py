@@ -63,10 +63,7 @@ class DomainMove(common.Command, lister.Lister):
                 remedy="Leave it out",
             )
         move = _Move(self, parsed_args)
-        if parsed_args.host_is_lost:
-            move.cancel_here()
-            return COLUMNS, []
-        with move.domains():
+        with move.connected_here():
             if parsed_args.cancel:
                 move.cancel()
                 return COLUMNS, []
@@ -105,27 +102,45 @@ class _Move:
         self._purpose = f"move to {parsed_args.host}"
 
     @contextlib.contextmanager
-    def domains(self) -> Iterator[None]:
-        """Connect to both libvirts. :raises LibvirtError: one does not answer."""
-        with self._here.connection() as self._source, self._there.connection() as self._destination:
+    def connected_here(self) -> Iterator[None]:
+        """Connect to the libvirt of this host. :raises LibvirtError: it does not answer."""
+        with self._here.connection() as self._source:
+            yield
+
+    @contextlib.contextmanager
+    def _connected_there(self) -> Iterator[None]:
+        with self._there.connection() as self._destination:
             yield
 
     def preview(self) -> tuple[Sequence[model.Grant], Sequence[Expecting]]:
         """Return what would be copied where. :raises VPMEMError: the move is not possible; nothing was changed."""
         domain = self._here.find(self._source, self._arguments.domain)
         grants, copy = self._check(domain)
+        with self._connected_there():
+            self._check_there(domain, copy)
         return grants, self._ask(copy or copy_ids.new_id(self._purpose), grants)
 
     def run(self) -> tuple[Sequence[model.Grant], Sequence[Expecting]]:
         """Move the domain, or resume that. :raises VPMEMError: see the methods; what is done is kept."""
-        if (grants := self._left_behind()) is not None:
-            self._release(grants)
+        try:
+            domain = self._here.find(self._source, self._arguments.domain)
+        except exception.InvalidRequest:
+            if (left := self._left_behind()) is None:
+                raise
+            self._release(left)
             return (), ()
-        domain = self._here.find(self._source, self._arguments.domain)
         grants, copy = self._check(domain)
-        if copy is None:
-            copy = copy_ids.new_id(self._purpose)
-            self._ask(copy, grants)
+        with self._connected_there():
+            self._check_there(domain, copy)
+            if copy is None:
+                copy = copy_ids.new_id(self._purpose)
+                self._ask(copy, grants)
+            arrived = self._carry(domain, copy, grants)
+        self._release(grants)
+        return grants, arrived
+
+    def _carry(self, domain: typing.Any, copy: str, grants: Sequence[model.Grant]) -> tuple[Expecting, ...]:
+        """Copy the content, define the domain there, and undefine it here."""
         try:
             arrived = self._copy(domain, copy, grants)
             self._define(domain, grants, arrived)
@@ -138,8 +153,7 @@ class _Move:
                     domain.name(),
                 )
             raise
-        self._release(grants)
-        return grants, arrived
+        return arrived
 
     def _check(self, domain: typing.Any) -> tuple[tuple[model.Grant, ...], str | None]:
         """Return the namespaces of the domain, and the id of its interrupted move.
@@ -162,13 +176,16 @@ class _Move:
                 reason=f"its definition has no device for {', '.join(missing)}",
                 remedy="Release what it does not use, or add the device with 'vpmem domain xml'",
             )
-        if copy is None and self._there.lookup(self._destination, owner) is not None:
+        return grants, copy
+
+    def _check_there(self, domain: typing.Any, copy: str | None) -> None:
+        """Verify that no other domain with its uuid is there. :raises DomainRefused: there is one."""
+        if copy is None and self._there.lookup(self._destination, domain.UUIDString()) is not None:
             raise exception.DomainRefused(
-                domain=name,
+                domain=domain.name(),
                 reason=f"a domain with its uuid is defined on {self._arguments.host} already",
                 remedy="If that is an old definition, undefine it there first",
             )
-        return grants, copy
 
     def _require_off(self, domain: typing.Any) -> None:
         if self._here.is_running(domain):
@@ -228,13 +245,16 @@ class _Move:
 
     def _left_behind(self) -> tuple[model.Grant, ...] | None:
         """Return what a domain holds here that an interrupted run has already defined there and undefined here."""
+        if not any(copy_ids.is_for(row.departure or "", self._purpose) for row in self._pool.rows()):
+            return None
         name = self._arguments.domain
-        for domain in self._there.all(self._destination):
-            owner = domain.UUIDString()
-            if name in {domain.name(), owner} and self._here.lookup(self._source, owner) is None:
-                held = self._pool.held(owner)
-                if held and copy_ids.find(name, held, self._purpose) is not None:
-                    return self._pool.grants(owner)
+        with self._connected_there():
+            for domain in self._there.all(self._destination):
+                owner = domain.UUIDString()
+                if name in {domain.name(), owner} and self._here.lookup(self._source, owner) is None:
+                    held = self._pool.held(owner)
+                    if held and copy_ids.find(name, held, self._purpose) is not None:
+                        return self._pool.grants(owner)
         return None
 
     def cancel(self) -> None:
@@ -244,21 +264,18 @@ class _Move:
         """
         domain = self._here.find(self._source, self._arguments.domain)
         grants, copy = self._interrupted(domain.name(), domain.UUIDString())
-        if self._there.lookup(self._destination, grants[0].owner) is not None:
-            raise exception.DomainRefused(
-                domain=domain.name(),
-                reason=f"it is defined on {self._arguments.host} already, and may have run there",
-                remedy="Run the move again to complete it. If the domain did not run there, and must stay here, "
-                "undefine it there first",
-            )
+        if self._arguments.host_is_lost:
+            self._pool.copies.stay(grants[0].owner)
+            return
+        with self._connected_there():
+            if self._there.lookup(self._destination, grants[0].owner) is not None:
+                raise exception.DomainRefused(
+                    domain=domain.name(),
+                    reason=f"it is defined on {self._arguments.host} already, and may have run there",
+                    remedy="Run the move again to complete it. If the domain did not run there, and must stay here, "
+                    "undefine it there first",
+                )
         self._abandon(copy, grants)
-
-    def cancel_here(self) -> None:
-        """End an interrupted move to a host that is lost. :raises DomainRefused: nothing departs to that host."""
-        with self._here.connection() as connection:
-            domain = self._here.find(connection, self._arguments.domain)
-            grants, _ = self._interrupted(domain.name(), domain.UUIDString())
-        self._pool.copies.stay(grants[0].owner)
 
     def _interrupted(self, name: str, owner: str) -> tuple[tuple[model.Grant, ...], str]:
         grants = self._pool.grants(owner, required=True)
