@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO, cast
 
 from vpmem_driver import interpreter, protocol
+from vpmem_driver.engine import poll
 from vpmem_driver.engine.job import Job, Result
 from vpmem_driver.protocol import Outcome
 
@@ -168,12 +169,9 @@ class Worker:
     def reap(self) -> None:
         """Wait for the process to end, and log its stderr."""
         self.close()
-        try:
-            self.process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
+        if not poll.has_ended(self.process, GRACE_SECONDS):
             self._signal(signal.SIGKILL)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self.process.wait(GRACE_SECONDS)
+            poll.has_ended(self.process, GRACE_SECONDS)
         os.set_blocking(self.stderr.fileno(), False)
         with contextlib.suppress(BlockingIOError):
             self.read_stderr()

@@ -85,6 +85,8 @@ def _receiver(requests: int, replies: int) -> Receiver:
 
     config.parse_args(["nova-compute", *sys.argv[1:]])
     priv_context.init(root_helper=shlex.split(utils.get_root_helper()))
+    # oslo.messaging has a thread for metrics that nobody wants here, and that ends so long after the last call.
+    CONF.set_override("metrics_thread_stop_timeout", 0, group="oslo_messaging_metrics")
     objects_base.NovaObject.indirection_api = conductor_rpcapi.ConductorAPI()
     conf.register_opts(CONF)
     source = discovery.from_conf(CONF)

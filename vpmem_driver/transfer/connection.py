@@ -152,9 +152,7 @@ class ProcessConnection(Connection):
     def close(self) -> None:
         """End the conversation and the child."""
         self.end_stream()
-        try:
-            self._process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
+        if not poll.has_ended(self._process, _GRACE_SECONDS):
             self._process.kill()
             self._process.wait()
         super().close()
@@ -162,8 +160,7 @@ class ProcessConnection(Connection):
 
     def _lost(self) -> ConnectionLost:
         """Return the error for a child that has ended, with the last line that it printed."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_GRACE_SECONDS)
+        poll.has_ended(self._process, _GRACE_SECONDS)
         self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - _READ_BYTES))
         lines = self._errors.read().decode(errors="replace").split("\n")
         said = next((line.strip() for line in reversed(lines) if line.strip()), "")
