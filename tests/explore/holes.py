@@ -5,7 +5,7 @@ import contextlib
 from vpmem_driver.engine import Outcome
 from vpmem_driver.ledger import Ledger
 from vpmem_driver.model import State
-from vpmem_driver.pool import claims, copies, reservations, wipes
+from vpmem_driver.pool import claims, copy_recorders, reservations, wipes
 
 
 def _settle_whatever_is_dirty(self, result, _run):
@@ -72,7 +72,7 @@ HOLES = {
     ),
     "a copy that was abandoned is recorded when its child says that it is complete": (
         "Abandoned",
-        [(copies._Arrival, "finished", _record_whatever_was_copied)],
+        [(copy_recorders.Arrival, "finished", _record_whatever_was_copied)],
     ),
 }
 

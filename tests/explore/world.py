@@ -17,7 +17,7 @@ import msgspec
 
 from vpmem_driver import exception, ledger, model, protocol
 from vpmem_driver.discovery import interface
-from vpmem_driver.engine import process
+from vpmem_driver.engine import poll, process
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.pool import wipes
 
@@ -386,6 +386,7 @@ def install():
         PIPE=-1,
         TimeoutExpired=TimeoutError,
     )
+    poll.has_ended = lambda child, seconds: child.wait(seconds) is not None
     # Fewer looks at what another process does.
     wipes._QUIET_SECONDS, wipes.STUCK_SECONDS = 2 * wipes._POLL_SECONDS, 4 * wipes._POLL_SECONDS
     wipes.time = types.SimpleNamespace(monotonic=lambda: current.now)
