@@ -153,7 +153,7 @@ of this host.
     cfg.Opt(
         "ssh_command",
         type=_Command(),
-        default="ssh -o BatchMode=yes -o ServerAliveInterval=15",
+        default="ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15",
         help="""
 Command that connects to another host for a copy, without the host. On a compute host it runs as Nova's user, to the
 same addresses as Nova's own copies of disks. Add ``-J HOST`` for a jump host, and ``-c CIPHER``

@@ -3,6 +3,9 @@
 At each boot it looks at every /dev/pmemN, and fills those that hold nothing but zeros with lines of 64 bytes,
 ``UUID SLOT``: the domain's uuid and the device's slot. All others are left as they are. For each it writes a line of
 JSON. When all is on the devices, it says that it is ready, and waits for the power button.
+
+With ``vpmem.write`` on its command line it writes until then: blocks of 4 KiB, ``UUID NUMBER``, with one NUMBER after
+the other, to the block NUMBER modulo WRITTEN_BLOCKS of the first device. It tells each number when it is on the device.
 """
 
 import dataclasses
@@ -18,6 +21,9 @@ MODULES = ["button", "evdev", "nfit", "nd_pmem"]
 
 #: What a guest under TCG on a busy machine may take from its start until it is ready.
 BOOT_SECONDS = 180
+
+#: How many blocks of the first device it writes to, again and again.
+WRITTEN_BLOCKS = 512
 
 _MARK = "vpmem-guest: "
 
@@ -57,7 +63,21 @@ for input in /sys/class/input/event*; do
     if [ "$(cat "$input/device/name")" = "Power Button" ]; then exec 3< "/dev/input/${input##*/}"; fi
 done
 say '{"ready": true}'
+if grep -q vpmem.write /proc/cmdline; then
+    (
+        number=0
+        while [ ! -e /stop ]; do
+            number=$((number + 1))
+            printf '%-4095s\n' "$uuid $number" > /block
+            dd if=/block of=/dev/pmem0 bs=4096 count=1 seek=$((number % WRITTEN_BLOCKS)) oflag=direct 2> /dev/null &&
+                say "{\"wrote\": $number}"
+            sleep 0.05
+        done
+    ) &
+fi
 head -c 1 <&3 > /dev/null
+touch /stop
+wait
 sync
 poweroff -f
 """
@@ -96,7 +116,7 @@ class Report:
 
 def build(target: pathlib.Path, of: kernel.Kernel) -> pathlib.Path:
     """Write the guest's initramfs for kernel `of` to `target`. It needs ``console=ttyS0`` on its command line."""
-    return initramfs.build(target, of, MODULES, _INIT)
+    return initramfs.build(target, of, MODULES, _INIT.replace("WRITTEN_BLOCKS", str(WRITTEN_BLOCKS)))
 
 
 def reports(serial: str) -> list[Report]:
@@ -128,6 +148,21 @@ def wait_for_report(log: pathlib.Path, boot: int = 1, *, seconds: float = BOOT_S
         if time.monotonic() > deadline:
             raise TimeoutError(f"{log}: no report of boot {boot} after {seconds} s. It ends:\n{text[-2000:]}")
         time.sleep(0.1)
+
+
+def last_written(serial: str) -> int:
+    """The number that the guest has written last; 0 when it has written none."""
+    return max((line["wrote"] for line in _lines(serial) if "wrote" in line), default=0)
+
+
+def written(uuid: str, slot: int, size: int, last: int) -> bytes:
+    """What the first `size` bytes of a guest's first device are when `last` is the number that it has written last."""
+    block = 4096
+    content = bytearray(pattern(uuid, slot, size))
+    for number in range(max(1, last - WRITTEN_BLOCKS + 1), last + 1):
+        at = number % WRITTEN_BLOCKS * block
+        content[at : at + block] = f"{uuid} {number}".ljust(block - 1).encode() + b"\n"
+    return bytes(content)
 
 
 def pattern(uuid: str, slot: int, size: int) -> bytes:

@@ -33,8 +33,9 @@ def tox():
 
 
 TASKS = words(tox()["tox"]["env_list"])
-#: Jobs elsewhere that .ci/run does without: one needs all of git's history, the other repeats the tests.
-ALONE = ["notes", "cover"]
+#: Jobs elsewhere that .ci/run does without: one needs all of git's history, one repeats the tests, one downloads a
+#: distribution.
+ALONE = ["notes", "cover", "cluster"]
 CI = [line.removeprefix("./dev ") for line in read(".ci/run").splitlines() if line.startswith("./dev ")]
 
 

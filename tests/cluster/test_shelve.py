@@ -1,0 +1,33 @@
+"""What happens to a server's memory where the server leaves all hosts for a while."""
+
+from tests.cluster.server import Server, assert_filled, assert_new, assert_wiped
+
+
+def test_shelve_is_refused(cluster, seen):
+    host = cluster.computes[0]
+    server = Server(cluster, "kept", "small", host)
+    held = server.held(host)
+    assert_new(server, server.report(host), held)
+    server.do("shelve")
+    server.wait_for("ACTIVE")
+    assert server.held(host) == held
+    assert_filled(server, held)
+    seen("shelve", "refused: the server is active, with the same bytes")
+    server.delete()
+    assert_wiped(held)
+
+
+def test_shelve_with_discard_and_unshelve(cluster, seen):
+    source, target = cluster.computes
+    server = Server(cluster, "shelved", "shelved", source)
+    old = server.held(source)
+    assert_new(server, server.report(source), old)
+    server.do("shelve", "--offload", "--wait")
+    assert_wiped(old)
+    seen("shelve with vpmem:on_shelve=discard", "unowned, all zeros")
+    server.do("unshelve", "--host", target.name, "--wait")
+    new = server.held(target)
+    assert_new(server, server.report(target), new)
+    seen("… unshelve at the other host", "all zeros in the guest")
+    server.delete()
+    assert_wiped(new)
