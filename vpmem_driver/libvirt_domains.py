@@ -4,7 +4,6 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import html
 import os
 import re
 import threading
@@ -116,6 +115,8 @@ class Domains:
             metadata = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, _NOVA_METADATA)
         except libvirt.libvirtError:
             return name, name  # it has no such metadata, or has just been removed
+        import html  # noqa: PLC0415  slow to import, and rarely needed
+
         match = _NOVA_NAME.search(metadata)
         return (html.unescape(match[1]) if match else name), name
 

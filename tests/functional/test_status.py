@@ -18,6 +18,7 @@ from tests.functional.test_listing import move, schema, used  # noqa: F401  fixt
 from vpmem_driver import ledger
 from vpmem_driver.checkup import virtualization
 from vpmem_driver.cli import tables
+from vpmem_driver.ledger.reader import LedgerReader
 from vpmem_driver.model import State
 
 
@@ -221,7 +222,7 @@ class TestNobodyIsWaitedFor:
         assert (libvirt["level"], libvirt["id"]) == ("failure", "VPMEM-E20")
 
     def test_a_reader_never_writes(self, host, used):  # noqa: F811
-        reader = ledger.LedgerReader(host.state_path)
+        reader = LedgerReader(host.state_path)
         row = reader.rows()[0]
         with pytest.raises(AssertionError, match="does not write"), reader.transaction():
             pass

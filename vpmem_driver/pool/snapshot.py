@@ -14,7 +14,8 @@ from oslo_config import cfg
 
 from vpmem_driver import discovery, exception, model
 from vpmem_driver.discovery import interface
-from vpmem_driver.ledger import FILE_NAME, LedgerReader, Move, Row
+from vpmem_driver.ledger import FILE_NAME, Move, Row
+from vpmem_driver.ledger.reader import LedgerReader
 from vpmem_driver.pool import labels, matching
 from vpmem_driver.pool.progress import Progress, progress_of
 from vpmem_driver.pool.view import View
