@@ -40,6 +40,11 @@ def text(size: int) -> str:
     return f"{_hundredths(size, unit)} {name}"
 
 
+def in_words(size: int) -> str:
+    """Return a number of bytes as :func:`text`, with the word "bytes" where there is no other unit."""
+    return text(size) if size >= 5000 * KIB else f"{size} bytes"
+
+
 def long_text(size: int) -> str:
     """Return a number of bytes exactly as ``ndctl list --human`` prints it: ``250.00 MiB (262.14 MB)``."""
     if size < 5000 * KIB:

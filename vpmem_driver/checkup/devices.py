@@ -90,14 +90,14 @@ def losses(snapshot: Snapshot) -> Iterator[Finding]:
         lost += namespace.size - seen
         if namespace.size - seen > max(_USUAL_LOSS, namespace.size // _LEAST_SHARE):
             wasteful += 1
+            got, of, align = map(sizes.in_words, (seen, namespace.size, namespace.align))
             yield finding.warning(
                 check,
                 faults.WASTE,
-                f"{namespace.name}: a guest gets {sizes.text(seen)} of {sizes.text(namespace.size)}, because of the "
-                f"alignment of {sizes.text(namespace.align)}",
+                f"{namespace.name}: a guest gets {got} of {of}, because of the alignment of {align}",
             )
     if not wasteful and _labelled(snapshot):
-        yield finding.ok(check, f"labels and alignment take {sizes.text(lost)} of all namespaces")
+        yield finding.ok(check, f"labels and alignment take {sizes.in_words(lost)} of all namespaces")
 
 
 def numa(host: Host, snapshot: Snapshot) -> Iterator[Finding]:

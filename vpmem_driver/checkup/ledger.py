@@ -10,7 +10,7 @@ from vpmem_driver.checkup import finding
 from vpmem_driver.checkup.finding import Finding
 from vpmem_driver.faults import checks as faults
 from vpmem_driver.pool.snapshot import Snapshot
-from vpmem_driver.sizes import MIB, text
+from vpmem_driver.sizes import MIB, in_words
 
 #: Free bytes below which the ledger cannot be used, and below which it soon cannot.
 _LEAST, _LITTLE = 2 * MIB, 64 * MIB
@@ -65,8 +65,8 @@ def _room(path: pathlib.Path) -> Iterator[Finding]:
             "ledger space", faults.LEDGER_SPACE, f"the filesystem of {path} is read-only", "Mount it read-write"
         )
     elif free < _LEAST:
-        yield finding.failure("ledger space", faults.LEDGER_SPACE, f"{free} bytes are free in {path}")
+        yield finding.failure("ledger space", faults.LEDGER_SPACE, f"{in_words(free)} are free in {path}")
     elif free < _LITTLE:
-        yield finding.warning("ledger space", faults.LEDGER_SPACE, f"only {text(free)} are free in {path}")
+        yield finding.warning("ledger space", faults.LEDGER_SPACE, f"only {in_words(free)} are free in {path}")
     else:
-        yield finding.ok("ledger space", f"{text(free)} free")
+        yield finding.ok("ledger space", f"{in_words(free)} free")

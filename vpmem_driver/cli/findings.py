@@ -26,15 +26,25 @@ def as_json(found: Iterable[Finding]) -> list[dict[str, object]]:
     return [dataclasses.asdict(finding) for finding in found]
 
 
-def paragraph(finding: Finding, screen: tables.Screen, indent: str = "") -> str:
-    """Return a finding that needs a person: id, what was found, and the remedy below."""
+def paragraphs(found: Iterable[Finding], screen: tables.Screen, indent: str = "") -> list[str]:
+    """Return a paragraph for each kind of fault: id and what was found, once for each, and the remedy below."""
     width = min(screen.width or _WIDTH, _WIDTH)
-    head = f"{finding.id + ' ' if finding.id else ''}{finding.check}: "
-    first = _fill(head + finding.message, width, indent, indent + "    ")
-    painted = screen.paint(head.rstrip(), COLOURS[finding.level]) + " "
-    first = first.replace(head, painted, 1) if head in first else first
-    remedy = "" if finding.remedy is None else _fill(finding.remedy, width, f"{indent}    ", f"{indent}    ") + "\n"
-    return f"{first}\n{remedy}"
+    groups: dict[tuple[str | None, str | None], list[Finding]] = {}
+    for finding in found:
+        groups.setdefault((finding.id, finding.remedy), []).append(finding)
+    texts = []
+    for (_, remedy), members in groups.items():
+        lines = [_head(finding, screen, width, indent) for finding in members]
+        if remedy is not None:
+            lines.append(_fill(remedy, width, f"{indent}    ", f"{indent}    "))
+        texts.append("".join(f"{line}\n" for line in lines))
+    return texts
+
+
+def _head(finding: Finding, screen: tables.Screen, width: int, indent: str) -> str:
+    head = f"{finding.id + ' ' if finding.id else ''}{finding.check}:"
+    text = _fill(f"{head} {finding.message}", width, indent, indent + "    ")
+    return text.replace(head, screen.paint(head, COLOURS[finding.level]), 1)
 
 
 def _fill(text: str, width: int, first: str, rest: str) -> str:

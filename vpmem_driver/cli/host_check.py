@@ -18,8 +18,8 @@ _COLUMNS = (
 class HostCheck(common.Command):
     """Check everything that this host needs for persistent memory, and change nothing.
 
-    Each line is ok, warning, failure, or unseen: this user cannot see it. Below the lines, each warning and failure has
-    its remedy. Exit with 8 if there is a failure.
+    Each line is ok, warning, failure, or unseen: this user cannot see it. Below the lines are the remedies of warnings
+    and failures. Exit with 8 if there is a failure.
     """
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ class HostCheck(common.Command):
             rows = [(tables.Cell(line.level, findings.COLOURS[line.level]), line.check, line.message) for line in found]
             self.app.stdout.write(tables.render(_COLUMNS, rows, screen))
             problems = [line for line in found if line.level in {Level.WARNING, Level.FAILURE}]
-            self.app.stdout.write("".join(f"\n{findings.paragraph(line, screen)}" for line in problems))
+            self.app.stdout.write("".join(f"\n{text}" for text in findings.paragraphs(problems, screen)))
             counts = collections.Counter(line.level for line in found)
             self.app.stdout.write("\n" + ", ".join(f"{counts[level]} {level}" for level in Level) + "\n")
         return findings.EXIT_CODE if run.worst(found) is Level.FAILURE else 0

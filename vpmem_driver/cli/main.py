@@ -40,6 +40,8 @@ Without --config-file, the first vpmem.conf of ~/.vpmem, ~, /etc/vpmem and /etc 
 COMMANDS = {
     "status": "status:Status",
     "host check": "host_check:HostCheck",
+    "host show": "host_show:HostShow",
+    "watch": "watch:Watch",
     "metrics": "metrics:Metrics",
     "namespace list": "namespace_list:NamespaceList",
     "namespace show": "namespace_show:NamespaceShow",

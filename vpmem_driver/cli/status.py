@@ -144,7 +144,7 @@ class _Page:
     def _problems(self) -> str:
         if not self._faults:
             return ""
-        return "faults:\n" + "".join(findings.paragraph(fault, self._screen, _INDENT) for fault in self._faults)
+        return "faults:\n" + "".join(findings.paragraphs(self._faults, self._screen, _INDENT))
 
 
 def _amount(records: Sequence[model.Record]) -> tuple[str, str]:

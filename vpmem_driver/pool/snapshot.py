@@ -53,6 +53,11 @@ class Snapshot:
         row = self.rows.get(uuid or "")
         return None if row is None else progress_of(row)
 
+    @property
+    def owners(self) -> frozenset[str]:
+        """The owners that hold or have reserved a namespace."""
+        return frozenset(row.owner for row in self.rows.values() if row.owner is not None)
+
 
 def read(conf: cfg.ConfigOpts, *, source: interface.Discovery | None = None) -> Snapshot:
     """Return a snapshot of the host that `conf` describes. It takes at most a second longer than discovery.

@@ -67,7 +67,7 @@ def test_a_device_that_this_user_may_not_open(made, monkeypatch):
 
 def test_what_a_guest_loses():
     (found,) = devices.losses(seen(namespace("a"), namespace("b", align=4 * KIB)))
-    assert found.message == "labels and alignment take 4194304 of all namespaces"
+    assert found.message == "labels and alignment take 4194304 bytes of all namespaces"
     (found,) = devices.losses(seen(namespace("a", size=4 * GIB, align=GIB)))
     assert (str(found.level), found.id) == ("warning", "VPMEM-C16")
     assert "a guest gets 3.00 GiB of 4.00 GiB, because of the alignment of 1024.00 MiB" in found.message
