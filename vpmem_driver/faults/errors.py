@@ -154,7 +154,7 @@ FAULTS = (
         "VPMEM-E22",
         "a wipe failed",
         "The medium failed while it was wiped, and the namespace is quarantined: no owner can get it.",
-        "Check the medium ('ndctl list --media-errors', kernel log), then run 'vpmem wipe --namespace NAME'.",
+        "Check the medium ('ndctl list --media-errors', kernel log), then run 'vpmem quarantine retry NAME'.",
     ),
     Fault(
         "VPMEM-E23",

@@ -81,6 +81,41 @@ class LedgerReader(Ledger):
                 )
             )
 
+    def check_all(self) -> int:
+        """Check every page of the file, and not only the table of namespaces as at each opening.
+
+        :returns: the number of history lines
+        :raises LedgerCorrupt: it is damaged
+        """
+        with self._lock:
+            self._refuse(self._fetch("PRAGMA integrity_check"))
+            ((lines,),) = self._fetch("SELECT count(*) FROM history")
+        return int(lines)
+
+    def backup(self, path: pathlib.Path) -> None:
+        """Write a copy to the new file `path`, as of one moment, also while others use the ledger.
+
+        It is one file, private to this user, checked, and on disk when this returns.
+
+        :raises FileExistsError: `path` exists; it is unchanged
+        :raises OSError: it cannot be written
+        :raises LedgerError: the ledger cannot be read
+        """
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        try:
+            with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as copy:
+                self._retry(lambda: self._db.backup(copy))
+                copy.execute("PRAGMA journal_mode = DELETE")  # otherwise a part may be in a second file
+                self._refuse(copy.execute("PRAGMA integrity_check").fetchall())
+            _flush(draft)
+            path.hardlink_to(draft)  # unlike a rename, it never replaces a file
+        except sqlite3.Error as error:
+            raise OSError(None, str(error), str(path)) from error
+        finally:
+            draft.unlink()
+        _flush(path.parent)
+
     def newest(self) -> Iterator[Move]:
         """Yield the history, newest line first, in bounded memory."""
         columns = ", ".join(Move.__slots__)
@@ -126,3 +161,12 @@ class LedgerReader(Ledger):
         return exception.LedgerError(
             path=self.path, reason=f"this user cannot read it: {reason}", remedy="Run this as root or as its user"
         )
+
+
+def _flush(path: pathlib.Path) -> None:
+    """Wait until a file or a directory is on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
