@@ -91,7 +91,7 @@ class TestForPrograms:
         assert changes[0]["now"].endswith("node7/small0")
 
     def test_the_states_are_those_of_the_ledger(self):
-        (line,) = re.findall(r"^\| `state` \|.*$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+        line, *_ = re.findall(r"^\| `state` \|.*$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
         assert {state.value for state in State} <= set(re.findall(r"`(\w+)`", line))
 
     def test_every_format_has_the_same_values(self, vpmem, vpmem_json, used):  # noqa: F811
