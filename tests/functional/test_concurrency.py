@@ -75,7 +75,7 @@ def process(config_file, directory, seed):
     options(["--config-file", config_file])
     source, records = discovery.from_conf(options), ledger.Ledger(options.vpmem.state_path)
     wiper = wipes.Wiper(records, NoEngine(), source.find, Domains("test:///default"))
-    wiper._domains.user_of = lambda device, defined=False: None
+    wiper.domains.user_of = lambda device, defined=False: None
     pool = Pool(labels.parse(options.libvirt.pmem_namespaces), source, records, wiper)
     failures = []
 
@@ -128,6 +128,6 @@ def test_invariant_1_eight_processes_of_eight_threads(host, tmp_path):
 
 def test_threads_processes_and_the_command_line_on_one_ledger():
     crew = Crew(pools=3, commands=1, drivers=(), threads=2, namespaces=6)
-    report = run(crew, operations=2000, seconds=5, seed=0)
+    report = run(crew, operations=2000, seconds=30, seed=0)
     assert report.violations == [], report.table()
     assert {"claim", "release", "adopt", "wipe", "records", "reconcile"} <= set(report.checker.waits)

@@ -31,14 +31,16 @@ def listen(data: bytes) -> None:
 class Fuzzed(Target):
     words = words(
         "message offer begin abandon accepted refused ready progress received failed abandoned version copy owner name "
-        "namespaces label size align namespace index uuid complete reason start phase verify done retry"
+        "namespaces label size align namespace index uuid device pmem complete reason start phase verify done retry"
     )
     typed = (messages.Garbled,)
     max_bytes = 1 << 12  # it is read byte by byte
 
     def seeds(self) -> Iterator[bytes]:
         offered = messages.Offered(name="ns0", label="4GB", size=1 << 32, align=1 << 21)
-        expecting = messages.Expecting(uuid=made.UUIDS[1], name="ns1", size=1 << 32, align=1 << 21, complete=False)
+        expecting = messages.Expecting(
+            uuid=made.UUIDS[1], name="ns1", size=1 << 32, align=1 << 21, device="/dev/dax0.0", pmem=True, complete=False
+        )
         conversation = (
             messages.Offer(version=1, copy="00c0ffee", owner=made.UUIDS[0], namespaces=(offered,)),
             messages.Accepted((expecting,)),
