@@ -67,7 +67,7 @@ class Deployment(base.VPMEMTestCase):
         self.flags(report_interval=600, service_down_time=3600)
         super().setUp()
         self.flags(allow_resize_to_same_host=True, resume_guests_state_on_host_boot=True, shelved_offload_time=0)
-        # The oracle knows moves that discard, as Nova's own do. Moves that copy have their own tests: ours/test_moves.py.
+        # The oracle knows moves that discard, as Nova's own do. Moves that copy: ours/test_moves.py.
         self.flags(on_move="discard", on_shelve="discard", group="vpmem")
         self.flags(running_deleted_instance_timeout=0)
         self.flags(rpc_response_timeout=600)
