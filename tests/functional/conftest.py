@@ -115,3 +115,16 @@ def host(tmp_path):
         made.make(f"small{number}", node=number % 2, size=4 * MIB)
     yield made
     made.close()
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A second host with the same labels and sizes."""
+    (tmp_path / "other").mkdir()
+    made = Host(tmp_path / "other")
+    for number in range(2):
+        made.make(f"large{number}", size=8 * MIB)
+    for number in range(3):
+        made.make(f"small{number}", size=4 * MIB)
+    yield made
+    made.close()

@@ -5,25 +5,12 @@ import threading
 
 import pytest
 
-from tests.functional.conftest import Host, fill, is_zero, new_owner
+from tests.functional.conftest import fill, is_zero, new_owner
 from vpmem_driver import exception
 from vpmem_driver.model import State
 from vpmem_driver.sizes import MIB
 
 COPY = "00c0ffee"
-
-
-@pytest.fixture
-def other(tmp_path):
-    """Another host, with the same labels."""
-    (tmp_path / "other").mkdir()
-    made = Host(tmp_path / "other")
-    for number in range(2):
-        made.make(f"large{number}", size=8 * MIB)
-    for number in range(3):
-        made.make(f"small{number}", size=4 * MIB)
-    yield made
-    made.close()
 
 
 class Moving:

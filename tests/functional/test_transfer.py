@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tests.functional.conftest import Host, fill, new_owner
+from tests.functional.conftest import fill, new_owner
 from vpmem_driver import exception, interpreter
 from vpmem_driver.model import State
 from vpmem_driver.sizes import MIB
@@ -38,18 +38,6 @@ while piece := bytearray(os.read(0, 65536)):
 child.stdin.close()
 sys.exit(child.wait())
 """
-
-
-@pytest.fixture
-def other(tmp_path):
-    (tmp_path / "other").mkdir()
-    made = Host(tmp_path / "other")
-    for number in range(2):
-        made.make(f"large{number}", size=8 * MIB)
-    for number in range(3):
-        made.make(f"small{number}", size=4 * MIB)
-    yield made
-    made.close()
 
 
 class Two:
