@@ -156,7 +156,7 @@ def test_a_connection_that_breaks_each_time_is_an_error_and_the_source_has_every
     assert two.connections == 3
     two.check_source()
     assert not any(grant.ready for grant in two.arrived())
-    two.sender().abandon(two.uuids, [None, None])
+    two.sender().abandon()
     pool = two.other.pool()
     assert pool.held(two.owner) == []
     pool.wipe()
@@ -289,3 +289,23 @@ def test_the_command_of_ssh():
     assert ssh_command("ssh -J jump", "nova@host", "vpmem", "receive") == [
         *("ssh", "-J", "jump", "--", "nova@host", "vpmem", "receive")
     ]
+
+
+def test_a_copy_is_abandoned_where_a_namespace_was_lost_and_none_is_free(two):
+    """An offer would be refused there: what is to be given up is named by owner and copy alone."""
+    two.relays = iter([("cut", 2 * MIB)] * 3)
+    with pytest.raises(exception.CopyFailed):
+        two.move()
+    pool = two.other.pool()
+    small, _large = pool.held(two.owner)
+    with pool._state.change():
+        pool._state.move(small, State.QUARANTINED, "bad medium", reason="bad medium")
+    pool.claim(new_owner(), ["SMALL", "SMALL"])
+    two.sender().abandon()
+    assert pool.held(two.owner) == []
+    assert pool.copies.ledger.row(small.uuid).state is State.QUARANTINED
+
+
+def test_a_copy_that_was_never_begun_is_abandoned_without_an_error(two):
+    two.sender().abandon()
+    assert two.other.pool().held(two.owner) == []

@@ -223,7 +223,7 @@ class _Move:
         return self._sender(copy, grants).preview(_uuids(grants), [None] * len(grants))
 
     def _abandon(self, copy: str, grants: Sequence[model.Grant]) -> None:
-        self._sender(copy, grants).abandon(_uuids(grants), [None] * len(grants))
+        self._sender(copy, grants).abandon()
         self._pool.copies.stay(grants[0].owner)
 
     def _define(self, domain: typing.Any, grants: Sequence[model.Grant], arrived: Sequence[Expecting]) -> None:

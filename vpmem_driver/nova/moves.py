@@ -137,7 +137,7 @@ class Move:
         """Have the destination release what has arrived, and let the guest start here again. Never raises."""
         try:
             if self._sender is not None:
-                self._sender.abandon(self._uuids, self._targets)
+                self._sender.abandon()
             else:
                 self._pool.copies.abandon(self._owner, self._copy)
         except exception.VPMEMError as error:

@@ -10,7 +10,9 @@
                                     ◄──  Ready: from which byte on
     the stream (vpmem_driver.stream) ─►
                                     ◄──  Progress …, Received or Failed
-    Begin: the next one, or Abandon ──►
+    Begin: the next one …           ──►
+
+    Abandon: owner, copy            ──►
                                     ◄──  Abandoned
 
 The sender writes nothing after Begin until it has read Ready, so that no byte of the stream is taken for a line. After
@@ -65,8 +67,11 @@ class Begin(msgspec.Struct, frozen=True, tag_field="message", tag="begin"):
     index: Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Abandon(msgspec.Struct, frozen=True, tag_field="message", tag="abandon"):
-    """Give up all that has arrived."""
+class Abandon(msgspec.Struct, frozen=True, kw_only=True, tag_field="message", tag="abandon"):
+    """Give up all that a copy has brought, in a conversation without an offer."""
+
+    copy: _Id
+    owner: _Id
 
 
 class Expecting(msgspec.Struct, frozen=True, kw_only=True):

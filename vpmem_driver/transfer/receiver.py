@@ -35,29 +35,34 @@ class Receiver:
         :raises LedgerError: the ledger could not be read or written
         """
         try:
-            offer = self._read()
-            if offer is None:
-                return True
-            if not isinstance(offer, Offer):
-                raise messages.Garbled("the first message is not an offer")
-            rows = self._accept(offer)
-            if not offer.reserve:
-                return True
-            while (message := self._read()) is not None:
-                if isinstance(message, Abandon):
-                    self._pool.copies.abandon(offer.owner, offer.copy)
-                    self._reply(messages.Abandoned())
-                elif isinstance(message, Begin) and message.index < len(rows):
-                    if not self._receive(offer, rows[message.index]):
-                        return False
-                else:
-                    raise messages.Garbled("a message is not allowed here")
+            return self._converse()
         except messages.Garbled as error:
             self._reply(messages.Refused(f"the sender's message is not understood: {error}"))
-            return False
         except exception.VPMEMError as error:
             self._reply(messages.Refused(str(error)))
-            return False
+        return False
+
+    def _converse(self) -> bool:
+        """See :meth:`serve`. :raises Garbled, VPMEMError: the sender is to be told so."""
+        first = self._read()
+        if isinstance(first, Abandon):
+            self._pool.copies.abandon(first.owner, first.copy)
+            self._reply(messages.Abandoned())
+        elif isinstance(first, Offer):
+            return self._serve_offer(first)
+        elif first is not None:
+            raise messages.Garbled("the first message is not an offer")
+        return True
+
+    def _serve_offer(self, offer: Offer) -> bool:
+        rows = self._accept(offer)
+        if not offer.reserve:
+            return True
+        while (message := self._read()) is not None:
+            if not isinstance(message, Begin) or message.index >= len(rows):
+                raise messages.Garbled("a message is not allowed here")
+            if not self._receive(offer, rows[message.index]):
+                return False
         return True
 
     def _accept(self, offer: Offer) -> list[Row]:

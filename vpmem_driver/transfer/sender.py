@@ -89,15 +89,17 @@ class Sender:
         with self._connect() as connection:
             return self._offer(connection, self._rows(uuids), targets, reserve=False)
 
-    def abandon(self, uuids: Sequence[str], targets: Sequence[str | None]) -> None:
+    def abandon(self) -> None:
         """Have the destination release what has arrived.
 
         :raises TransferRefused, ConnectionLost: it may still hold it
         """
         with self._connect() as connection:
-            self._offer(connection, self._rows(uuids), targets)
-            connection.write(messages.Abandon())
-            if not isinstance(connection.read(), messages.Abandoned):
+            connection.write(messages.Abandon(copy=self._copy, owner=self._owner))
+            answer = connection.read()
+            if isinstance(answer, messages.Refused):
+                raise exception.TransferRefused(host=connection.host, reason=answer.reason)
+            if not isinstance(answer, messages.Abandoned):
                 raise ConnectionLost(host=connection.host, reason="it did not confirm that it gave the copy up")
 
     def _rows(self, uuids: Sequence[str]) -> list[Row]:

@@ -50,7 +50,7 @@ class Fuzzed(Target):
             messages.Received(),
             messages.Failed("the stream ended early", retry=True),
             messages.Refused("no"),
-            messages.Abandon(),
+            messages.Abandon(copy="00c0ffee", owner=made.UUIDS[0]),
             messages.Abandoned(),
         )
         yield b"".join(map(messages.encode, conversation))

@@ -49,12 +49,13 @@ class ReceivingConnection(connection.Connection):
         self._refused = None
 
     def write(self, message):
-        if isinstance(message, messages.Offer):
+        if self._process is None:
             migration = objects.Migration.get_by_instance_and_status(
                 context.get_admin_context(), message.owner, "migrating"
             )
             try:
-                receive.require_expected(migration.dest_compute, message)
+                if isinstance(message, messages.Offer):
+                    receive.require_expected(migration.dest_compute, message)
             except exception.VPMEMError as error:
                 self._refused = messages.Refused(str(error))
                 return
