@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -91,10 +92,12 @@ def test_watch_follows_the_host_and_ends_cleanly(host, used):  # noqa: F811
         deadline = time.monotonic() + 60
         while not re.search(pattern, ESCAPE.sub("", shown.decode(errors="replace"))):
             assert time.monotonic() < deadline, shown[-2000:]
-            shown.extend(os.read(main, 65536))
+            if select.select([main], [], [], 1)[0]:
+                shown.extend(os.read(main, 65536))
 
     with subprocess.Popen(
-        [sys.executable, "-m", "vpmem_driver.cli.main", *words],
+        # A shell's background job ignores SIGINT, and so would this process.
+        ["env", "--default-signal=INT", sys.executable, "-m", "vpmem_driver.cli.main", *words],
         stdin=side,
         stdout=side,
         stderr=subprocess.DEVNULL,
