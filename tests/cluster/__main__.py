@@ -4,6 +4,7 @@ All of it happens in a process with mount, network and PID namespaces of its own
 ends, the kernel ends all others, removes the mounts and the network.
 """
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -38,6 +39,12 @@ def main(arguments: list[str]) -> int:
         if arguments[1:] == ["shell"]:
             return shell.main()
         return pytest.main(["--override-ini", "testpaths=tests/cluster", *arguments[1:]])
+    lock = (cluster.WORK / "cluster-lock").open("w")  # what is below running hosts must not be made again
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("Another ./dev cluster of this directory is running. Wait for its end.", file=sys.stderr)
+        return 1
     cluster.prepare()  # from the network
     process = subprocess.Popen(
         [*_DIES_WITH_THIS, *_NAMESPACES, "sh", "-c", _INIT, "sh", *_words([_INSIDE, *arguments])]

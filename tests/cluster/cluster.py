@@ -12,7 +12,8 @@ from tests.waiting import wait_until
 
 _START_SECONDS = 240
 
-_WORK = settings.ROOT / ".tox"
+#: What is kept for the next run.
+WORK = settings.ROOT / ".tox"
 
 
 class Cluster:
@@ -57,7 +58,7 @@ class Cluster:
 
 def prepare() -> tuple[list[pathlib.Path], kernel.Kernel]:
     """The layers of the hosts, and the guests' kernel: made from the network when they are not there."""
-    return tree.layers(_WORK), kernel.unpacked(_WORK / "kernel")
+    return tree.layers(WORK), kernel.unpacked(WORK / "kernel")
 
 
 @contextlib.contextmanager
@@ -69,7 +70,7 @@ def running() -> Iterator[Cluster]:
         print(f"cluster: {time.monotonic() - begin:4.0f} s: {what}", flush=True)
 
     layers, of = prepare()
-    work = _WORK / "cluster-run"
+    work = WORK / "cluster-run"
     work.mkdir(exist_ok=True)
     commands.run("mount", "-t", "tmpfs", "tmpfs", work)
     host.make_network()
@@ -111,4 +112,4 @@ def _filled_databases(tree_files: pathlib.Path, work: pathlib.Path) -> pathlib.P
 
     sources = [pathlib.Path(module.__file__).read_bytes() for module in (controller, databases, settings)]
     digest = tree.digest_of([(tree_files.parent / "digest").read_text(), *sources])
-    return tree.made(_WORK / "cluster-databases", digest, make)
+    return tree.made(WORK / "cluster-databases", digest, make)
