@@ -89,6 +89,8 @@ class Server:
     def again(self, host: Host, *words: object) -> guest.Report:
         """Run ``openstack server``, which boots the guest anew on that host; returns what that tells."""
         self.log(host).unlink(missing_ok=True)
+        # What a migration has left here, and a revert brings back.
+        (self.log(host).parent.with_name(f"{self.uuid}_resize") / "console.log").unlink(missing_ok=True)
         self.do(*words)
         return self.report(host)
 
