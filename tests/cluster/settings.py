@@ -73,6 +73,7 @@ NOVA: Ini = {
         "state_path": "/var/lib/nova",
         "report_interval": 5,
         "service_down_time": 30,
+        "allow_resize_to_same_host": "true",
     },
     "oslo_messaging_notifications": {"driver": "noop"},
     "oslo_concurrency": {"lock_path": "/run/lock/nova"},
