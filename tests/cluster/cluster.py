@@ -20,6 +20,7 @@ class Cluster:
     """All of it, running.
 
     :ivar cloud: the client
+    :ivar start_times: what was done until it ran, and the seconds since the beginning
     """
 
     def __init__(self, hosts: dict[str, host.Host]) -> None:
@@ -27,6 +28,7 @@ class Cluster:
         self.controller = hosts[settings.CONTROLLER]
         self.computes = [hosts[name] for name in settings.COMPUTES]
         self.cloud = cloud.Cloud(self.controller)
+        self.start_times: list[tuple[str, float]] = []
 
     def start(self, *hosts: host.Host) -> None:
         """Start the services of compute hosts that are on; returns when Nova can use them."""
@@ -66,9 +68,6 @@ def running() -> Iterator[Cluster]:
     """Start it, and end it. This process must have mount, network and PID namespaces of its own: they end all else."""
     begin = time.monotonic()
 
-    def say(what: str) -> None:
-        print(f"cluster: {time.monotonic() - begin:4.0f} s: {what}", flush=True)
-
     layers, of = prepare()
     work = WORK / "cluster-run"
     work.mkdir(exist_ok=True)
@@ -78,6 +77,11 @@ def running() -> Iterator[Cluster]:
     filled = _filled_databases(layers[-1], work)
     hosts[settings.CONTROLLER] = host.Host(settings.CONTROLLER, [filled, *layers], work)
     made = Cluster(hosts)
+
+    def say(what: str) -> None:
+        made.start_times.append((what, time.monotonic() - begin))
+        print(f"cluster: {made.start_times[-1][1]:4.0f} s: {what}", flush=True)
+
     try:
         for one in hosts.values():
             one.power_on()

@@ -18,6 +18,7 @@ def pytest_configure(config):
 def cluster(request):
     """Running, with two compute hosts. If a test has failed, the services' logs are kept."""
     with clusters.running() as made:
+        request.config.stash[_SEEN] += [(what, f"after {seconds:.0f} s") for what, seconds in made.start_times]
         yield made
         if request.session.testsfailed:
             made.keep_logs(settings.ROOT / ".tox/cluster/logs")
