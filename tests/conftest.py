@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import tempfile
 
 import hypothesis
@@ -24,3 +25,11 @@ def unshared_path():
             yield pathlib.Path(path)
     finally:
         os.umask(umask)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def sigint_is_heard():
+    """A background job of a shell ignores SIGINT, and so do its children: tests of Ctrl-C would wait for ever."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

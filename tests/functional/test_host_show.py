@@ -96,8 +96,7 @@ def test_watch_follows_the_host_and_ends_cleanly(host, used):  # noqa: F811
                 shown.extend(os.read(main, 65536))
 
     with subprocess.Popen(
-        # A shell's background job ignores SIGINT, and so would this process.
-        ["env", "--default-signal=INT", sys.executable, "-m", "vpmem_driver.cli.main", *words],
+        [sys.executable, "-m", "vpmem_driver.cli.main", *words],
         stdin=side,
         stdout=side,
         stderr=subprocess.DEVNULL,
