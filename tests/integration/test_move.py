@@ -149,6 +149,8 @@ def test_a_guest_finds_its_bytes_on_the_other_host(hosts, boot, ssh, tmp_path, s
     assert device.holds(domain.uuid, 0)
     moved.shut_down()
     moved.close()
+    there.pool().release(domain.uuid)  # for the next test
+    there.pool().wipe()
     for connection in connections:
         connection.close()
     seen("vpmem domain move", "through sshd to another libvirtd; the guest finds all its bytes there")
