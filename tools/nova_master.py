@@ -19,7 +19,7 @@ from vpmem_driver.nova import known_methods
 from vpmem_driver.nova.known_methods import Method
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-MIXINS = ("vpmem_driver/nova/mixin.py", "vpmem_driver/nova/starts_mixin.py")
+MIXINS = tuple(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("vpmem_driver/nova/*mixin.py")))
 
 
 class Nova:
