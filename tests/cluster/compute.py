@@ -23,7 +23,11 @@ _VPMEM = {
     "vpmem": {"discovery": "directory", "directory": MEMORY},
 }
 
-_WIPE = {"wipe_command": "sudo nova-rootwrap /etc/nova/rootwrap.conf vpmem-wipe"}
+#: The user nova may not open the files.
+_AS_ROOT = {
+    "wipe_command": "sudo nova-rootwrap /etc/nova/rootwrap.conf vpmem-wipe",
+    "copy_command": "sudo nova-rootwrap /etc/nova/rootwrap.conf vpmem-copy",
+}
 
 _QEMU_CONF = 'security_driver = "none"\ncgroup_controllers = []\n'
 
@@ -54,7 +58,7 @@ def _nova(host: Host, driver: str, vpmem: dict[str, object]) -> str:
         },
         "vnc": {"enabled": "false"},
     }
-    return ini(settings.NOVA, own, _VPMEM, {"vpmem": {**_WIPE, **vpmem}})
+    return ini(settings.NOVA, own, _VPMEM, {"vpmem": {**_AS_ROOT, **vpmem}})
 
 
 def set_up(host: Host) -> None:
@@ -66,7 +70,6 @@ def set_up(host: Host) -> None:
             with open("/dev/urandom", "rb") as random:
                 path.write_bytes(random.read(SIZES[label]))
             path.chmod(0o600)
-            host.run("chown", "nova:nova", f"{MEMORY}/{name}")
     host.write("/etc/vpmem/vpmem.conf", ini(_VPMEM))
     filters = settings.ROOT / "packaging/rootwrap.d/vpmem.filters"
     host.write("/etc/nova/rootwrap.d/vpmem.filters", filters.read_text())
