@@ -15,7 +15,7 @@ REGION = 1 << 30
 #: The same with a page cache. It is small because mapping reads the file, and stdin is not checked during that.
 CACHED_REGION = 64 << 20
 
-#: <asm-generic/mman-common.h>, Linux 4.15. The mmap module of Python 3.11 to 3.13 has neither.
+#: <asm-generic/mman-common.h>, Linux 4.15. The mmap module of Python 3.11 to 3.14 has neither.
 _MAP_SHARED_VALIDATE, _MAP_SYNC = 0x03, 0x080000
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SHARED = stat.S_IWGRP | stat.S_IWOTH
