@@ -344,6 +344,16 @@ sys.stdin.read()
 """
 
 
+#: The child waits for the end of the process that took the lock, which is a zombie from then on.
+LEFT_TO_A_CHILD = """
+first = os.getpid()
+if os.fork():
+    os._exit(0)
+while os.getppid() == first:
+    os.sched_yield()
+"""
+
+
 def test_the_process_that_holds_the_lock_is_named(file):
     assert device_users.locked_by(file.fileno()) is None
     with another_process(LOCK.format(then=""), file.name) as process:
@@ -353,8 +363,7 @@ def test_the_process_that_holds_the_lock_is_named(file):
 
 def test_a_process_that_left_the_lock_to_its_child_is_not_named(file, tmp_path):
     """Its number may be another's by now."""
-    then = "if os.fork(): os._exit(0)"
-    with another_process(LOCK.format(then=then), file.name):
+    with another_process(LOCK.format(then=LEFT_TO_A_CHILD), file.name):
         assert device_users.locked_by(file.fileno()) is None
     gone = FakeProc(tmp_path / "proc")
     status = os.fstat(file.fileno())
