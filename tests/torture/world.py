@@ -123,7 +123,9 @@ class World:
         """The options, for the command line."""
         lines = ["[libvirt]", f"pmem_namespaces = {','.join(self.pmem_namespaces)}", "[vpmem]"]
         lines += [f"{name} = {value}" for name, value in self.options.items() if value is not None]
-        self.config_path.write_text("\n".join(lines) + "\n")
+        new = self.config_path.with_suffix(".new")
+        new.write_text("\n".join(lines) + "\n")
+        new.replace(self.config_path)  # a command that runs in the background may be reading it
 
     def by_inode(self, inode: int | None) -> Namespace | None:
         return next((namespace for namespace in self.namespaces if namespace.inode == inode), None)
