@@ -95,6 +95,15 @@ of the namespace. Files in subdirectories ``node0``, ``node1``, … have that NU
         help="Directory of the ledger, an absolute path. It is created, private to its owner, if it does not exist.",
     ),
     cfg.Opt(
+        "history_days",
+        type=_Number(min=0, max=36500),
+        default=400,
+        help="""
+Remove lines of the history after so many days; 0: never. The lines that explain the present state of a namespace, since
+it last got an owner, stay.
+""",
+    ),
+    cfg.Opt(
         "connection_uri",
         type=_Text(),
         help="""

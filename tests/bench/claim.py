@@ -25,11 +25,12 @@ def ours(measure: Measure) -> None:
     for size in SIZES:
         with hosts.in_memory() as state_path:
             pool = hosts.half_taken(size, state_path)
-            measure.timed(size, 16, _in_pool(pool))
+            measure.timed(size, 16, in_pool(pool))
             pool.close()
 
 
-def _in_pool(pool: Pool) -> Callable[[int], float]:
+def in_pool(pool: Pool) -> Callable[[int], float]:
+    """Return the timed claims and releases of a pool."""
     labels = list(hosts.LABELS)
 
     def run(loops: int) -> float:

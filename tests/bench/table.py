@@ -1,6 +1,19 @@
 """All rows, in the order of the table."""
 
-from bench import claim, copying, destroying, discovering, domains, durable, handout, importing, opening, sizes, wiping
+from bench import (
+    claim,
+    copying,
+    destroying,
+    discovering,
+    domains,
+    durable,
+    handout,
+    history,
+    importing,
+    opening,
+    sizes,
+    wiping,
+)
 from bench.rows import Row
 
 ROWS: dict[str, Row] = {
@@ -9,6 +22,7 @@ ROWS: dict[str, Row] = {
         claim.ROW,
         claim.TABLE_ROW,
         claim.NUMA_ROW,
+        history.ROW,
         handout.ROW,
         handout.CLAIM_ROW,
         discovering.ROW,

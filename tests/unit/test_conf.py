@@ -82,6 +82,8 @@ def test_what_is_not_there(file: pathlib.Path) -> None:
         ("wipe_threads =", "wipe_threads: a number is missing"),
         ("wipe_rate =", "wipe_rate: a number is missing"),
         (f"wipe_rate = {'9' * 30}", "wipe_rate: Should be less"),
+        ("history_days = -1", "history_days: Should be greater"),
+        ("history_days =", "history_days: a number is missing"),
         ("discovery = guess", "discovery: "),
     ],
     ids=lambda text: text[:20],

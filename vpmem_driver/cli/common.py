@@ -190,9 +190,15 @@ def release(
     if parsed_args.wait:
         with wipe_progress(cmd) as on_progress:
             wipes.raise_for(pool.wipe(released, on_progress=on_progress))
+        prune_history(cmd, pool)
     else:
         detached.start_wipe(cmd.app.options.config_file or (), released)
     return rows(record for record in pool.records() if record.uuid in released)
+
+
+def prune_history(cmd: command.Command, pool: Pool) -> None:
+    """Remove old lines of the history. Never raises; see :meth:`vpmem_driver.pool.Pool.prune_history`."""
+    pool.prune_history(app(cmd).configuration().vpmem.history_days)
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ class Wipe(listing.NamespaceLister):
             return common.rows(pool.wipeable(uuids))
         with common.wipe_progress(self) as on_progress:
             results = pool.wipe(uuids, on_progress=on_progress)
+        common.prune_history(self, pool)  # each release starts this command
         wipes.raise_for(results)
         done = {result.uuid for result in results}
         return common.rows(record for record in pool.records() if record.uuid in done)

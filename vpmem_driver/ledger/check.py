@@ -5,7 +5,7 @@ SQLite has no checksums. A changed byte is detected if it breaks the structure o
 (:data:`CONTENT`). Any other change of a name, a size or a reason remains undetected; discovery and the next wipe do not
 rely on these.
 
-The rest of the history is checked when it is read: no decision depends on it, and it grows without limit. Measured with
+The rest of the history is checked when it is read: no decision depends on it, and it can be large. Measured with
 4096 namespaces and 10^6 history lines: STRUCTURE 7 ms, CONTENT 7 ms, a quick_check of the whole file 170 ms.
 """
 

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterator
 import msgspec
 
 from vpmem_driver import exception, model
-from vpmem_driver.ledger import file, holds, migrations, state_directory
+from vpmem_driver.ledger import file, holds, migrations, pruning, state_directory
 
 FILE_NAME = file.FILE_NAME
 
@@ -101,7 +101,7 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-class Ledger(file.LedgerFile):
+class Ledger(pruning.PrunableFile):
     """An open ledger. Any number of threads and processes may use the same file."""
 
     def __init__(self, state_path: str | os.PathLike[str]) -> None:

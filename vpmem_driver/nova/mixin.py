@@ -69,6 +69,7 @@ class VPMEMDriverMixin(StartsMixin, MovesMixin):
             self._release_deleted(self._vpmem)
             self._vpmem_leftovers.release_unneeded(self._vpmem_host)
             self._vpmem.background.start()
+            self._vpmem.pool.prune_history(CONF.vpmem.history_days)
         return super().get_available_resource(nodename)
 
     def init_host(self, host: str) -> None:

@@ -387,6 +387,21 @@ class Pool:
         """Wipe the dirty namespaces among `uuids`, and wait until they end. The others do not change."""
         return self._wiper.wipe(uuids, on_progress=on_progress, stop=stop)
 
+    # The history
+
+    def prune_history(self, days: int) -> None:
+        """Remove what is older than `days` days from the history, unless it explains a namespace's state.
+
+        At most once in 24 hours; 0 days: never. A failure is logged, since nothing depends on it.
+        """
+        if not days:
+            return
+        try:
+            if removed := self._state.ledger.prune_history(days):
+                LOG.info("Removed %d lines older than %d days from the history", removed, days)
+        except exception.LedgerError as error:
+            LOG.warning("Old lines remain in the history: %s", error)
+
     # Helpers
 
     def _release_claimed(self, rows: Iterable[Row]) -> list[Row]:
