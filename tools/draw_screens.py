@@ -6,6 +6,7 @@ The host is that of the functional tests. Its only domain is that of libvirt's t
 """
 
 import contextlib
+import json
 import pathlib
 import shutil
 import subprocess
@@ -21,9 +22,10 @@ from rich import console, text  # noqa: E402
 from tests.functional import terminal  # noqa: E402
 from tests.functional.conftest import Host, new_owner  # noqa: E402
 from tests.functional.test_listing import move  # noqa: E402
+from tests.ndctl_program import region  # noqa: E402
 from vpmem_driver.ledger.reader import LedgerReader  # noqa: E402
 from vpmem_driver.model import State  # noqa: E402
-from vpmem_driver.sizes import MIB  # noqa: E402
+from vpmem_driver.sizes import GIB, MIB  # noqa: E402
 
 IMAGES = ROOT / "doc" / "images"
 WIDTH = 100
@@ -59,6 +61,30 @@ def make_host(root: pathlib.Path) -> Host:
     return host
 
 
+_FLAVORS = """
+[labels]
+4GB = "4GiB"
+SMALL = "512MiB"
+[flavors.db]
+pmem = "4GB,4GB,SMALL"
+count = 4
+[flavors.cache]
+pmem = "SMALL"
+count = 4
+"""
+
+
+def draw_plans(host: Host) -> None:
+    """Draw the plan of a bare host, as a screen and as a picture."""
+    with contextlib.chdir(host.directory.parent):
+        pathlib.Path("flavors.toml").write_text(_FLAVORS, encoding="utf-8")
+        regions = [region(0, 32 * GIB, node=0), region(1, 16 * GIB, node=1)]
+        pathlib.Path("compute7.json").write_text(json.dumps(regions), encoding="utf-8")
+        words = ["plan", "flavors.toml", "--inventory", "compute7.json"]
+        draw(host, "plan-screen", *words)
+        terminal.run([*words, "--svg", IMAGES / "plan.svg"])
+
+
 def wait_for_progress(host: Host) -> None:
     """Return when a quarter of a namespace is wiped."""
     with contextlib.closing(LedgerReader(host.state_path)) as ledger:
@@ -71,6 +97,7 @@ def main() -> None:
     root = pathlib.Path(tempfile.mkdtemp(prefix="vpmem-"))
     try:
         host = make_host(root)
+        draw_plans(host)
         words = [sys.executable, "-m", "vpmem_driver.cli.main", "--config-file", str(host.config_file()), "wipe"]
         with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as wipe:
             wait_for_progress(host)

@@ -19,6 +19,7 @@
     │   ├── NamespaceBusy               it must be wiped first, or a copy is not complete
     │   ├── DoesNotFit                  the content does not fit into the namespace that should receive it
     │   ├── DomainRefused               the domain cannot be changed this way
+    │   ├── HostChanged                 the host is not as a plan saw it
     │   └── TransferRefused             another host does not accept a copy
     ├── HostError                   the host failed: nothing was changed
     │   ├── DiscoveryFailed             namespaces could not be listed
@@ -226,6 +227,17 @@ class DomainRefused(Refused):
 
     def __init__(self, *, domain: str, reason: str, remedy: str) -> None:
         super().__init__(f"Domain {domain}: {reason}", remedy)
+
+
+class HostChanged(Refused):
+    id = "VPMEM-E26"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(
+            f"This host is not as the plan saw it: {reason}",
+            "Nothing more was changed",
+            "When the cause is clear, make a new plan, or run 'vpmem provision' again",
+        )
 
 
 class TransferRefused(Refused):

@@ -29,7 +29,7 @@ def schema(title: str) -> dict[str, list[str]]:
     return {key: types.split(" or ") for key, types in re.findall(r"^\| `(\w+)` \| ([\w ]+) \|", section, re.MULTILINE)}
 
 
-TYPES = {"string": str, "integer": int, "null": type(None)}
+TYPES = {"string": str, "integer": int, "number": float, "array": list, "null": type(None)}
 
 
 def check(rows, title):

@@ -63,6 +63,8 @@ COMMANDS = {
     "ledger backup": "ledger_backup:LedgerBackup",
     "quarantine list": "quarantine_list:QuarantineList",
     "quarantine retry": "quarantine_retry:QuarantineRetry",
+    "plan": "plan:Plan",
+    "provision": "provision:Provision",
     "explain": "explain:Explain",
     "receive": "receive:Receive",
     "demo": "demo:Demo",

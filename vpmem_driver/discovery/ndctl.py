@@ -92,14 +92,14 @@ class NdctlDiscovery(interface.Discovery):
     def namespaces(self) -> tuple[model.Namespace, ...]:
         if self._run is not None:
             return parse(_call(self._run), self._node_of())
-        found = _read(_ndctl(self._timeout), self._node_of())
+        found = _read(run(self._timeout), self._node_of())
         namespaces = interface.check(self.name, [namespace for _, namespace in found])
         self._places = interface.places(dict(found), namespaces)
         return namespaces
 
     def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:
         dev = self._places.get(uuid)
-        return parse(_ndctl(self._timeout, f"--namespace={dev}"), self._node_of()) if dev is not None else ()
+        return parse(run(self._timeout, f"--namespace={dev}"), self._node_of()) if dev is not None else ()
 
     def options(self) -> dict[str, str]:
         return {}
@@ -151,7 +151,12 @@ def _call(run: Callable[[], str]) -> str:
         raise _failed(f"ndctl list failed ({type(exc).__name__})", _BY_HAND) from exc
 
 
-def _ndctl(timeout: float, *options: str) -> str:
+def run(timeout: float, *options: str) -> str:
+    """Run COMMAND with more options, and return the JSON text that it prints.
+
+    :param timeout: seconds
+    :raises DiscoveryFailed: it cannot be run, fails, or takes longer
+    """
     try:
         done = subprocess.run(
             (*COMMAND, *options),

@@ -177,4 +177,12 @@ FAULTS = (
         "The source keeps all of it.",
         "The message repeats what the destination said. Fix it there, then start the copy again.",
     ),
+    Fault(
+        "VPMEM-E26",
+        "the host is not as the plan saw it",
+        "A region or a namespace that 'vpmem provision' found is not in the plan, or differs from it. What was cut "
+        "before that stays, and nothing else was changed.",
+        "The message names the difference. 'ndctl list --regions --namespaces --idle' shows the host. Make a new plan "
+        "with 'vpmem plan', or remove the difference and run 'vpmem provision' again: it does the rest.",
+    ),
 )
