@@ -275,6 +275,16 @@ class HostPool:
             self._pool.release(instance.uuid, released)
             self.background.start()
 
+    def arrivals(self) -> dict[str, str]:
+        """Return the copy that fills a namespace, or has filled it for its owner, by uuid."""
+        return {row.uuid: row.arrival for row in self._pool.rows() if row.arrival is not None}
+
+    def abandon(self, instance: objects.Instance, arrivals: Iterable[str]) -> None:
+        """Release what the copies `arrivals` have brought for the instance, and wipe it in the background."""
+        for arrival in arrivals:
+            self._pool.copies.abandon(instance.uuid, arrival)
+            self.background.start()
+
     def release_others(self, instance: objects.Instance, names: Sequence[str]) -> None:
         """Release what the instance holds here except `names`, after a resize is confirmed. Never raises."""
         with failures_logged(instance.uuid, "its old persistent memory is not released"):

@@ -11,6 +11,8 @@ from nova.virt import hardware
 
 #: In one of these states, and without a task, an instance needs nothing on a host that it has left.
 _SETTLED = (vm_states.ACTIVE, vm_states.STOPPED)
+#: Types of migrations whose destination starts the guest after the source has powered it off.
+_COLD = ("migration", "resize")
 
 
 def find(uuid: str, *expected_attrs: str) -> objects.Instance | None:
@@ -79,7 +81,7 @@ class HostInstances:
 
         None if the instance is being built, migrates or has another task: its record may be about to change.
         """
-        if uuid in self.moving:
+        if uuid in self.moving and not self._has_stayed(self.moving[uuid]):
             return None
         instance = self.here.get(uuid)
         if instance is None:
@@ -103,6 +105,18 @@ class HostInstances:
             starts = instance.vm_state == vm_states.BUILDING or instance.task_state == task_states.SPAWNING
             if starts and hardware.get_vpmems(instance.flavor):
                 yield instance.uuid
+
+    def _has_stayed(self, migration: objects.Migration) -> bool:
+        """Whether the instance will not start from what this host, the destination of a cold migration, has of it.
+
+        Its source was killed while it copied, and has not recorded since that the migration failed. Without a task, no
+        guest starts here: before that, the source changes the task from RESIZE_MIGRATING to RESIZE_MIGRATED, and fails
+        if it has another (compute/manager.py, _resize_instance; Nova 31 to 34).
+        """
+        if migration.dest_compute != self.host or migration.migration_type not in _COLD:
+            return False
+        instance = find(migration.instance_uuid)
+        return instance is not None and is_settled(instance) and instance.host not in {None, self.host}
 
     def _arriving(self, migration: objects.Migration) -> list[str]:
         if migration.dest_compute != self.host:

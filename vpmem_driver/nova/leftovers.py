@@ -7,7 +7,7 @@ returns after its instance was evacuated has leftovers too, if the instance was 
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from nova import objects
 
@@ -37,6 +37,7 @@ class Leftovers:
 
     def _release_unneeded(self, host: str) -> None:
         # Read the pool before Nova: a namespace that is claimed in between is not a leftover.
+        arrivals = self._pool.arrivals()
         held, unowned = self._pool.not_free()
         if not held and not unowned:
             self._pool.reserve(leftovers=(), allocated=())
@@ -52,7 +53,7 @@ class Leftovers:
             reason = self._reason_to_keep(instance, left, nova, fits=named is not None and None not in named)
             if reason is not None:
                 reasons[owner] = reason
-            if instance is None or reason is not None or not self._release(instance, left):
+            if instance is None or reason is not None or not self._release(instance, left, arrivals):
                 kept += left
         on_record = self._pool.named(nova.all_names(), unowned) or []
         self._pool.reserve(leftovers=kept, allocated=[record for record in unowned if record.uuid in on_record])
@@ -90,11 +91,17 @@ class Leftovers:
         wanted = hostpaths.Wanted(devices)
         return any(wanted.reached_from(path) for path in self._guests.memory_paths(instance))
 
-    def _release(self, instance: objects.Instance, left: Sequence[model.Record]) -> bool:
-        """Release what the instance does not need. :returns: False if that failed."""
+    def _release(self, instance: objects.Instance, left: Sequence[model.Record], arrivals: Mapping[str, str]) -> bool:
+        """Release what the instance does not need, but nothing that a new copy has brought since Nova was asked.
+
+        :param arrivals: see :meth:`.host.HostPool.arrivals`, from before that
+        :returns: False if that failed
+        """
         names = ", ".join(str(record.name) for record in left)
         with failures_logged(instance.uuid, f"cannot release {names}, which it does not need"):
-            self._pool.release(instance, [record.uuid for record in left if record.uuid is not None])
+            uuids = [record.uuid for record in left if record.uuid is not None]
+            self._pool.abandon(instance, {arrivals[uuid] for uuid in uuids if uuid in arrivals})
+            self._pool.release(instance, [uuid for uuid in uuids if uuid not in arrivals])
             LOG.warning("Released %s, which a migration left behind and instance %s does not use", names, instance.uuid)
             return True
         return False

@@ -83,6 +83,8 @@ class Move:
         self._copy = secrets.token_hex(8)
         self._uuids: list[str] = []
         self._done = False
+        #: whether the destination is another host
+        self.is_remote = connect is not None
         self._sender = None if connect is None else self._make_sender(connect)
 
     def _make_sender(self, connect: Callable[[], Connection]) -> Sender:
@@ -114,8 +116,12 @@ class Move:
             else:
                 grants = [sources[uuid] for uuid in self._uuids]
                 self._pool.copies.expect_exact(self._owner, self._copy, self._target_uuids(), grants)
-        except BaseException:
+        except exception.TransferRefused:
             self._pool.copies.stay(self._owner)
+            raise
+        except BaseException:
+            # The destination may have accepted it all the same: its answer can be what was lost.
+            self.cancel()
             raise
 
     def copy(self) -> None:

@@ -12,6 +12,8 @@ from nova import exception as nova_exception
 from nova import objects
 from nova.compute import power_state, task_states
 from nova.conf import CONF
+from nova.virt.libvirt import utils as libvirt_utils
+from oslo_concurrency import processutils
 
 from vpmem_driver import exception
 from vpmem_driver.nova import eventlet_poll, moves
@@ -69,11 +71,11 @@ class MovesMixin(_Driver):
             with self._moving(move):
                 return migrate()
         except nova_exception.InstanceFaultRollback:
-            move.cancel()
+            self._vpmem_cancel(move, dest)
             raise
         except Exception as error:
             LOG.exception("Instance %s: its migration failed; it stays here", instance.uuid)
-            move.cancel()
+            self._vpmem_cancel(move, dest)
             if was_running:
                 self.power_on(context, instance, network_info, block_device_info)
             raise nova_exception.InstanceFaultRollback(inner_exception=_for_nova(instance, error)) from error
@@ -134,6 +136,20 @@ class MovesMixin(_Driver):
         return ProcessConnection(
             dest, ssh_command(CONF.vpmem.ssh_command, dest, *words), wait=eventlet_poll.wait_here()
         )
+
+    def _vpmem_cancel(self, move: moves.Move, dest: str) -> None:
+        """Cancel a move, and remove the empty directory that Nova has made at the destination. Never raises.
+
+        Nova removes it only if a disk could not be copied. On shared storage it is the instance's own.
+        """
+        move.cancel()
+        path = libvirt_utils.get_instance_path(move.instance)
+        try:
+            if move.is_remote and not self._is_path_shared_with(dest, path):
+                # rmdir fails if there is anything in it.
+                processutils.execute(*ssh_command(CONF.vpmem.ssh_command, dest, "rmdir", shlex.quote(path)))
+        except Exception as error:  # noqa: BLE001  the next migration to that host finds and uses it
+            LOG.debug("Instance %s: %s on %s is not removed: %s", move.instance.uuid, path, dest, error)
 
     def _warn_of_lost_content(self, migration: objects.Migration, instance: objects.Instance) -> None:
         """Log that content has not arrived although it should: the source does not run this driver."""

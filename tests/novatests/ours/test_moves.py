@@ -1,5 +1,6 @@
 """The content of a server's memory goes with it at a cold migration or resize, or the move is refused."""
 
+import pathlib
 from unittest import mock
 
 from nova import context, exception, objects
@@ -8,8 +9,9 @@ from nova.virt.libvirt import utils as libvirt_utils
 from novatests.ours import base, receiving
 
 from vpmem_driver import exception as vpmem_exception
-from vpmem_driver.nova import receive
+from vpmem_driver.nova import moves, receive
 from vpmem_driver.transfer import messages
+from vpmem_driver.transfer.connection import ConnectionLost
 
 MIB = 1 << 20
 
@@ -152,6 +154,65 @@ class FailingMoveTest(MoveTestCase):
         self.assertTrue(self.domain_runs(self.server, self.source))
         self.assertIn("was lost", self.fault(self.server))
         self.assertIn("vpmem:on_resize=discard", self.fault(self.server))
+
+    def test_the_answer_of_a_destination_that_accepts_is_lost(self):
+        read, answers = receiving.ReceivingConnection.read, []
+
+        def lose_first(connection):
+            answers.append(read(connection))
+            if len(answers) == 1:
+                raise ConnectionLost(host=self.dest.name, reason="the network is down")
+            return answers[-1]
+
+        with mock.patch.object(receiving.ReceivingConnection, "read", lose_first):
+            self.resize(self.server, self.flavor("SMALL"))
+            self.assert_stays(self.server, self.source, self.dest, self.written)
+        self.assertIsInstance(answers[0], messages.Accepted)
+        self.assertTrue(self.domain_runs(self.server, self.source))
+
+    def fail_without_shared_storage(self, *, leave=None):
+        """Fail to copy the memory; returns the instance's directory on the destination.
+
+        :param leave: a file that is in it by then
+        """
+        root = pathlib.Path(self.root, "of the destination")
+        ssh = pathlib.Path(self.root, "ssh")
+        ssh.write_text(f'#!/bin/sh\n[ "$1 $2" = "-- dest" ] && exec "$3" \'{root}\'"$(eval echo "$4")"\n')
+        ssh.chmod(0o700)
+        self.flags(ssh_command=str(ssh), group="vpmem")
+        path = pathlib.Path(f"{root}{libvirt_utils.get_instance_path(self.instance(self.server))}")
+        driver = self.computes[self.source.name].driver
+        migrate = driver.migrate_disk_and_power_off
+
+        def fail(*_arguments):
+            self.assertTrue(path.is_dir())
+            if leave is not None:
+                (path / leave).touch()
+            raise vpmem_exception.CopyFailed(namespace="small0", reason="broken", remedy="Mend it", resumable=False)
+
+        with (
+            mock.patch.object(driver, "_is_path_shared_with", return_value=False),
+            mock.patch.object(driver, "_remotefs") as remote,
+            mock.patch.object(driver, "migrate_disk_and_power_off", self.to_dest(migrate)),
+            mock.patch.object(moves.Move, "copy", fail),
+        ):
+            remote.create_dir.side_effect = lambda _dest, made: pathlib.Path(f"{root}{made}").mkdir(parents=True)
+            self.resize(self.server, self.flavor("SMALL"))
+            self.assert_stays(self.server, self.source, self.dest, self.written)
+        return path
+
+    @staticmethod
+    def to_dest(migrate):
+        return lambda context, instance, _dest, *args, **kwargs: migrate(context, instance, "dest", *args, **kwargs)
+
+    def test_the_empty_directory_that_nova_has_made_at_the_destination_is_removed(self):
+        path = self.fail_without_shared_storage()
+        self.assertTrue(path.parent.is_dir())
+        self.assertFalse(path.exists())
+
+    def test_a_directory_at_the_destination_that_is_not_empty_stays(self):
+        path = self.fail_without_shared_storage(leave="disk")
+        self.assertEqual([path / "disk"], list(path.iterdir()))
 
     def test_a_disk_that_cannot_be_copied_after_the_memory(self):
         with mock.patch.object(
