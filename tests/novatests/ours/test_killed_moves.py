@@ -52,20 +52,22 @@ class KilledTest(test_moves.MoveTestCase):
         self._wait_for_server_parameter(self.server, {"OS-EXT-STS:task_state": None, "status": "ACTIVE"})
         self.assertEqual("migrating", self.status())
         self.run_periodic(self.dest)
-        self.assert_wiped(self.dest, ["small0"])
+        self.assert_holds([], self.dest, self.server)
         # Nova 34 fails to start it again by itself.
-        self.api.post_server_action(self.server["id"], {"reboot": {"type": "HARD"}})
-        self.wait_for(lambda: self.domain_runs(self.server, self.source), "the guest")
+        self._reboot_server(self.server, hard=True)
+        self.assertTrue(self.domain_runs(self.server, self.source))
         self.assert_kept(self.written)
         self.assert_holds(["small0"], self.source, self.server)
 
     def test_before_anything_has_arrived(self):
         self.kill(after_copy=False)
         self.check_it_is_freed_once_nova_has_ended_the_move()
+        self.assertEqual(("unknown", None), self.dest.states()["small0"])
 
     def test_after_everything_has_arrived(self):
         self.kill(after_copy=True)
         self.check_it_is_freed_once_nova_has_ended_the_move()
+        self.assert_wiped(self.dest, ["small0"])
 
     def test_what_a_new_move_has_brought_meanwhile_stays(self):
         """Nova was asked before the new move began, and this host was slow."""
