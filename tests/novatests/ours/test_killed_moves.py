@@ -34,8 +34,8 @@ class KilledTest(test_moves.MoveTestCase):
 
         with mock.patch.object(moves.Move, "copy", end):
             self.resize(self.server, self.flavor("SMALL"))
-            self.wait_for(lambda: killed, "the copy")
-        self.wait_for(lambda: self.instance(self.server).task_state == "resize_migrating", "the task")
+            self.wait_for(lambda: killed, "the copy", seconds=120)
+        self.wait_for(lambda: self.instance(self.server).task_state == "resize_migrating", "the task", seconds=120)
         self.assertEqual("claimed" if after_copy else "receiving", self.dest.states()["small0"][0])
 
     def run_periodic(self, host):
