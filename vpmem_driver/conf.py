@@ -197,10 +197,19 @@ What a cold migration or resize does with the content of a server's persistent m
         choices=[
             ("refuse", "refuse to shelve a server with persistent memory if that offloads it"),
             ("discard", "discard it, as Nova does: the server starts with empty memory when it is unshelved"),
+            ("export", "write it to files in export_path; it comes back when the server is unshelved"),
         ],
         help="""
 What offloading a shelved server does with the content of its persistent memory. The extra spec ``vpmem:on_shelve`` of
 its flavor takes precedence.
+""",
+    ),
+    cfg.Opt(
+        "export_path",
+        type=_AbsolutePath(),
+        help="""
+Directory for the content of shelved servers' persistent memory, an absolute path. It must belong to Nova's user or to
+root, and nobody else may write to it. To unshelve a server on another host, mount the directory on all hosts.
 """,
     ),
 ]

@@ -83,6 +83,7 @@ def test_what_is_not_there(file: pathlib.Path) -> None:
         ("wipe_rate =", "wipe_rate: a number is missing"),
         (f"wipe_rate = {'9' * 30}", "wipe_rate: Should be less"),
         ("history_days = -1", "history_days: Should be greater"),
+        ("export_path = shared", "export_path: 'shared' is not an absolute path"),
         ("history_days =", "history_days: a number is missing"),
         ("discovery = guess", "discovery: "),
     ],

@@ -11,8 +11,9 @@ import msgspec
 from cliff import lister
 
 from vpmem_driver import exception, guestxml, layout, model
-from vpmem_driver.cli import archives, common, copy_ids, manifest
+from vpmem_driver.cli import archives, common, copy_ids
 from vpmem_driver.pool import Pool, Row
+from vpmem_driver.transfer import manifest
 
 
 class DomainRestore(common.Command, lister.Lister):

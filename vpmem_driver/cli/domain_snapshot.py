@@ -4,7 +4,8 @@ import argparse
 import pathlib
 
 from vpmem_driver import exception, model
-from vpmem_driver.cli import archives, common, manifest
+from vpmem_driver.cli import archives, common
+from vpmem_driver.transfer import manifest
 
 
 class DomainSnapshot(common.Command):

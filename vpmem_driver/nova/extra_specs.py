@@ -8,7 +8,7 @@ _SPECS = {
         "What a cold migration or resize to this flavor does with the content of the server's persistent memory.",
     ),
     "vpmem:on_shelve": (
-        ("discard", "refuse"),
+        ("discard", "export", "refuse"),
         "What offloading a shelved server does with the content of its persistent memory.",
     ),
 }

@@ -18,17 +18,19 @@ from nova.virt.libvirt import config as vconfig
 from vpmem_driver import exception, guestxml, model
 from vpmem_driver.nova import installation, takeover
 from vpmem_driver.nova.decisions import REBUILDING, Action, Cleanup, on_cleanup
+from vpmem_driver.nova.exports import Exports
 from vpmem_driver.nova.guests import HostGuests
 from vpmem_driver.nova.host import HostPool, failures_logged
 from vpmem_driver.nova.instances import HostInstances
 from vpmem_driver.nova.leftovers import Leftovers
 from vpmem_driver.nova.moves_mixin import MovesMixin
+from vpmem_driver.nova.shelving_mixin import ShelvingMixin
 from vpmem_driver.nova.starts_mixin import StartsMixin
 
 LOG = logging.getLogger(__name__)
 
 
-class VPMEMDriverMixin(StartsMixin, MovesMixin):
+class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
     """Overrides of LibvirtDriver, which must follow this class in the bases of the driver."""
 
     #: set by _discover_vpmems, which LibvirtDriver.__init__ calls; None if the host has no persistent memory
@@ -49,6 +51,7 @@ class VPMEMDriverMixin(StartsMixin, MovesMixin):
         if self._vpmem is None:
             return {}, {}
         self._vpmem_leftovers = Leftovers(self._vpmem, guests)
+        self._vpmem_exports = Exports(self._vpmem.pool, CONF.vpmem.export_path)
         by_class: dict[str, list[objects.LibvirtVPMEMDevice]] = {}
         by_name = self._vpmem.devices()
         for device in by_name.values():
@@ -69,6 +72,7 @@ class VPMEMDriverMixin(StartsMixin, MovesMixin):
             self._release_deleted(self._vpmem)
             self._vpmem_leftovers.release_unneeded(self._vpmem_host)
             self._vpmem.background.start()
+            self._vpmem_exports.remove_unneeded(self._vpmem_host)
             self._vpmem.pool.prune_history(CONF.vpmem.history_days)
         return super().get_available_resource(nodename)
 
@@ -110,9 +114,11 @@ class VPMEMDriverMixin(StartsMixin, MovesMixin):
         resources = self._get_ordered_vpmem_resources(self._get_resources(instance), flavor)
         if self._vpmem is None or not resources:
             return ()
+        names = [resource.identifier for resource in resources]
+        self._bring_back(instance, names)
         return self._vpmem.claim(
             instance,
-            [resource.identifier for resource in resources],
+            names,
             rebuilding=instance.task_state in REBUILDING and instance.host == self._vpmem_host,
         )
 

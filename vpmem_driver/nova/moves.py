@@ -21,7 +21,7 @@ from vpmem_driver.transfer.sender import Sender
 LOG = logging.getLogger(__name__)
 
 COPY, DISCARD, REFUSE = "copy", "discard", "refuse"
-ON_RESIZE, ON_SHELVE = "vpmem:on_resize", "vpmem:on_shelve"
+ON_RESIZE = "vpmem:on_resize"
 
 
 def on_move(flavor: objects.Flavor) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from nova import exception as nova_exception
 from nova import objects
-from nova.compute import power_state, task_states
+from nova.compute import power_state
 from nova.conf import CONF
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_concurrency import processutils
@@ -92,7 +92,6 @@ class MovesMixin(_Driver):
         super().finish_migration(context, migration, instance, *args, **kwargs)
 
     def power_off(self, instance: objects.Instance, timeout: int = 0, retry_interval: int = 0) -> None:
-        self._refuse_to_shelve(instance)
         super().power_off(instance, timeout, retry_interval)
         move: moves.Move | None = getattr(self._vpmem_moving, "move", None)
         if move is not None and move.instance.uuid == instance.uuid:
@@ -171,27 +170,6 @@ class MovesMixin(_Driver):
             yield
         finally:
             self._vpmem_moving.move = None
-
-    def _refuse_to_shelve(self, instance: objects.Instance) -> None:
-        """Refuse to offload a server whose memory has content, unless it is to be discarded.
-
-        Nova powers a server off before it shelves or offloads it, and restores its state if that raises.
-
-        :raises InstancePowerOffFailure: it is refused; nothing was changed
-        """
-        offloads = instance.task_state == task_states.SHELVING_OFFLOADING or (
-            instance.task_state == task_states.SHELVING and CONF.shelved_offload_time == 0
-        )
-        if not offloads or self._vpmem is None or not self._vpmem.held(instance):
-            return
-        decision = instance.flavor.extra_specs.get(moves.ON_SHELVE) or CONF.vpmem.on_shelve
-        if decision != moves.DISCARD:
-            reason = (
-                f"instance {instance.uuid} has persistent memory on this host, whose content would be lost. To shelve "
-                f"it without that content, set the extra spec {moves.ON_SHELVE}=discard of its flavor, or [vpmem] "
-                "on_shelve = discard"
-            )
-            raise nova_exception.InstancePowerOffFailure(reason=reason)
 
 
 def _for_nova(instance: objects.Instance, error: Exception) -> Exception:

@@ -368,7 +368,7 @@ class ShelveTest(MoveTestCase):
 class ExtraSpecTest(base.VPMEMTestCase):
     def test_the_api_validates_them(self):
         flavor = self.flavor("SMALL")
-        for name, good in (("vpmem:on_resize", "copy"), ("vpmem:on_shelve", "discard")):
+        for name, good in (("vpmem:on_resize", "copy"), ("vpmem:on_shelve", "discard"), ("vpmem:on_shelve", "export")):
             self.api.post_extra_spec(flavor, {"extra_specs": {name: good}})
             error = self.assertRaises(
                 OpenStackApiException, self.api.post_extra_spec, flavor, {"extra_specs": {name: "sometimes"}}

@@ -1,0 +1,95 @@
+"""Overrides of the methods that shelve a server and bring it back: the content of its memory, or a refusal."""
+
+import logging
+import typing
+
+from nova import exception as nova_exception
+from nova import objects
+from nova.compute import power_state, task_states
+from nova.conf import CONF
+
+from vpmem_driver import exception
+from vpmem_driver.nova import exports
+from vpmem_driver.nova.host import HostPool
+
+if typing.TYPE_CHECKING:
+    from nova.virt.libvirt.driver import LibvirtDriver as _Driver
+else:
+    _Driver = object  # the next class in the bases of the driver
+
+LOG = logging.getLogger(__name__)
+
+ON_SHELVE = "vpmem:on_shelve"
+DISCARD, EXPORT = "discard", "export"
+
+
+class ShelvingMixin(_Driver):
+    """Overrides of LibvirtDriver."""
+
+    _vpmem: HostPool | None
+    _vpmem_exports: exports.Exports
+
+    def power_off(self, instance: objects.Instance, timeout: int = 0, retry_interval: int = 0) -> None:
+        """Refuse to offload a server whose memory has content, unless it is discarded, or exported here.
+
+        Nova powers a server off before it shelves it, and again before it offloads it. It destroys the guest and its
+        memory only after the latter has succeeded. If this raises, Nova restores the state of the server.
+        """
+        decision = self._vpmem_on_shelve(instance)
+        if decision is None:
+            super().power_off(instance, timeout, retry_interval)
+            return
+        offloads = instance.task_state == task_states.SHELVING_OFFLOADING
+        if decision == EXPORT:
+            self._require_room_to_export(instance)
+        elif offloads:
+            self._vpmem_exports.forget(instance)
+        was_running = self.get_info(instance).state == power_state.RUNNING
+        super().power_off(instance, timeout, retry_interval)
+        if offloads and decision == EXPORT:
+            self._export(instance, was_running=was_running)
+
+    def _vpmem_on_shelve(self, instance: objects.Instance) -> str | None:
+        """Return what the offloading that is under way does with the content: discard or export.
+
+        :returns: None if nothing is offloaded, or the instance has no memory here
+        :raises InstancePowerOffFailure: it is refused; nothing was changed
+        """
+        offloads = instance.task_state == task_states.SHELVING_OFFLOADING or (
+            instance.task_state == task_states.SHELVING and CONF.shelved_offload_time == 0
+        )
+        if not offloads or self._vpmem is None or not self._vpmem.held(instance):
+            return None
+        decision = str(instance.flavor.extra_specs.get(ON_SHELVE) or CONF.vpmem.on_shelve)
+        if decision not in {DISCARD, EXPORT}:
+            reason = (
+                f"instance {instance.uuid} has persistent memory on this host, whose content would be lost. To shelve "
+                f"it without that content, set the extra spec {ON_SHELVE}=discard of its flavor, or [vpmem] "
+                f"on_shelve = discard. To keep the content in files, use export instead of discard"
+            )
+            raise nova_exception.InstancePowerOffFailure(reason=reason)
+        return decision
+
+    def _require_room_to_export(self, instance: objects.Instance) -> None:
+        """Verify that the content can be exported. :raises InstancePowerOffFailure: it cannot."""
+        try:
+            self._vpmem_exports.require_room(instance)
+        except exception.VPMEMError as error:
+            raise nova_exception.InstancePowerOffFailure(reason=f"instance {instance.uuid}: {error}") from error
+
+    def _export(self, instance: objects.Instance, *, was_running: bool) -> None:
+        """Export the content. :raises InstancePowerOffFailure: that failed; the guest runs again if it ran."""
+        try:
+            self._vpmem_exports.export(instance)
+        except Exception as error:
+            LOG.exception("Instance %s: cannot export the content of its memory; it stays here", instance.uuid)
+            if was_running:
+                self._host.get_guest(instance).launch()
+            raise nova_exception.InstancePowerOffFailure(reason=f"instance {instance.uuid}: {error}") from error
+
+    def _bring_back(self, instance: objects.Instance, names: list[str]) -> None:
+        """Fill the namespaces of a server that is unshelved. :raises InternalError: that failed; its export is kept."""
+        try:
+            self._vpmem_exports.bring_back(instance, names)
+        except exception.VPMEMError as error:
+            raise nova_exception.InternalError(str(error)) from error
