@@ -1,0 +1,130 @@
+"""A live migration that fails or is aborted at any stage leaves one copy owned, and the other one wiped."""
+
+from unittest import mock
+
+import fixtures
+import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
+from nova import exception
+from nova.tests.fixtures import libvirt as fakelibvirt
+from novatests.ours import test_defects
+
+DRIVER = "nova.virt.libvirt.driver.LibvirtDriver"
+_IN_TIME = 120
+
+
+class LiveMigrationTest(test_defects.DefectTestCase):
+    def setUp(self):
+        super().setUp()
+        self.useFixture(fixtures.MonkeyPatch("nova.tests.fixtures.libvirt.Domain.migrateToURI3", self._migrate))
+        self.source = self.start_host(1, SMALL=1)
+        self.dest = self.start_host(2, SMALL=1)
+        self.server = self.boot("SMALL", self.source)
+        self.written = self.write(self.server, self.source)
+        #: whether the job ends by itself
+        self.completes = True
+        self.domain_that_moves = None
+
+    def _migrate(self, domain, destination, params, flags):
+        """Copy, as QEMU does. The guest at the destination exists from the start, and runs at the end."""
+        self.domain_that_moves = domain
+        connection = self.computes[self.dest.name].driver._host.get_connection()
+        connection.createXML(params["destination_xml"], 0)
+        for old, new in zip(self.written, self.devices(self.server, self.dest), strict=True):
+            new.write_bytes(old.read_bytes())
+        if self.completes:
+            domain.complete_job()
+        else:
+            self.wait_for(lambda: domain._job_type != fakelibvirt.VIR_DOMAIN_JOB_NONE, "its end", seconds=_IN_TIME)
+
+    def live_migrate(self, *status):
+        self.api.post_server_action(
+            self.server["id"], {"os-migrateLive": {"host": self.dest.name, "block_migration": "auto"}}
+        )
+        self._wait_for_migration_status(self.server, status)
+
+    def assert_on(self, host):
+        self.server = self._wait_for_server_parameter(
+            self.server, {"OS-EXT-STS:task_state": None, "status": "ACTIVE", "OS-EXT-SRV-ATTR:host": host.name}
+        )
+
+    def assert_only_at_the_source(self, *, received=True):
+        """:param received: whether the destination has had a part of the content"""
+        self.assert_on(self.source)
+        self.assert_kept(self.written)
+        self.assert_holds(["small0"], self.source, self.server)
+        self.wait_for(lambda: not self.dest.holds(self.server), "the destination's release", seconds=_IN_TIME)
+        if received:
+            self.wait_for(
+                lambda: self.dest.states()["small0"] == ("clean", None), "the destination's wipe", seconds=_IN_TIME
+            )
+            self.assert_zero([self.dest.path("small0")])
+
+    def is_wiped_at_the_source(self):
+        self.run_periodic(self.source)  # a wipe that has still found the domain is tried again
+        return self.source.states()["small0"] == ("clean", None)
+
+    def assert_only_at_the_destination(self):
+        (new,) = self.devices(self.server, self.dest)
+        self.assertEqual(list(self.written.values()), [new.read_bytes()])
+        self.assert_holds(["small0"], self.dest, self.server)
+        self.wait_for(self.is_wiped_at_the_source, "the source's wipe", seconds=_IN_TIME)
+        self.assert_zero(self.written)
+
+    def test_the_destination_fails_after_it_has_claimed(self):
+        with mock.patch(f"{DRIVER}.pre_live_migration", side_effect=exception.NovaException("no volume")):
+            self.live_migrate("error")
+            self.assert_only_at_the_source()
+
+    def test_the_destination_cannot_claim(self):
+        """Somebody has the namespace open, and it is not clean."""
+        with self.held_open(self.dest.path("small0")):
+            self.live_migrate("error")
+            self.assert_only_at_the_source(received=False)
+
+    def test_aborted_by_the_user_while_it_runs(self):
+        self.completes = False
+
+        def cancel(domain):
+            destination = self.computes[self.dest.name].driver._host.get_connection()
+            destination.lookupByUUIDString(self.server["id"]).destroy()  # as QEMU's, when the stream ends
+            domain._job_type = fakelibvirt.VIR_DOMAIN_JOB_CANCELLED
+
+        self.useFixture(fixtures.MonkeyPatch("nova.tests.fixtures.libvirt.Domain.abortJob", cancel))
+        self.live_migrate("running")
+        self.wait_for(lambda: self.domain_that_moves is not None, "the copy", seconds=_IN_TIME)
+        (migration,) = self.api.get_active_migrations(self.server["id"])
+        self.api.delete_migration(self.server["id"], migration["id"])
+        self._wait_for_migration_status(self.server, ["cancelled"])
+        self.assert_only_at_the_source()
+
+    def test_the_destination_cannot_be_told_that_it_has_failed(self):
+        """The cast is lost with the destination's network. It finds out by itself."""
+        self.completes = False
+        with mock.patch("nova.compute.rpcapi.ComputeAPI.rollback_live_migration_at_destination"):
+            self.live_migrate("running")
+            self.wait_for(lambda: self.domain_that_moves is not None, "the copy", seconds=_IN_TIME)
+            destination = self.computes[self.dest.name].driver._host.get_connection()
+            destination.lookupByUUIDString(self.server["id"]).destroy()
+            self.domain_that_moves.fail_job()
+            self._wait_for_migration_status(self.server, ["failed"])
+        self.assert_on(self.source)
+        self.assert_holds(["small0"], self.dest, self.server)
+        self.run_periodic(self.dest)
+        self.assert_only_at_the_source()
+
+    def test_the_source_fails_after_the_guest_has_left(self):
+        with mock.patch(f"{DRIVER}.cleanup", side_effect=exception.NovaException("no network")):
+            self.live_migrate("error", "completed")
+        source = self.computes[self.source.name].driver._host.get_connection()
+        left = source.lookupByUUIDString(self.server["id"])
+        left.destroy()  # with VIR_MIGRATE_UNDEFINE_SOURCE, libvirt has done both
+        left.undefine()
+        self.run_periodic(self.dest)
+        self.assert_only_at_the_destination()
+
+    def test_the_destination_fails_after_the_guest_has_arrived(self):
+        with mock.patch(
+            f"{DRIVER}.post_live_migration_at_destination", side_effect=exception.NovaException("no network")
+        ):
+            self.live_migrate("error", "completed")
+        self.assert_only_at_the_destination()
