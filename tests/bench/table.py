@@ -11,6 +11,7 @@ from bench import (
     history,
     importing,
     opening,
+    planning,
     sizes,
     wiping,
 )
@@ -39,6 +40,7 @@ ROWS: dict[str, Row] = {
         copying.SSH_ROW,
         destroying.ROW,
         importing.ROW,
+        planning.ROW,
         sizes.ROW,
     )
 }
