@@ -22,6 +22,8 @@ import msgspec
 from vpmem_driver import exception, model, sizes
 
 _MOST = 1 << 20
+#: A name has at most 63 bytes (NSLABEL_NAME_LEN in Linux 6.1, drivers/nvdimm/label.h); the rest is for its number.
+_MOST_BYTES = 48
 
 
 class _Flavor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,8 +100,11 @@ def parse(text: str, path: str) -> Wishes:
 
 
 def _label(name: str) -> str:
+    """Check a label: names of namespaces begin with it."""
     if not name or not name.isprintable() or any(character in " ,:|" for character in name):
         raise ValueError(f"label '{exception.shorten(name)}' is empty, or has a blank, comma, colon or bar")
+    if name.startswith("-") or len(name.encode()) > _MOST_BYTES:
+        raise ValueError(f"label '{exception.shorten(name)}' begins with a minus or has more than {_MOST_BYTES} bytes")
     return name
 
 

@@ -1,6 +1,11 @@
 """A plan against the host: as it was, half done, and changed."""
 
+import dataclasses
+import errno
 import json
+import os
+import subprocess
+import types
 
 import msgspec
 import pytest
@@ -146,3 +151,67 @@ def test_regions_without_a_step_may_change(regions):
 
 def test_a_plan_without_steps(regions, plan):
     assert provision.remaining(msgspec.structs.replace(plan, steps=()), seen(regions)) == []
+
+
+def namespace(**values):
+    return inventory.Namespace(**{"dev": "namespace0.0", "mode": "fsdax", "size": GIB, "name": "fs"} | values)
+
+
+def task(plan, regions, *namespaces):
+    """A step in a region that has these namespaces."""
+    (first, *_) = provision.remaining(plan, seen(regions))
+    region = dataclasses.replace(first.region, namespaces=namespaces)
+    return dataclasses.replace(first, region=region)
+
+
+@pytest.fixture
+def unowned(monkeypatch):
+    monkeypatch.setattr(provision.snapshot, "read", lambda _conf: types.SimpleNamespace(errors=(), rows={}))
+
+
+@pytest.mark.parametrize(
+    ("number", "raised", "said"),
+    [
+        (errno.EBUSY, exception.NamespaceInUse, "in use by a filesystem or a device on /dev/pmem0"),
+        (errno.EACCES, exception.HostToolError, "Opening /dev/pmem0 failed"),
+    ],
+)
+def test_a_block_device_that_cannot_be_had_alone(plan, regions, unowned, monkeypatch, number, raised, said):
+    def refuse(path, flags):
+        assert (path, flags) == ("/dev/pmem0", os.O_RDONLY | os.O_EXCL)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(provision.os, "open", refuse)
+    with pytest.raises(raised, match=said):
+        provision.check_unused([task(plan, regions, namespace(blockdev="pmem0"))], None)
+
+
+@pytest.mark.parametrize("blockdev", [None, "pmem-that-is-not-there", "null"])
+def test_a_block_device_that_nobody_has(plan, regions, unowned, blockdev):
+    provision.check_unused([task(plan, regions, namespace(blockdev=blockdev))], None)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file or directory"), "No such file or directory"),
+        (subprocess.TimeoutExpired("ndctl", 600), "no end within 600 seconds"),
+    ],
+)
+def test_ndctl_that_cannot_be_run(plan, regions, monkeypatch, error, said):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(provision.subprocess, "run", fail)
+    tasks = provision.remaining(plan, seen(regions))
+    with pytest.raises(exception.HostToolError, match=said) as caught:
+        list(provision.carry_out(plan, tasks, lambda: seen(regions)))
+    assert "ndctl create-namespace -r region0" in str(caught.value)
+
+
+def test_ndctl_that_does_nothing(plan, regions, monkeypatch):
+    done = types.SimpleNamespace(returncode=0, stderr=b"")
+    monkeypatch.setattr(provision.subprocess, "run", lambda *_, **__: done)
+    tasks = provision.remaining(plan, seen(regions))
+    with pytest.raises(exception.HostChanged, match="ndctl made LARGE-0, but not as the plan has it"):
+        list(provision.carry_out(plan, tasks, lambda: seen(regions)))

@@ -91,7 +91,7 @@ def problems(draw):
     return Problem(tuple(bins), kept, tuple(demands))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems())
 def test_nothing_is_better(problem):
     found = solve.solve(problem)

@@ -41,6 +41,8 @@ def test_a_good_file(tmp_path):
         ("[labels]\nL = 0\n[flavors.a]\npmem = 'L'", "it is not a size"),
         ("[labels]\nL = -5\n[flavors.a]\npmem = 'L'", "it is not a size"),
         ("[labels]\n'a|b' = 4\n[flavors.a]\npmem = 'L'", "comma, colon or bar"),
+        ("[labels]\n-a = 4\n[flavors.a]\npmem = 'L'", "begins with a minus"),
+        ("[labels]\n" + "L" * 49 + " = 4\n[flavors.a]\npmem = 'L'", "more than 48 bytes"),
         ("[labels]\nL = 4\nl = 5\n[flavors.a]\npmem = 'L'", "same resource class"),
         ("[labels]\nL = 4\n[flavors.a]\npmem = 'M'", "there is no label 'M'"),
         ("[labels]\nL = 4\n[flavors.a]\npmem = ''", "there is no label ''"),
