@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from lxml import etree
+from scipy import optimize
 
 from tests import ndctl_program
 from tests.functional import terminal
@@ -63,7 +64,7 @@ def plan(vpmem, flavors, regions, tmp_path):  # noqa: F811
     path = tmp_path / "plan.json"
     code, out, err = vpmem("plan", flavors, "--output", path)
     assert (code, err) == (0, "")
-    assert "No plan fits more." in out
+    assert out.splitlines()[-1] == "All wanted guests fit."
     assert names(regions) == []
     return path
 
@@ -88,6 +89,21 @@ class TestPlan:
         code, out, _ = vpmem("plan", flavors)
         assert code == 0
         assert re.search(r"^db +LARGE,SMALL +2 +1$", out, re.MULTILINE)
+        assert out.splitlines()[-1] == "No plan fits more."
+
+    def test_a_solver_that_ended_early(self, vpmem, flavors, regions, monkeypatch):  # noqa: F811
+        regions.write_text(json.dumps([region(0, 2 * GIB, node=0)]))
+        milp = optimize.milp
+
+        def ended_early(*words, **values):
+            result = milp(*words, **values)
+            result.mip_gap = 0.125
+            return result
+
+        monkeypatch.setattr(optimize, "milp", ended_early)
+        out = vpmem("plan", flavors)[1]
+        assert out.splitlines()[-1] == "The solver ended early: another plan may fit up to 12.5% more."
+        assert json.loads(vpmem("plan", flavors, "-f", "json")[1])[0]["gap"] == 0.125
 
     def test_for_programs(self, vpmem, flavors, regions):  # noqa: F811
         code, out, err = vpmem("plan", flavors, "-f", "json")

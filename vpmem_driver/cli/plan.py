@@ -179,7 +179,7 @@ def _one(plan: plans.Plan, screen: tables.Screen) -> str:
         parts.append("".join(f"{command}\n" for command in plan.commands))
     if plan.pmem_namespaces:
         parts.append(f"[libvirt]\npmem_namespaces = {plan.pmem_namespaces}\n")
-    return "\n".join(parts) + _gap(plan.gap)
+    return "\n".join(parts) + _verdict([plan])
 
 
 def _fit(flavor: plans.FlavorPlan) -> tables.Cell:
@@ -193,7 +193,13 @@ def _region(region: plans.RegionPlan) -> tables.Row:
     return (region.dev, node, *(sizes.text(number) for number in numbers))
 
 
-def _gap(gap: float) -> str:
+def _verdict(made: Iterable[plans.Plan]) -> str:
+    """Return how good the plans are."""
+    all_made = list(made)
+    gap = max(plan.gap for plan in all_made)
+    wanted = [(flavor.wanted, flavor.guests) for plan in all_made for flavor in plan.flavors]
+    if all(want is not None and guests >= want for want, guests in wanted):
+        return "\nAll wanted guests fit.\n"
     if not gap:
         return "\nNo plan fits more.\n"
     return f"\nThe solver ended early: another plan may fit up to {100 * gap:.1f}% more.\n"
@@ -212,4 +218,4 @@ def _many(groups: list[tuple[int, plans.Plan]], screen: tables.Screen) -> str:
         wanted = None if flavor.wanted is None else flavor.wanted * sum(count for count, _ in groups)
         totals.append((flavor.flavor, flavor.pmem, "" if wanted is None else str(wanted), str(fit)))
     table = tables.render(_GROUPS, rows, screen)
-    return f"{table}\n{tables.render(_FLAVORS, totals, screen)}{_gap(max(plan.gap for _, plan in groups))}"
+    return f"{table}\n{tables.render(_FLAVORS, totals, screen)}{_verdict(plan for _, plan in groups)}"
