@@ -72,6 +72,20 @@ class About:
     memory_backing: bool | None
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Described:
+    """One domain with its XML.
+
+    :ivar definition: what it has from its next start; of a transient domain, its current XML
+    :ivar running: its current XML; None if it is shut off
+    """
+
+    uuid: str
+    name: str
+    definition: str
+    running: str | None
+
+
 class Domains:
     """One libvirt. Each query opens a new connection, so a restart of the daemon does no harm."""
 
@@ -119,6 +133,27 @@ class Domains:
 
         match = _NOVA_NAME.search(metadata)
         return (html.unescape(match[1]) if match else name), name
+
+    def described(self) -> list[Described]:
+        """Return every domain with its XML, without secrets; none if there is no libvirt. The connection is read-only.
+
+        :raises LibvirtError: libvirt did not answer
+        """
+        return [] if self.uri is None else self._call(self._described)
+
+    def _described(self) -> list[Described]:
+        libvirt = self._binding()
+        found = []
+        with contextlib.closing(self._open(read_only=True)) as connection:
+            for domain in connection.listAllDomains():
+                try:
+                    running = domain.XMLDesc() if domain.isActive() else None
+                    definition = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+                    found.append(Described(domain.UUIDString(), domain.name(), definition, running))
+                except libvirt.libvirtError as error:
+                    if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                        raise
+        return found
 
     def about(self, *, limit: float | None = None) -> About:
         """Return the versions and the domain capabilities of libvirt. The connection is read-only.

@@ -181,12 +181,21 @@ def add_release_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def release(
-    cmd: command.Command, parsed_args: argparse.Namespace, pool: Pool, owner: str, uuids: Sequence[str] | None
+    cmd: command.Command,
+    parsed_args: argparse.Namespace,
+    pool: Pool,
+    owner: str,
+    uuids: Sequence[str] | None,
+    *,
+    why: str = "released",
 ) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
-    """Release namespaces, wipe them (in the background without ``--wait``), and list the result."""
+    """Release namespaces, wipe them (in the background without ``--wait``), and list the result.
+
+    :param why: reason for the history
+    """
     if parsed_args.dry_run:
         return rows(pool.releasable(owner, uuids))
-    released = [record.uuid for record in pool.release(owner, uuids) if record.uuid is not None]
+    released = [record.uuid for record in pool.release(owner, uuids, why=why) if record.uuid is not None]
     if parsed_args.wait:
         with wipe_progress(cmd) as on_progress:
             wipes.raise_for(pool.wipe(released, on_progress=on_progress))

@@ -27,8 +27,8 @@ and verified before another owner gets it.
 
 EPILOG = """\
 exit codes: 0 success; 1 bug in this program; 2 usage or configuration error; 3 not enough free namespaces; 4 refused
-(another owner, or in use); 5 host error (discovery, ledger, libvirt); 6 wipe failed; 7 copy failed; 8 status
-or check found a fault; 130 interrupted.
+(another owner, or in use); 5 host error (discovery, ledger, libvirt); 6 wipe failed; 7 copy failed; 8 status,
+reconcile or check found a fault; 130 interrupted.
 
 Every error message ends with an id, which 'vpmem explain' explains.
 
@@ -39,6 +39,7 @@ Without --config-file, the first vpmem.conf of ~/.vpmem, ~, /etc/vpmem and /etc 
 #: Each command is a module of vpmem_driver.cli, which is imported when the command runs.
 COMMANDS = {
     "status": "status:Status",
+    "reconcile": "reconcile:Reconcile",
     "host check": "host_check:HostCheck",
     "host show": "host_show:HostShow",
     "watch": "watch:Watch",

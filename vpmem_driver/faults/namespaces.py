@@ -49,4 +49,57 @@ COPY_STOPPED = Fault(
     "Start the move again: it resumes. Or cancel it; 'vpmem namespace show NAME' shows how far it is.",
 )
 
-FAULTS = (QUARANTINED, MISSING, UNUSABLE, NOT_WIPED, UNFINISHED, COPY_STOPPED)
+NOT_ADOPTED = Fault(
+    "VPMEM-N07",
+    "a domain has a namespace that the ledger does not hold for it",
+    "A domain has the namespace, running or in its definition, and the ledger records no owner. The content is "
+    "probably the domain's: the ledger was lost or restored, or the domain is older than the ledger.",
+    "'vpmem reconcile' shows whether the content can only be the domain's, and with --yes adopts it then. Otherwise "
+    "find out whose content it is. To keep it for the domain, run 'vpmem adopt'. If the domain must not have the "
+    "namespace, remove the device from its definition ('virsh edit').",
+)
+FOREIGN = Fault(
+    "VPMEM-N08",
+    "a domain has a namespace that belongs to another owner",
+    "A domain has the namespace, running or in its definition, and the ledger records another owner. The hook does not "
+    "let the domain start. If it runs already, two guests may have changed the same bytes. vpmem changes nothing, "
+    "because the content may be of either.",
+    "Shut the domain down if it runs, and remove the device from its definition ('virsh edit'). Or release the "
+    "namespace from its owner, if the owner does not need it.",
+)
+NO_DOMAIN = Fault(
+    "VPMEM-N09",
+    "no domain has a claimed namespace",
+    "The ledger holds the namespace for an owner, and no domain on this host has it. The owner may have been deleted "
+    "by another program, may be a Nova instance between two states, or may not be defined yet. The content is kept.",
+    "Find out whether the owner exists ('virsh list --all', 'openstack server show OWNER'). If it does, define its "
+    "domain with the namespace: 'vpmem domain xml' prints the device. If it does not exist any more, and nobody "
+    "needs the content, run 'vpmem release OWNER --force --reason TEXT'.",
+)
+OUTDATED = Fault(
+    "VPMEM-N10",
+    "a definition has an outdated device path",
+    "The definition of a domain has a path that leads to another namespace, or nowhere: the kernel has renumbered its "
+    "devices. The hook does not let the domain start.",
+    "Run 'vpmem domain refresh', or 'vpmem reconcile --yes'.",
+)
+SHARED = Fault(
+    "VPMEM-N11",
+    "several domains have the same unowned namespace",
+    "More than one domain has the namespace, running or in its definition, and the ledger records no owner. The "
+    "content can be of one of them only. vpmem changes nothing.",
+    "Find out whose content it is, for example from backups of the definitions. Remove the device from the other "
+    "definitions ('virsh edit'), then run 'vpmem adopt' for the right one.",
+)
+USED_BY_PROCESS = Fault(
+    "VPMEM-N12",
+    "a process uses an unowned namespace",
+    "A process has the namespace mapped, no domain has it, and the ledger records no owner. It is not wiped and not "
+    "given to an owner while the process uses it.",
+    "Find out what the process is. If it is a guest that libvirt does not know, run 'vpmem adopt' with a uuid for it.",
+)
+
+FAULTS = (
+    *(QUARANTINED, MISSING, UNUSABLE, NOT_WIPED, UNFINISHED, COPY_STOPPED, NOT_ADOPTED, FOREIGN, NO_DOMAIN, OUTDATED),
+    *(SHARED, USED_BY_PROCESS),
+)

@@ -14,13 +14,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from oslo_config import cfg
 
-from vpmem_driver import discovery, exception, model
+from vpmem_driver import device_users, discovery, exception, model
 from vpmem_driver.discovery import interface
 from vpmem_driver.engine import Engine, Result, poll
 from vpmem_driver.ledger import FILE_NAME, Ledger, Move, Row
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.pool import claims, copies, labels, requests, reservations, wipes
+from vpmem_driver.pool import claims, comparison, copies, labels, requests, reservations, wipes
 from vpmem_driver.pool.state import PoolState, names
 from vpmem_driver.sizes import MIB
 
@@ -290,12 +290,15 @@ class Pool:
 
     # Releasing
 
-    def release(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
+    def release(
+        self, owner: str, uuids: Collection[str] | None = None, *, why: str = "released"
+    ) -> tuple[model.Record, ...]:
         """Release all that `owner` holds, or only `uuids`. They are dirty and unowned when this returns.
 
         A reserved namespace was never used by the owner: it returns to the state that describes its bytes, and so do
         the other namespaces of the same claim.
 
+        :param why: reason for the history
         :returns: the released namespaces
         :raises InvalidRequest: `owner` is not a uuid
         :raises NotOwner: `owner` does not hold them; nothing was changed
@@ -306,7 +309,7 @@ class Pool:
             now = {
                 row.uuid: row
                 for release in (self._release_claimed, self._release_receiving, self._release_reserved)
-                for row in release(released)
+                for row in release(released, why)
             }
             table.follow(now.values())
             if any(self._state.configured.get(uuid) != self._state.view.label_of.get(uuid) for uuid in now):
@@ -341,6 +344,32 @@ class Pool:
     def releasable(self, owner: str, uuids: Collection[str] | None = None) -> tuple[model.Record, ...]:
         """Return what :meth:`release` would release, and change nothing. Raises the same errors."""
         return tuple(self._state.view.record(row) for row in self._held(requests.owner(owner), uuids))
+
+    def require_abandoned(self, owner: str, uuids: Collection[str] | None = None) -> None:
+        """Verify that `owner` has no domain, and that no domain and no process has what it holds, or only `uuids`.
+
+        Processes that this user may not inspect are not found. The wipe looks for them again.
+
+        :raises InvalidRequest: `owner` is not a uuid
+        :raises NotOwner: `owner` does not hold them
+        :raises DomainRefused: there is a domain with that uuid, or the XML of a domain cannot be read
+        :raises NamespaceInUse: a domain, running or in its definition, or a process has one
+        :raises LibvirtError: libvirt does not answer
+        """
+        owner = requests.owner(owner)
+        rows = self._held(owner, uuids)
+        domains = self._wiper.domains.described()
+        for domain in domains:
+            if domain.uuid == owner:
+                remedy = "'vpmem domain detach' releases what it has. Nothing was changed"
+                raise exception.DomainRefused(domain=domain.name, reason="it exists", remedy=remedy)
+        uses = comparison.uses_of(domains, self._state.view.found, rows)
+        devices = {row.uuid: self._state.view.grant(row).device or "" for row in rows}
+        processes = device_users.users_of(devices.values())
+        for row in rows:
+            user = uses[row.uuid][0].user if row.uuid in uses else processes.get(devices[row.uuid])
+            if user is not None:
+                raise exception.NamespaceInUse(namespace=row.name or row.uuid, user=user)
 
     # Wiping
 
@@ -404,13 +433,13 @@ class Pool:
 
     # Helpers
 
-    def _release_claimed(self, rows: Iterable[Row]) -> list[Row]:
-        return [self._state.move(row, State.DIRTY, "released") for row in rows if row.state is State.CLAIMED]
+    def _release_claimed(self, rows: Iterable[Row], why: str) -> list[Row]:
+        return [self._state.move(row, State.DIRTY, why) for row in rows if row.state is State.CLAIMED]
 
-    def _release_receiving(self, rows: Iterable[Row]) -> list[Row]:
-        return [copies.return_receiving(self._state, row, "released") for row in rows if row.state is State.RECEIVING]
+    def _release_receiving(self, rows: Iterable[Row], why: str) -> list[Row]:
+        return [copies.return_receiving(self._state, row, why) for row in rows if row.state is State.RECEIVING]
 
-    def _release_reserved(self, rows: Iterable[Row]) -> list[Row]:
+    def _release_reserved(self, rows: Iterable[Row], why: str) -> list[Row]:
         """Cancel the reservations that `rows` belong to.
 
         :returns: the new rows of every namespace of these reservations
@@ -419,9 +448,7 @@ class Pool:
         return [
             released
             for row in cancelled.values()
-            for released in reservations.cancel(
-                self._state.ledger, reservations.members(self._state.ledger, row), "released"
-            )
+            for released in reservations.cancel(self._state.ledger, reservations.members(self._state.ledger, row), why)
         ]
 
     def _held(self, owner: str, uuids: Collection[str] | None) -> list[Row]:

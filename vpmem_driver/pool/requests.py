@@ -11,6 +11,9 @@ from vpmem_driver.pool import labels
 #: QEMU's ACPI_MAX_RAM_SLOTS (include/hw/acpi/acpi_dev_interface.h, hw/i386/pc.c; QEMU 6.2 to 10): one device, one slot.
 MAX_DEVICES = 256
 
+#: The most characters of a reason in the history.
+_MAX_REASON = 500
+
 _UUID = re.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -26,6 +29,22 @@ def owner(text: str) -> str:
         value=text,
         reason="it is not a uuid",
         remedy="Give the uuid of the instance or domain ('virsh domuuid DOMAIN')",
+    )
+
+
+def reason(text: str) -> str:
+    """Return the reason that an operator gives for the history.
+
+    :raises InvalidRequest: it is empty, too long, or cannot be printed
+    """
+    text = text.strip()
+    if 0 < len(text) <= _MAX_REASON and text.isprintable():
+        return text
+    raise exception.InvalidRequest(
+        what="reason",
+        value=text,
+        reason=f"it is not one line of 1 to {_MAX_REASON} printable characters",
+        remedy="Say why, for example with the number of a ticket",
     )
 
 

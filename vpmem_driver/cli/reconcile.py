@@ -1,0 +1,193 @@
+"""The command ``vpmem reconcile``."""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+
+from vpmem_driver import exception, sizes
+from vpmem_driver.checkup import Finding, Level, agreement
+from vpmem_driver.checkup.agreement import Disagreement
+from vpmem_driver.checkup.finding import of_error
+from vpmem_driver.cli import common, domain_refresh, findings, listing, tables
+from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.pool import Pool, comparison, snapshot
+from vpmem_driver.pool.comparison import Compared, Comparison
+
+_COLUMNS = (
+    tables.Column("NAME"),
+    tables.Column("SIZE", is_number=True),
+    tables.Column("LEDGER", is_cut_last=True),
+    tables.Column("OWNER"),
+    tables.Column("DEVICE"),
+    tables.Column("DOMAINS", takes_rest=True),
+    tables.Column("PROCESS"),
+)
+
+
+class Reconcile(common.Command):
+    """Compare what ledger, devices, processes and libvirt say of each namespace.
+
+    Show what is wrong, and what to do. With --yes, do what certainly keeps all content: adopt namespaces whose content
+    can only be that of the domain that has them, and update the device paths in definitions. Everything else is for a
+    person to decide. Nothing is ever released or wiped.
+
+    Exit with 8 if anything remains that is wrong. Nova is not asked: nova-compute compares its records with the ledger
+    at each start.
+    """
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        common.add_connect_argument(parser)
+        findings.add_format_argument(parser)
+        parser.add_argument("--yes", action="store_true", help="do what is proposed (default: only show it)")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        app = common.app(self)
+        conf, domains = app.configuration(), app.domains(parsed_args.connect)
+        now = snapshot.read(conf)
+        if parsed_args.yes and now.errors:
+            raise now.errors[0]
+        compared = comparison.compare(now, domains)
+        errors = [of_error("configuration and ledger", error) for error in now.errors]
+        wrong = agreement.check(compared)
+        if errors:  # what the ledger says is not known, so nothing is proposed
+            wrong = [dataclasses.replace(each, action=None) for each in wrong]
+        failed: list[exception.VPMEMError] = []
+        done: list[Disagreement] = []
+        if parsed_args.yes and any(each.action for each in wrong):
+            doer = _Doer(app.pool(parsed_args.connect), domains)
+            done = list(doer.do(wrong, failed))
+        if parsed_args.format == "json":
+            self.app.stdout.write(json.dumps(_as_json(compared, errors, wrong, done), indent=2) + "\n")
+        else:
+            self.app.stdout.write(_page(compared, errors, wrong, done, tables.Screen.of(self.app.stdout)))
+        for error in failed:
+            self.app.LOG.error("%s", error.with_id())
+        left = [*errors, *(each.finding for each in wrong if each not in done)]
+        return findings.EXIT_CODE if any(found.level is Level.FAILURE for found in left) else 0
+
+
+class _Doer:
+    """Does what is proposed. One domain that fails does not keep the others from it."""
+
+    def __init__(self, pool: Pool, domains: Domains) -> None:
+        self._pool = pool
+        self._domains = domains
+
+    def do(self, wrong: Sequence[Disagreement], failed: list[exception.VPMEMError]) -> Iterator[Disagreement]:
+        """Yield what is done, and add the errors of the rest to `failed`."""
+        owners = dict.fromkeys(each.owner for each in wrong if each.action is not None and each.owner is not None)
+        for owner in owners:
+            mine = [each for each in wrong if each.owner == owner]
+            try:
+                adopted = sorted((each for each in mine if each.action == "adopt"), key=lambda each: each.position)
+                self._adopt(owner, adopted)
+                yield from adopted
+                outdated = [each for each in mine if each.action == "refresh"]
+                if outdated:
+                    self._refresh(owner)
+                    yield from outdated
+            except exception.VPMEMError as error:
+                failed.append(error)
+
+    def _adopt(self, owner: str, adopted: Sequence[Disagreement]) -> None:
+        uuids = list(dict.fromkeys(each.namespace for each in adopted if each.namespace is not None))
+        if uuids:
+            self._pool.adopt(owner, uuids, why="a domain has it (reconcile)", in_domain=True)
+
+    def _refresh(self, owner: str) -> None:
+        with self._domains.connection() as connection:
+            domain = self._domains.find(connection, owner)
+            domain_refresh.refresh(self._pool, self._domains, connection, domain)
+
+
+def _as_json(
+    compared: Comparison, errors: Sequence[Finding], wrong: Sequence[Disagreement], done: Sequence[Disagreement]
+) -> dict[str, object]:
+    unknown = [Disagreement(error, None) for error in errors]
+    return {
+        "libvirt": compared.libvirt,
+        "namespaces": [_namespace_as_json(namespace) for namespace in compared.namespaces],
+        "findings": [
+            dataclasses.asdict(each.finding)
+            | {"namespace": each.namespace, "action": each.action, "owner": each.owner, "done": each in done}
+            for each in (*unknown, *wrong)
+        ],
+    }
+
+
+def _namespace_as_json(namespace: Compared) -> dict[str, object]:
+    record, row = namespace.record, namespace.row
+    return {
+        "uuid": record.uuid,
+        "name": record.name,
+        "size": record.size,
+        "state": None if row is None else row.state.value,
+        "owner": record.owner,
+        "device": record.device,
+        "process": namespace.process,
+        "domains": [
+            {
+                "uuid": use.owner,
+                "name": use.domain,
+                "running": use.is_running,
+                "kind": use.kind,
+                "path": use.path,
+                "outdated": use.is_outdated,
+            }
+            for use in namespace.uses
+        ],
+    }
+
+
+def _page(
+    compared: Comparison,
+    errors: Sequence[Finding],
+    wrong: Sequence[Disagreement],
+    done: Sequence[Disagreement],
+    screen: tables.Screen,
+) -> str:
+    names = {use.owner: use.domain for namespace in compared.namespaces for use in namespace.uses}
+    rows = [_row(namespace, names) for namespace in compared.namespaces]
+    parts = [tables.render(_COLUMNS, rows, screen)] if rows else []
+    parts += findings.paragraphs([*errors, *(each.finding for each in wrong if each not in done)], screen)
+    if compared.libvirt is None:
+        parts.append("No libvirt was asked: none has a socket on this host, and connection_uri is not set.\n")
+    parts.append("".join(f"{line}\n" for line in _ending(wrong, done, names)))
+    return "\n".join(filter(None, parts))
+
+
+def _ending(wrong: Sequence[Disagreement], done: Sequence[Disagreement], names: dict[str, str]) -> Iterator[str]:
+    """Yield what was done, or is proposed."""
+    for each in done:
+        verb = "Adopted" if each.action == "adopt" else "Updated the path of"
+        yield f"{verb} {each.finding.check} for domain {names.get(each.owner or '', each.owner)}."
+    proposed = [each for each in wrong if each.action is not None and each not in done]
+    for each in proposed:
+        verb = "adopt" if each.action == "adopt" else "update the path of"
+        yield f"Proposed: {verb} {each.finding.check} for domain {names.get(each.owner or '', each.owner)}."
+    if proposed and not done:
+        yield "Nothing was changed. 'vpmem reconcile --yes' does what is proposed."
+    if not wrong:
+        yield "Ledger, devices, processes and domains agree."
+
+
+def _row(namespace: Compared, names: dict[str, str]) -> tables.Row:
+    record, row = namespace.record, namespace.row
+    state = row.state.value if row is not None else record.state if record.state == "unusable" else "-"
+    users = dict.fromkeys(f"{use.domain} ({'running' if use.is_running else 'defined'})" for use in namespace.uses)
+    owner = record.owner
+    with contextlib.suppress(KeyError):
+        owner = names[owner or ""]
+    return (
+        record.name or record.uuid or "",
+        sizes.text(record.size),
+        tables.Cell(state, listing.COLOURS.get(state)),
+        owner or "",
+        record.device or "missing",
+        ", ".join(map(exception.printable, users)),
+        namespace.process or "",
+    )
