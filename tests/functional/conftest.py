@@ -79,10 +79,10 @@ class Host:
         values = {"discovery": "directory", "directory": self.directory, "state_path": self.state_path}
         lines += [f"{name} = {value}" for name, value in (values | self.options).items()]
         path = self.directory.parent / "vpmem.conf"
-        # A command that runs in the background may be reading it: it must see all of the old file or of the new one.
-        new = path.with_name("vpmem.conf.new")
-        new.write_text("\n".join(lines) + "\n")
-        return new.replace(path)
+        text = "\n".join(lines) + "\n"
+        if not path.exists() or path.read_text() != text:  # a command that runs in the background may be reading it
+            path.write_text(text)
+        return path
 
     def pool(self) -> Pool:
         """Another pool, as another process would open it."""

@@ -32,6 +32,7 @@ ALLOWED = {
     ("worker/privileged.py", "sys.executable"),
     ("engine/process.py", "subprocess.Popen"),
     ("transfer/connection.py", "subprocess.Popen"),  # ssh
+    ("transfer/file_process.py", "subprocess.Popen"),
 }
 
 #: Constants and exceptions, which start nothing.
