@@ -259,10 +259,16 @@ class DiscoveryFailed(HostError):
 
 
 class LedgerError(HostError):
+    """The ledger cannot be used.
+
+    :ivar reason: without the path of the ledger
+    """
+
     id = "VPMEM-E15"
 
     def __init__(self, *, path: os.PathLike[str] | str, reason: str, remedy: str) -> None:
         super().__init__(f"Cannot use the ledger {path}: {reason}", "Nothing was changed", remedy)
+        self.reason = reason
 
 
 class LedgerCorrupt(LedgerError):

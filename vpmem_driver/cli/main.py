@@ -62,6 +62,7 @@ COMMANDS = {
     "history": "history:History",
     "ledger check": "ledger_check:LedgerCheck",
     "ledger backup": "ledger_backup:LedgerBackup",
+    "ledger restore": "ledger_restore:LedgerRestore",
     "quarantine list": "quarantine_list:QuarantineList",
     "quarantine retry": "quarantine_retry:QuarantineRetry",
     "plan": "plan:Plan",

@@ -113,8 +113,9 @@ FAULTS = (
         "the ledger is damaged",
         "The file is not a ledger, or a check of its pages, constraints or history failed. Nothing was changed, "
         "claimed or wiped.",
-        "Make a copy of all files in [vpmem] state_path. Then follow doc/operation.md, section When the ledger is "
-        "unusable: with a new ledger, adopt the namespaces of every guest before the next claim.",
+        "Make a copy of all files in [vpmem] state_path. With a backup, run 'vpmem ledger restore'. Without one, "
+        "follow doc/operation.md, section When the ledger is unusable: with a new ledger, adopt the namespaces of "
+        "every guest before the next claim.",
     ),
     Fault(
         "VPMEM-E17",

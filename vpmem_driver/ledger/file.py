@@ -23,8 +23,8 @@ LOCK_NAME = "ledger.lock"
 APPLICATION_ID = 0x76706D65
 
 _CORRUPT_REMEDY = (
-    "Make a copy, then move the ledger away: every namespace is then unknown, and is wiped before it is claimed. Adopt "
-    "the namespaces of existing guests first. Or restore a backup, if nothing was claimed or released since"
+    "Restore a backup with 'vpmem ledger restore'. Or make a copy, then move the ledger away: every namespace is then "
+    "unknown, and is wiped before it is claimed. Then run 'vpmem reconcile' before the next claim"
 )
 _MEDIUM_REMEDY = "Check the kernel log for media errors, and the disk quota of its user, then try again"
 _PERMISSION_REMEDY = "Check that [vpmem] state_path is on a writable filesystem and belongs to this user"
@@ -143,7 +143,7 @@ class LedgerFile:
             raise exception.LedgerCorrupt(
                 path=self.path,
                 reason="it is missing, but its write-ahead log exists",
-                remedy=f"Restore it. Or also move {log} away: every namespace is then unknown",
+                remedy=f"Run 'vpmem ledger restore'. Or also move {log} away: every namespace is then unknown",
             )
         draft = self.path.with_name(FILE_NAME + ".new")
         draft.unlink(missing_ok=True)

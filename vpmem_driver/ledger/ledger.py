@@ -421,6 +421,10 @@ class Ledger(pruning.PrunableFile):
         with self.transaction():
             self._execute("INSERT INTO mark (name, at) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, _now()))
 
+    def unmark_all(self) -> None:
+        """Have the one-time steps done again. Call it inside a transaction."""
+        self._execute("DELETE FROM mark")
+
     def _note(self, uuid: str, name: str | None, *, before: str | None, after: str, owner: str | None, why: str) -> int:
         done = self._execute(
             "INSERT INTO history (at, uuid, name, from_state, to_state, owner, reason) VALUES (?, ?, ?, ?, ?, ?, ?)",

@@ -54,6 +54,9 @@ _END_OF_QUEUE = (1 << 63) - 1
 #: The byte of SQLite's shared memory file that a writer locks (WAL_WRITE_LOCK in wal.c, UNIX_SHM_BASE in os_unix.c).
 _SQLITE_WRITE_LOCK = 120
 
+#: The byte of the same file on which every open connection holds a shared lock (UNIX_SHM_DMS in os_unix.c).
+_SQLITE_CONNECTED = 128
+
 
 class Patience:
     """A wait for another process, with a deadline."""
@@ -160,6 +163,24 @@ def holder(lock_file: pathlib.Path) -> int | None:
 def sqlite_writer(shared_memory: pathlib.Path) -> int | None:
     """Return the process that holds SQLite's own write lock; None if it is unknown."""
     return _holder("POSIX", shared_memory, _SQLITE_WRITE_LOCK)
+
+
+def is_connected(shared_memory: pathlib.Path) -> bool:
+    """Whether any process has the database open, also one of another container.
+
+    This process must not have it open: to close the file would release SQLite's locks.
+
+    :raises OSError: the file cannot be opened, or its filesystem does not support fcntl
+    """
+    try:
+        descriptor = os.open(shared_memory, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _SQLITE_CONNECTED, 1, 0)
+        return bool(_FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, question))[0] != fcntl.F_UNLCK)
+    finally:
+        os.close(descriptor)
 
 
 def _holder(kind: str, path: pathlib.Path, offset: int) -> int | None:
