@@ -17,6 +17,7 @@
     │   ├── NamespaceUnavailable        it is not free
     │   ├── NamespaceInUse              a guest or a process has it mapped
     │   ├── NamespaceBusy               it must be wiped first, or a copy is not complete
+    │   ├── HostRetired                 the host gives no namespace to anybody
     │   ├── DoesNotFit                  the content does not fit into the namespace that should receive it
     │   ├── DomainRefused               the domain cannot be changed this way
     │   ├── HostChanged                 the host is not as a plan saw it
@@ -208,6 +209,16 @@ class CopyFailed(VPMEMError):
         super().__init__(f"Copy of namespace {shorten(namespace)} failed: {reason}", remedy)
         self.reason = reason
         self.resumable = resumable
+
+
+class HostRetired(Refused):
+    id = "VPMEM-E27"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This host is retired and gives no namespace to any owner",
+            "To put it into service again, run 'vpmem host retire --cancel'",
+        )
 
 
 class DoesNotFit(Refused):

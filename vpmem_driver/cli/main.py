@@ -42,6 +42,7 @@ COMMANDS = {
     "reconcile": "reconcile:Reconcile",
     "host check": "host_check:HostCheck",
     "host show": "host_show:HostShow",
+    "host retire": "host_retire:HostRetire",
     "watch": "watch:Watch",
     "metrics": "metrics:Metrics",
     "namespace list": "namespace_list:NamespaceList",

@@ -186,4 +186,12 @@ FAULTS = (
         "The message names the difference. 'ndctl list --regions --namespaces --idle' shows the host. Make a new plan "
         "with 'vpmem plan', or remove the difference and run 'vpmem provision' again: it does the rest.",
     ),
+    Fault(
+        "VPMEM-E27",
+        "the host is retired",
+        "'vpmem host retire' has wiped all namespaces of this host, so that its hardware can leave the house. Nothing "
+        "can be claimed, and no copy is received. Nothing was changed.",
+        "To put the host into service again, run 'vpmem host retire --cancel'. On a compute host, disable the compute "
+        "service so that no server is scheduled to it.",
+    ),
 )

@@ -419,7 +419,15 @@ class Ledger(pruning.PrunableFile):
     def mark(self, name: str) -> None:
         """Record durably, in its own transaction, that a one-time step for this ledger is done."""
         with self.transaction():
-            self._execute("INSERT INTO mark (name, at) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, _now()))
+            self.add_mark(name)
+
+    def add_mark(self, name: str) -> None:
+        """Like :meth:`mark`, inside a transaction of the caller."""
+        self._execute("INSERT INTO mark (name, at) VALUES (?, ?) ON CONFLICT DO NOTHING", (name, _now()))
+
+    def unmark(self, name: str) -> bool:
+        """Forget `name`. Call it inside a transaction. :returns: False if it was not marked."""
+        return self._execute("DELETE FROM mark WHERE name = ?", (name,)).rowcount == 1
 
     def unmark_all(self) -> None:
         """Have the one-time steps done again. Call it inside a transaction."""

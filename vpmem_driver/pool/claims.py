@@ -87,6 +87,7 @@ class Claims:
         """
         # Not durable: the caller does not learn of a reservation. If a power loss undoes it, nothing has changed.
         with self._state.change(durable=False) as table:
+            self._state.require_in_service()
             chosen = table.choose(label_ids, numa_node, failures)
             shortage = table.shortage(label_ids, failures) if chosen is None else {}
             reserved = self._take(owner, [self._state.row(uuid) for uuid in chosen or ()], new_reservation())
@@ -110,6 +111,8 @@ class Claims:
             rows = [self._state.row(uuid) for uuid in dict.fromkeys(uuids)]
             for row in rows:
                 requests.require_claimable(owner, row, usable=row.uuid in self._state.view.usable)
+            if any(row.owner is None for row in rows):
+                self._state.require_in_service()
             reservation = next((row.reservation for row in rows if row.reservation), None) or new_reservation()
             new = self._take(owner, [row for row in rows if row.owner is None], reservation)
             table.follow(new)

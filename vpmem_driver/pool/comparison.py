@@ -11,6 +11,7 @@ from vpmem_driver import device_users, exception, guestxml, hostpaths, model
 from vpmem_driver.ledger import Row
 from vpmem_driver.libvirt_domains import Described, Domains
 from vpmem_driver.pool.snapshot import Snapshot
+from vpmem_driver.pool.view import View
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,6 +92,25 @@ def compare(now: Snapshot, domains: Domains) -> Comparison:
         strangers=tuple((uuid, use) for uuid, found in uses.items() if uuid not in known for use in found),
         libvirt=domains.uri,
     )
+
+
+def require_abandoned(owner: str, rows: Collection[Row], view: View, domains: Domains) -> None:
+    """Verify that `owner` has no domain, and that no domain and no process has one of its namespaces.
+
+    :raises DomainRefused, NamespaceInUse, LibvirtError: see :meth:`.Pool.require_abandoned`
+    """
+    described = domains.described()
+    for domain in described:
+        if domain.uuid == owner:
+            remedy = "'vpmem domain detach' releases what it has. Nothing was changed"
+            raise exception.DomainRefused(domain=domain.name, reason="it exists", remedy=remedy)
+    uses = uses_of(described, view.found, rows)
+    devices = {row.uuid: view.grant(row).device or "" for row in rows}
+    processes = device_users.users_of(devices.values())
+    for row in rows:
+        user = uses[row.uuid][0].user if row.uuid in uses else processes.get(devices[row.uuid])
+        if user is not None:
+            raise exception.NamespaceInUse(namespace=row.name or row.uuid, user=user)
 
 
 def uses_of(

@@ -108,6 +108,8 @@ class Copies:
         return [new.get(row.uuid, row) for row in rows]
 
     def _expect(self, owner: str, arrival: str, rows: Sequence[Row]) -> list[Row]:
+        if rows:
+            self._state.require_in_service()
         first = self._state.ledger.next_position(owner)
         return [
             self._state.move(

@@ -14,14 +14,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from oslo_config import cfg
 
-from vpmem_driver import device_users, discovery, exception, model
+from vpmem_driver import discovery, exception, model
 from vpmem_driver.discovery import interface
 from vpmem_driver.engine import Engine, Result, poll
 from vpmem_driver.ledger import FILE_NAME, Ledger, Move, Row
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import claims, comparison, copies, labels, requests, reservations, wipes
-from vpmem_driver.pool.state import PoolState, names
+from vpmem_driver.pool.state import RETIRED, PoolState, names
 from vpmem_driver.sizes import MIB
 
 LOG = logging.getLogger(__name__)
@@ -357,19 +357,7 @@ class Pool:
         :raises LibvirtError: libvirt does not answer
         """
         owner = requests.owner(owner)
-        rows = self._held(owner, uuids)
-        domains = self._wiper.domains.described()
-        for domain in domains:
-            if domain.uuid == owner:
-                remedy = "'vpmem domain detach' releases what it has. Nothing was changed"
-                raise exception.DomainRefused(domain=domain.name, reason="it exists", remedy=remedy)
-        uses = comparison.uses_of(domains, self._state.view.found, rows)
-        devices = {row.uuid: self._state.view.grant(row).device or "" for row in rows}
-        processes = device_users.users_of(devices.values())
-        for row in rows:
-            user = uses[row.uuid][0].user if row.uuid in uses else processes.get(devices[row.uuid])
-            if user is not None:
-                raise exception.NamespaceInUse(namespace=row.name or row.uuid, user=user)
+        comparison.require_abandoned(owner, self._held(owner, uuids), self._state.view, self._wiper.domains)
 
     # Wiping
 
@@ -394,13 +382,36 @@ class Pool:
         """
         with self._state.change():
             before = self._to_wipe(uuids)
-            for row in before:
-                if row.state is not State.DIRTY:
-                    self._state.move(row, State.DIRTY, "wipe requested by the operator")
-        try:
-            return self._wiper.wipe([row.uuid for row in before], on_progress=on_progress, stop=stop)
-        finally:
-            self._restore_unknown(before)
+            self._mark_dirty(before, "wipe requested by the operator")
+        return self._wipe_requested(before, on_progress, stop)
+
+    def retirable(self) -> tuple[model.Record, ...]:
+        """Return what :meth:`retire` would wipe, and change nothing. Raises the same errors."""
+        return tuple(self._state.view.record(row) for row in self._to_retire())
+
+    def retire(
+        self, *, on_progress: wipes.OnProgress | None = None, stop: threading.Event | None = None
+    ) -> list[Result]:
+        """Let no owner have a namespace of this host from now on, and wipe them all, clean ones too.
+
+        A namespace without a label that was never claimed or wiped here is not this program's, and is left alone.
+
+        :raises NamespaceClaimed: an owner holds or has reserved one; nothing was changed
+        """
+        with self._state.change():
+            before = self._to_retire()
+            self._state.ledger.add_mark(RETIRED)
+            self._mark_dirty(before, "host retired")
+        return self._wipe_requested(before, on_progress, stop)
+
+    def is_retired(self) -> bool:
+        """Whether :meth:`retire` was called, and :meth:`return_to_service` was not."""
+        return self.marked(RETIRED)
+
+    def return_to_service(self) -> bool:
+        """Let owners have namespaces of this host again. :returns: False if it was not retired."""
+        with self._state.change():
+            return self._state.ledger.unmark(RETIRED)
 
     def dirty(self) -> list[str]:
         """Return the uuids of the dirty namespaces that are on this host."""
@@ -482,6 +493,39 @@ class Pool:
             if row.uuid not in self._state.view.usable:
                 raise exception.NamespaceMissing(namespace=row.name or row.uuid)
         return [row for row in rows if row.state is not State.CLEAN]
+
+    def _to_retire(self) -> list[Row]:
+        """Return the rows of this program's namespaces that are on this host.
+
+        :raises NamespaceClaimed: an owner holds or has reserved a namespace, also one that is missing
+        """
+        rows = self._state.ledger.rows()
+        for row in rows:
+            if row.owner is not None:
+                raise exception.NamespaceClaimed(namespace=row.name or row.uuid, owner=row.owner)
+        view = self._state.view
+        return [
+            row
+            for row in rows
+            if row.uuid in view.usable and (row.uuid in view.label_of or row.state is not State.UNKNOWN)
+        ]
+
+    def _mark_dirty(self, rows: Iterable[Row], why: str) -> None:
+        for row in rows:
+            if row.state is not State.DIRTY:
+                self._state.move(row, State.DIRTY, why)
+
+    def _wipe_requested(
+        self, before: list[Row], on_progress: wipes.OnProgress | None, stop: threading.Event | None
+    ) -> list[Result]:
+        """Wipe namespaces that are dirty now.
+
+        :param before: their rows before they became dirty
+        """
+        try:
+            return self._wiper.wipe([row.uuid for row in before], on_progress=on_progress, stop=stop)
+        finally:
+            self._restore_unknown(before)
 
     def _restore_unknown(self, before: list[Row]) -> None:
         """Move what was unknown, and was not overwritten, back to unknown: a guest may still turn out to use it."""

@@ -21,6 +21,9 @@ from vpmem_driver.pool.view import View
 
 LOG = logging.getLogger(__name__)
 
+#: The ledger's mark of a host that is retired.
+RETIRED = "retired"
+
 #: The fields that ledger rows and discovered namespaces have in common.
 _description = operator.attrgetter("name", "size", "align", "numa_node", "mode", "device", "pmem")
 
@@ -140,6 +143,14 @@ class PoolState:
                 self._table.put(row)
             self._table.seen = last_move
         return self._table
+
+    def require_in_service(self) -> None:
+        """Verify that the host is not retired.
+
+        :raises HostRetired: it is
+        """
+        if self.ledger.marked(RETIRED):
+            raise exception.HostRetired
 
     def row(self, uuid: str) -> Row:
         """Return the ledger's row of a namespace.
