@@ -330,5 +330,5 @@ class WipeFailed(VPMEMError):
         super().__init__(
             f"Wipe failed, namespace quarantined: {failures}",
             "No owner can get it",
-            "Check the medium ('ndctl list --media-errors', kernel log), then run 'vpmem wipe --namespace'",
+            "Check the medium ('ndctl list --media-errors', kernel log), then run 'vpmem repair'",
         )

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 from oslo_config import cfg
 
-from vpmem_driver import layout, model, sizes
+from vpmem_driver import exception, layout, model, sizes
 from vpmem_driver.checkup import finding
 from vpmem_driver.checkup.finding import Finding
 from vpmem_driver.checkup.host import Host
+from vpmem_driver.discovery import badblocks, interface
 from vpmem_driver.faults import checks as faults
+from vpmem_driver.faults import namespaces as of_namespaces
 from vpmem_driver.pool.snapshot import Snapshot
 
 #: A guest always loses its label. More than this and this share of the namespace is worth a warning.
@@ -117,6 +119,22 @@ def numa(host: Host, snapshot: Snapshot) -> Iterator[Finding]:
     nodes = sorted({namespace.numa_node for namespace in _labelled(snapshot) if namespace.numa_node is not None})
     if nodes and not faulty:
         yield finding.ok(check, f"namespaces on node{'s' if len(nodes) > 1 else ''} {', '.join(map(str, nodes))}")
+
+
+def media(snapshot: Snapshot, source: interface.Discovery) -> Iterator[Finding]:
+    """Check that no namespace with a label has addresses that cannot be read. A claimed one is only reported."""
+    rows = snapshot.rows
+    for namespace in _labelled(snapshot):
+        check = f"namespace {namespace.name}"
+        try:
+            ranges = source.bad_ranges(namespace.device or "")
+        except exception.HostToolError as error:
+            yield finding.unseen(check, str(error))
+            return
+        if ranges:
+            row = rows.get(namespace.uuid or "")
+            holder = f"; it belongs to {row.owner}" if row is not None and row.owner is not None else ""
+            yield finding.failure(check, of_namespaces.BAD_MEDIA, f"{badblocks.text(ranges)}{holder}")
 
 
 def _labelled(snapshot: Snapshot) -> list[model.Namespace]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from oslo_config import cfg
 
+from vpmem_driver import discovery
 from vpmem_driver.checkup import devices, kernel, ledger, namespaces, nova, programs, virtualization
 from vpmem_driver.checkup.finding import Finding, Level
 from vpmem_driver.checkup.host import Host
@@ -43,6 +44,7 @@ def _kernel(subject: Subject) -> Iterator[Finding]:
 def _namespaces(subject: Subject) -> Iterator[Finding]:
     yield from devices.configured(subject.now)
     yield from devices.nodes(subject.host, subject.now, subject.conf)
+    yield from devices.media(subject.now, discovery.from_conf(subject.conf))
     yield from devices.losses(subject.now)
     yield from devices.numa(subject.host, subject.now)
     yield from namespaces.check(subject.now)

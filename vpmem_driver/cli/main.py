@@ -66,6 +66,7 @@ COMMANDS = {
     "ledger restore": "ledger_restore:LedgerRestore",
     "quarantine list": "quarantine_list:QuarantineList",
     "quarantine retry": "quarantine_retry:QuarantineRetry",
+    "repair": "repair:Repair",
     "plan": "plan:Plan",
     "provision": "provision:Provision",
     "explain": "explain:Explain",

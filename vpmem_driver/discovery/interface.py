@@ -68,6 +68,13 @@ class Discovery(abc.ABC):
         :raises DiscoveryFailed: the host lacks the required function
         """
 
+    def bad_ranges(self, device: str) -> tuple[tuple[int, int], ...]:  # noqa: ARG002
+        """Return the ranges of a device that cannot be read, as far as the kernel knows; see :mod:`.badblocks`.
+
+        :raises HostToolError: that cannot be told
+        """
+        return ()
+
     def find(self, uuid: str) -> model.Namespace:
         """Return the current state of one namespace. Call it each time a device path is needed.
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from vpmem_driver import exception, model
-from vpmem_driver.discovery import interface
+from vpmem_driver.discovery import badblocks, interface
 
 LOG = logging.getLogger(__name__)
 
@@ -106,6 +106,9 @@ class NdctlDiscovery(interface.Discovery):
 
     def identity_of(self, fd: int) -> str | None:
         return interface.uuid_of_dax(fd, self._sysfs_root)
+
+    def bad_ranges(self, device: str) -> tuple[tuple[int, int], ...]:
+        return badblocks.bad_ranges(device, self._sysfs_root)
 
     def _node_of(self) -> NodeOf:
         """Cache the node per region: the kernel gives a namespace the node of its region (drivers/nvdimm/bus.c)."""

@@ -13,7 +13,7 @@ import os
 import re
 
 from vpmem_driver import exception, model
-from vpmem_driver.discovery import interface
+from vpmem_driver.discovery import badblocks, interface
 
 #: Modes of a namespace in sysfs and in ndctl (ndctl 76.1: ndctl_namespace_get_mode() in ndctl/lib/libndctl.c).
 _MODES = {"dax": "devdax", "memory": "fsdax", "safe": "sector", "raw": "raw"}
@@ -50,6 +50,9 @@ class SysfsDiscovery(interface.Discovery):
 
     def identity_of(self, fd: int) -> str | None:
         return interface.uuid_of_dax(fd, self._root)
+
+    def bad_ranges(self, device: str) -> tuple[tuple[int, int], ...]:
+        return badblocks.bad_ranges(device, self._root)
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
         """See :meth:`.interface.Discovery.namespaces`. Empty slots are skipped."""

@@ -125,9 +125,8 @@ MEDIA = Fault(
     "the medium has errors",
     "The kernel knows addresses of a region that cannot be read. A guest that reads them gets a memory error, and a "
     "wipe of the namespace may fail.",
-    "'ndctl list --media-errors' shows the namespaces. Move guests away; 'ndctl clear-errors' repairs what the "
-    "medium can. Do not believe it: wipe the namespace afterwards, which reads every byte back. Otherwise replace "
-    "the module.",
+    "'ndctl list --media-errors' and 'vpmem host check', as root, show the namespaces. Move guests away, then run "
+    "'vpmem repair NAMESPACE'. Otherwise replace the module.",
 )
 CONFIGURATION = Fault(
     "VPMEM-C19",

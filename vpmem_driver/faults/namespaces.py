@@ -7,8 +7,8 @@ QUARANTINED = Fault(
     "a namespace is quarantined",
     "Its wipe failed: a byte did not stay zero, or the medium reported an error. No owner can get the namespace. "
     "Placement counts it as reserved.",
-    "Look at the reason in 'vpmem namespace show NAME', the kernel log and 'ndctl list --media-errors'. If the "
-    "medium is good again, run 'vpmem quarantine retry NAME': the namespace is clean if every byte then stays zero. "
+    "Look at the reason in 'vpmem namespace show NAME', the kernel log and 'ndctl list --media-errors'. 'vpmem repair "
+    "NAME' clears bad addresses first. If the medium is good again, run 'vpmem quarantine retry NAME': the namespace is clean if every byte then stays zero. "
     "Otherwise replace the module, and remove the namespace from [libvirt] pmem_namespaces.",
 )
 MISSING = Fault(
@@ -98,8 +98,16 @@ USED_BY_PROCESS = Fault(
     "given to an owner while the process uses it.",
     "Find out what the process is. If it is a guest that libvirt does not know, run 'vpmem adopt' with a uuid for it.",
 )
+BAD_MEDIA = Fault(
+    "VPMEM-N13",
+    "a namespace has bad media",
+    "The kernel knows addresses of the namespace that cannot be read. A guest that reads them gets a memory error. A "
+    "claim does not hand the namespace out, and quarantines it. If an owner holds it, nothing is done.",
+    "If an owner holds it, save its content, for example with 'vpmem domain snapshot', and release it. Then 'vpmem "
+    "repair NAME' clears the addresses, wipes the namespace and looks again. If that fails, replace the module.",
+)
 
 FAULTS = (
     *(QUARANTINED, MISSING, UNUSABLE, NOT_WIPED, UNFINISHED, COPY_STOPPED, NOT_ADOPTED, FOREIGN, NO_DOMAIN, OUTDATED),
-    *(SHARED, USED_BY_PROCESS),
+    *(SHARED, USED_BY_PROCESS, BAD_MEDIA),
 )

@@ -9,7 +9,7 @@ from vpmem_driver import exception, model
 from vpmem_driver.engine import Outcome, Result
 from vpmem_driver.ledger import Row
 from vpmem_driver.model import State
-from vpmem_driver.pool import requests, reservations, wipes
+from vpmem_driver.pool import media, requests, reservations, wipes
 from vpmem_driver.pool.state import PoolState, names
 
 LOG = logging.getLogger(__name__)
@@ -144,12 +144,18 @@ class Claims:
         on_progress: wipes.OnProgress | None,
         stop: threading.Event | None,
     ) -> dict[str, Result]:
-        """Claim the reserved `rows`: check that clean ones are unused, wipe dirty ones. If one fails, cancel all.
+        """Claim the reserved `rows`: check that clean ones are unused and all media good, wipe dirty ones.
+
+        If one fails, cancel all.
 
         :returns: the failures by uuid; empty if all are claimed
         """
         try:
-            failed = self._in_use(rows) or self._wipe_reserved(owner, rows, on_progress, stop)
+            failed = (
+                self._in_use(rows)
+                or media.withdraw(self._state, rows)
+                or self._wipe_reserved(owner, rows, on_progress, stop)
+            )
             if not failed:
                 self._claim_clean(owner, rows)
         except BaseException:

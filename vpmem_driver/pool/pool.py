@@ -4,6 +4,7 @@ It enforces the invariants of the package. Each change is one ledger transaction
 the change.
 """
 
+import dataclasses
 import logging
 import os
 import pathlib
@@ -16,11 +17,11 @@ from oslo_config import cfg
 
 from vpmem_driver import discovery, exception, model
 from vpmem_driver.discovery import interface
-from vpmem_driver.engine import Engine, Result, poll
+from vpmem_driver.engine import Engine, Outcome, Result, poll
 from vpmem_driver.ledger import FILE_NAME, Ledger, Move, Row
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.pool import claims, comparison, copies, labels, requests, reservations, wipes
+from vpmem_driver.pool import claims, comparison, copies, labels, media, requests, reservations, wipes
 from vpmem_driver.pool.state import RETIRED, PoolState, names
 from vpmem_driver.sizes import MIB
 
@@ -384,6 +385,51 @@ class Pool:
             before = self._to_wipe(uuids)
             self._mark_dirty(before, "wipe requested by the operator")
         return self._wipe_requested(before, on_progress, stop)
+
+    def repair(self, uuid: str, *, on_progress: wipes.OnProgress | None = None) -> list[Result]:
+        """Clear the bad ranges of an unowned namespace, wipe it, and look for bad ranges again.
+
+        It is quarantined until all that has succeeded, so that no claim takes it.
+
+        :raises UnknownNamespace, NamespaceMissing: the ledger has no such namespace, or it is not on the host
+        :raises NamespaceClaimed: an owner holds or has reserved it
+        :raises NamespaceInUse: a domain, running or in its definition, or a process has it
+        :raises HostToolError: ndctl cannot be run
+        """
+        self.repairable(uuid)
+        device = self._state.view.usable[uuid].device or ""
+        user = self._wiper.users_of([device]).get(device) or self._wiper.domains.user_of(device, defined=True)
+        if user is not None:
+            raise exception.NamespaceInUse(namespace=self._state.row(uuid).name or uuid, user=user)
+        with self._state.change():
+            self.repairable(uuid)
+            row = self._state.row(uuid)
+            if row.state is not State.QUARANTINED:
+                media.quarantine(self._state, row, media.bad(self._state, row) or "repair requested by the operator")
+        media.clear_errors(device)
+        self.reconcile()  # ndctl has disabled and enabled the namespace
+        results = self.wipe([uuid], on_progress=on_progress)
+        return [self._look_again(result) for result in results]
+
+    def repairable(self, uuid: str) -> model.Record:
+        """Return the record of a namespace that :meth:`repair` would repair. Raises the same errors, if known now."""
+        row = self._state.row(uuid)
+        if row.owner is not None:
+            raise exception.NamespaceClaimed(namespace=row.name or row.uuid, owner=row.owner)
+        if row.uuid not in self._state.view.usable:
+            raise exception.NamespaceMissing(namespace=row.name or row.uuid)
+        return self._state.view.record(row)
+
+    def _look_again(self, result: Result) -> Result:
+        """Return the result of a wipe, or a failure if the namespace still has bad ranges: it is quarantined then."""
+        reason = media.bad(self._state, self._state.row(result.uuid))
+        if reason is None or result.outcome is not Outcome.WIPED:
+            return result
+        with self._state.change():
+            row = self._state.row(result.uuid)
+            if row.state is State.CLEAN and row.owner is None:
+                media.quarantine(self._state, row, reason)
+        return dataclasses.replace(result, outcome=Outcome.MEDIA, reason=reason)
 
     def retirable(self) -> tuple[model.Record, ...]:
         """Return what :meth:`retire` would wipe, and change nothing. Raises the same errors."""

@@ -6,8 +6,45 @@ import types
 import pytest
 
 from tests.unit.checkup.conftest import levels, namespace, seen
+from vpmem_driver import exception
 from vpmem_driver.checkup import devices
 from vpmem_driver.sizes import GIB, KIB, MIB
+
+
+class Media:
+    """A discovery that knows bad ranges by device."""
+
+    def __init__(self, **ranges):
+        self.ranges = ranges
+
+    def bad_ranges(self, device):
+        found = self.ranges.get(device.removeprefix("/dev/"), ())
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def media(source, owner=None):
+    now = seen(namespace("a"), namespace("b"))
+    now.rows = {"uuid-a": types.SimpleNamespace(owner=owner)}
+    return list(devices.media(now, source))
+
+
+def test_good_media():
+    assert media(Media()) == []
+
+
+@pytest.mark.parametrize(("owner", "holder"), [(None, ""), ("somebody", "; it belongs to somebody")])
+def test_bad_media(owner, holder):
+    (found,) = media(Media(a=((512, 1024),)), owner)
+    assert (str(found.level), found.id) == ("failure", "VPMEM-N13")
+    assert found.message == f"bad media: bytes 512 to 1535{holder}"
+
+
+def test_media_that_this_user_cannot_see():
+    error = exception.HostToolError(what="Reading", reason="no", remedy="Look")
+    (found,) = media(Media(a=error, b=error))
+    assert (str(found.level), found.check) == ("unseen", "namespace a")
 
 
 def conf(wipe_command=None):
