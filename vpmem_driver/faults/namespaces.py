@@ -8,8 +8,9 @@ QUARANTINED = Fault(
     "Its wipe failed: a byte did not stay zero, or the medium reported an error. No owner can get the namespace. "
     "Placement counts it as reserved.",
     "Look at the reason in 'vpmem namespace show NAME', the kernel log and 'ndctl list --media-errors'. 'vpmem repair "
-    "NAME' clears bad addresses first. If the medium is good again, run 'vpmem quarantine retry NAME': the namespace is clean if every byte then stays zero. "
-    "Otherwise replace the module, and remove the namespace from [libvirt] pmem_namespaces.",
+    "NAME' clears bad addresses first. If the medium is good again, run 'vpmem quarantine retry NAME': the namespace "
+    "is clean if every byte then stays zero. Otherwise replace the module, and remove the namespace from [libvirt] "
+    "pmem_namespaces.",
 )
 MISSING = Fault(
     "VPMEM-N02",

@@ -20,6 +20,12 @@ def discovered(found: Iterable[model.Namespace]) -> None:
             assert str(uuid.UUID(namespace.uuid)) == namespace.uuid, f"uuid {namespace.uuid}"
 
 
+def bad(ranges: Iterable[tuple[int, int]]) -> None:
+    """Bad ranges are parts of the device."""
+    for start, count in ranges:
+        assert start >= 0 and count > 0, f"{count} bytes at {start}"
+
+
 def recorded(rows: Iterable[ledger.Row]) -> None:
     """What the ledger returns is what it lets in (the CHECKs of its schema)."""
     for row in rows:

@@ -69,13 +69,18 @@ class Fuzzed(Target):
     words = words(
         """driver uuid size align holder mode alt_name numa_node target_node resource bus/nd/devices/namespace0.0
         bus/nd/devices/dax0.0 bus/dax/devices/dax0.0 ../../../devices/x dax0.0 memory raw safe kmem device_dax 0x10 -1
-        region0 . /"""
+        region0 badblocks . /"""
     )
 
     def seeds(self) -> Iterator[bytes]:
         for kind in ("devdax", "fsdax", "disabled", "unnamed", "split", "system-ram", "seed"):
             with tempfile.TemporaryDirectory(dir=self.root) as directory:
-                hosts.Tree(pathlib.Path(directory)).slot(hosts.Slot(kind))
+                hosts.Tree(pathlib.Path(directory)).slot(slot := hosts.Slot(kind))
+                region = pathlib.Path(directory, f"devices/platform/ndbus{slot.region}/region{slot.region}")
+                for name, text in {"resource": "0x100000000\n", "badblocks": "8 1\n100 2\n"}.items():
+                    (region / name).write_text(text)
+                for holder in region.glob("dax*"):
+                    (holder / "resource").write_text("0x100200000\n")
                 yield json.dumps(described(pathlib.Path(directory))).encode()
 
     def run(self, data: bytes) -> None:
@@ -86,7 +91,11 @@ class Fuzzed(Target):
         root = self.root / "sys"
         try:
             make_tree(root, tree)
-            checks.discovered(sysfs.SysfsDiscovery(str(root)).namespaces())
+            source = sysfs.SysfsDiscovery(str(root))
+            found = source.namespaces()
+            checks.discovered(found)
+            for namespace in found:
+                checks.bad(source.bad_ranges(namespace.device or ""))
         finally:
             shutil.rmtree(root)
 
