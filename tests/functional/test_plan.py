@@ -195,6 +195,10 @@ class TestPlan:
         monkeypatch.setenv("PATH", str(tmp_path))
         assert "Install the package ndctl" in refused(5, "plan", flavors)
 
+    def test_what_guests_have_cannot_be_read(self, refused, flavors, regions, host):  # noqa: F811
+        host.options |= {"discovery": "directory", "directory": "/nonexistent"}
+        assert "(VPMEM-E14)" in refused(5, "plan", flavors)
+
     def test_without_the_solver(self, refused, flavors, regions, monkeypatch):  # noqa: F811
         monkeypatch.setitem(sys.modules, "scipy", None)
         assert "vpmem_driver[plan]" in refused(5, "plan", flavors)

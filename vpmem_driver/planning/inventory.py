@@ -133,12 +133,9 @@ def of_files(path: str) -> Iterator[Inventory]:
 
 
 def _files(path: str) -> list[pathlib.Path]:
-    try:
-        if not os.path.isdir(path):
-            return [pathlib.Path(path)]
-        files = sorted(pathlib.Path(path).glob("*.json"))
-    except (OSError, ValueError) as error:
-        raise _wrong(path, str(error)) from error
+    if not os.path.isdir(path):
+        return [pathlib.Path(path)]
+    files = sorted(pathlib.Path(path).glob("*.json"))
     if not files:
         raise _wrong(path, "this directory has no file whose name ends in .json")
     return files
