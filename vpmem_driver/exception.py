@@ -24,6 +24,7 @@
     │   └── TransferRefused             another host does not accept a copy
     ├── HostError                   the host failed: nothing was changed
     │   ├── DiscoveryFailed             namespaces could not be listed
+    │   ├── BootUnknown                 it is unknown whether the host has restarted
     │   ├── LedgerError                 the ledger could not be read or written
     │   │   ├── LedgerCorrupt
     │   │   └── LedgerVersion               a newer version wrote it
@@ -267,6 +268,16 @@ class DiscoveryFailed(HostError):
 
     def __init__(self, *, source: str, reason: str, remedy: str) -> None:
         super().__init__(f"Cannot list the namespaces of this host (discovery = {source}): {reason}", remedy)
+
+
+class BootUnknown(HostError):
+    id = "VPMEM-E28"
+
+    def __init__(self, *, reason: str) -> None:
+        super().__init__(
+            f"Cannot tell whether this host has restarted, at which volatile memory loses its content: {reason}",
+            "Run this on the host, or in a container that sees the host's boot_id",
+        )
 
 
 class LedgerError(HostError):

@@ -38,10 +38,12 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     :ivar size: bytes available to a guest; a wipe overwrites all of them
     :ivar align: required alignment of mappings, in bytes
     :ivar numa_node: host node; None if unknown
-    :ivar mode: devdax, fsdax, sector, raw, system-ram, or file (a file of the directory discovery)
+    :ivar mode: devdax, fsdax, sector, raw, system-ram, fsdev (bound to fsdev_dax), or file (of the directory discovery)
     :ivar device: current path of the device node or file, which can change at a reboot; None if there is none
     :ivar pmem: whether stores are persistent without msync, which ``<pmem/>`` asserts to QEMU
     :ivar unusable: why it cannot be given to a guest; None if it can
+    :ivar volatile: whether its content is lost when the host restarts
+    :ivar provider: of its bus, see :class:`vpmem_driver.discovery.hardware.Hardware`, as for the following ones
     """
 
     uuid: str | None
@@ -53,6 +55,11 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     device: str | None
     pmem: bool
     unusable: str | None = None
+    volatile: bool = False
+    provider: str | None = None
+    persistence_domain: str | None = None
+    memdev: str | None = None
+    serial: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +68,8 @@ class Record:
 
     :ivar state: a :class:`State`, or ``missing`` (in the ledger, not on the host) or ``unusable``
     :ivar reason: explanation of the state, if it needs one
+    :ivar volatile: whether its content is lost when the host restarts
+    :ivar provider: see :class:`vpmem_driver.discovery.hardware.Hardware`, as for the following ones; None if missing
     """
 
     uuid: str | None
@@ -74,6 +83,11 @@ class Record:
     state: str
     owner: str | None
     reason: str | None
+    volatile: bool = False
+    provider: str | None = None
+    persistence_domain: str | None = None
+    memdev: str | None = None
+    serial: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

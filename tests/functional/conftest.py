@@ -1,15 +1,19 @@
 """A host whose namespaces are files: real discovery, real ledger, real wipes in child processes."""
 
+import contextlib
 import os
 import pathlib
 import shlex
+import sqlite3
 import sys
 import uuid
 
+import msgspec
 import pytest
 from oslo_config import cfg
 
-from vpmem_driver import conf
+from vpmem_driver import conf, discovery
+from vpmem_driver.discovery import directory, interface
 from vpmem_driver.pool import Pool
 from vpmem_driver.sizes import MIB
 
@@ -40,8 +44,31 @@ sys.exit(session.main())
 """
 
 
+class VolatileFiles(directory.DirectoryDiscovery):
+    """Files, which it takes for memory that loses its content when the host restarts.
+
+    :ivar system_ram: names of those that it takes for system memory of the kernel
+    :ivar persistent: names of those that it takes for persistent memory
+    """
+
+    system_ram: frozenset[str] = frozenset()
+    persistent: frozenset[str] = frozenset()
+
+    def namespaces(self):
+        return tuple(map(self._volatile, super().namespaces()))
+
+    def _volatile(self, found):
+        used = {"mode": "system-ram", "unusable": "it is used"} if found.name in self.system_ram else {}
+        return msgspec.structs.replace(found, volatile=found.name not in self.persistent, **used)
+
+
 class Host:
-    """A directory of namespaces and a state directory, with any number of pools on them."""
+    """A directory of namespaces and a state directory, with any number of pools on them.
+
+    :ivar volatile: whether its memory loses its content when it restarts
+    """
+
+    volatile = False
 
     def __init__(self, root: pathlib.Path) -> None:
         self.directory = root / "pmem"
@@ -86,8 +113,19 @@ class Host:
 
     def pool(self) -> Pool:
         """Another pool, as another process would open it."""
-        self._pools.append(Pool.from_conf(self.conf()))
+        options = self.conf()
+        self._pools.append(Pool.from_conf(options, source=self.source(options)))
         return self._pools[-1]
+
+    def source(self, options: cfg.ConfigOpts) -> interface.Discovery:
+        return VolatileFiles(str(self.directory)) if self.volatile else discovery.from_conf(options)
+
+    def restart(self) -> None:
+        """Have the ledger come from an earlier boot. Nobody has a guest or a pool any more."""
+        self.close()
+        self._pools.clear()
+        with contextlib.closing(sqlite3.connect(self.state_path / "ledger.sqlite3")) as database, database:
+            database.execute("UPDATE namespace SET boot = ? WHERE boot IS NOT NULL", (str(uuid.uuid4()),))
 
     def path(self, name: str) -> pathlib.Path:
         (found,) = self.directory.rglob(name)

@@ -21,7 +21,10 @@ from vpmem_driver import ledger
 from vpmem_driver.cli.main import VPMEMApp
 from vpmem_driver.discovery.directory import DirectoryDiscovery
 
-KEYS = ["uuid", "name", "label", "resource_class", "size", "align", "numa_node", "device", "state", "owner", "reason"]
+KEYS = [
+    *("uuid", "name", "label", "resource_class", "size", "align", "numa_node", "device", "state", "owner", "reason"),
+    *("volatile", "provider", "persistence_domain", "memdev", "serial"),
+]
 
 
 @pytest.fixture

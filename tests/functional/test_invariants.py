@@ -7,11 +7,20 @@ import threading
 import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
-from vpmem_driver import discovery, exception, ledger, pool
+from vpmem_driver import exception, ledger, pool
 from vpmem_driver.engine import Engine, Outcome
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.pool import labels, wipes
+from vpmem_driver.pool import labels, volatile, wipes
+
+
+@pytest.fixture(params=["persistent", "volatile"])
+def host(host, request, monkeypatch):
+    """Every rule holds for both kinds of memory while the host runs. Labels have the same names here."""
+    host.volatile = request.param == "volatile"
+    if host.volatile:
+        monkeypatch.setattr(volatile, "RESOURCE_CLASS_PREFIX", "CUSTOM_PMEM_NAMESPACE_")
+    return host
 
 
 def state_of(some_pool, name):
@@ -43,7 +52,7 @@ class HookedDomains(Domains):
 
 def pool_with(host, hook):
     conf = host.conf()
-    source = discovery.from_conf(conf)
+    source = host.source(conf)
     records = ledger.Ledger(conf.vpmem.state_path)
     engine = Engine(source, parallel=1, threads=1, rate=0)
     return pool.Pool(

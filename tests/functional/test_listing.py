@@ -29,7 +29,7 @@ def schema(title: str) -> dict[str, list[str]]:
     return {key: types.split(" or ") for key, types in re.findall(r"^\| `(\w+)` \| ([\w ]+) \|", section, re.MULTILINE)}
 
 
-TYPES = {"string": str, "integer": int, "number": float, "array": list, "null": type(None)}
+TYPES = {"boolean": bool, "string": str, "integer": int, "number": float, "array": list, "null": type(None)}
 
 
 def check(rows, title):
@@ -131,7 +131,7 @@ class TestForPeople:
         host.options["directory"] = host.directory
         out = vpmem("namespace", "list", "--all", "--long")[1]
         for row in vpmem_json("namespace", "list", "--all"):
-            values = [value for key, value in row.items() if key != "size" and value is not None]
+            values = [value for key, value in row.items() if key not in {"size", "volatile"} and value is not None]
             (line,) = [line for line in out.splitlines() if line.startswith(row["name"] + " ")]
             assert all(str(value) in line for value in values)
         assert "8.00 MiB (8.39 MB)" in out

@@ -1,5 +1,6 @@
 """Namespaces against the configuration: devices, what guests lose, NUMA nodes."""
 
+import collections
 import os
 import stat
 from collections.abc import Iterator
@@ -39,6 +40,18 @@ def configured(snapshot: Snapshot) -> Iterator[Finding]:
     more = f"; {len(other)} more usable without a label" if other else ""
     labels = len({record.label for record in usable})
     yield finding.ok(check, f"{len(usable)} usable namespaces with {labels} label{'s' if labels > 1 else ''}{more}")
+
+
+def hardware(snapshot: Snapshot) -> Iterator[Finding]:
+    """Say on which hardware the usable namespaces with a label are, so that a person finds it."""
+    places = collections.Counter(
+        (ns.provider, ns.volatile, ns.persistence_domain, ns.memdev, ns.serial) for ns in _labelled(snapshot)
+    )
+    for (provider, volatile, domain, memdev, serial), count in sorted(places.items(), key=str):
+        words = [f"persistence domain {domain}" if domain else "", memdev or "", f"serial {serial}" if serial else ""]
+        if provider is not None:
+            what = f"{count} {'volatile ' if volatile else ''}namespace{'s' if count > 1 else ''}"
+            yield finding.ok("hardware", ", ".join([f"{provider}: {what}", *filter(None, words)]))
 
 
 def nodes(host: Host, snapshot: Snapshot, conf: cfg.ConfigOpts) -> Iterator[Finding]:

@@ -37,12 +37,14 @@ class Subject:
 def _kernel(subject: Subject) -> Iterator[Finding]:
     if subject.conf.vpmem.discovery in _WITH_DEVICES:
         yield from kernel.modules(subject.host)
+        yield from kernel.regions(subject.host)
         yield from kernel.drivers(subject.host)
         yield from kernel.media(subject.host)
 
 
 def _namespaces(subject: Subject) -> Iterator[Finding]:
     yield from devices.configured(subject.now)
+    yield from devices.hardware(subject.now)
     yield from devices.nodes(subject.host, subject.now, subject.conf)
     yield from devices.media(subject.now, discovery.from_conf(subject.conf))
     yield from devices.losses(subject.now)

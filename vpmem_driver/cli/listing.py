@@ -31,6 +31,7 @@ _SHORT = (
     tables.Column("LABEL"),
     tables.Column("SIZE", is_number=True),
     tables.Column("NODE", is_number=True),
+    tables.Column("KIND"),
     tables.Column("STATE", is_cut_last=True),
     tables.Column("OWNER"),
     tables.Column("REASON", takes_rest=True),
@@ -44,6 +45,11 @@ _LONG = (
     tables.Column("ALIGN", is_number=True),
     tables.Column("NODE", is_number=True),
     tables.Column("DEVICE"),
+    tables.Column("KIND"),
+    tables.Column("PROVIDER"),
+    tables.Column("DOMAIN"),
+    tables.Column("MEMDEV"),
+    tables.Column("SERIAL"),
     tables.Column("STATE"),
     tables.Column("OWNER"),
     tables.Column("REASON"),
@@ -106,6 +112,7 @@ class People:
             record.label or "",
             sizes.text(record.size),
             "" if record.numa_node is None else str(record.numa_node),
+            kind(record),
             self.state(record),
             self.owners.short(record.owner),
             self.reason(record),
@@ -122,10 +129,20 @@ class People:
             str(record.align),
             "" if record.numa_node is None else str(record.numa_node),
             record.device or "",
+            kind(record),
+            record.provider or "",
+            record.persistence_domain or "",
+            record.memdev or "",
+            record.serial or "",
             self.state(record),
             self.owners.full(record.owner),
             record.reason or "",
         )
+
+
+def kind(record: model.Record) -> str:
+    """Return what sets a namespace apart from persistent memory."""
+    return "volatile" if record.volatile else ""
 
 
 def duration(seconds: float) -> str:

@@ -11,13 +11,13 @@ if typing.TYPE_CHECKING:  # the child process that wipes imports this module, an
 
 __all__ = ["from_conf", "make"]
 
-_OPTIONS = {"ndctl": (), "sysfs": ("root",), "directory": ("directory",)}
+_OPTIONS = {"ndctl": ("root",), "sysfs": ("root",), "directory": ("directory",)}
 
 
 def make(name: str, /, **options: str) -> interface.Discovery:
     """Create a discovery by name. ``make(discovery.name, **discovery.options())`` creates an equal one elsewhere.
 
-    :param options: `root` for sysfs, if it is not ``/sys``; `directory` for directory, an absolute path
+    :param options: `root` for ndctl and sysfs, if it is not ``/sys``; `directory` for directory, an absolute path
     :raises InvalidOption: the discovery does not exist, or does not have these options
     """
     if name not in _OPTIONS:
@@ -26,7 +26,7 @@ def make(name: str, /, **options: str) -> interface.Discovery:
         if option not in _OPTIONS[name]:
             raise _invalid(option, f"discovery = {name} has no such option", "Remove the option")
     if name == "ndctl":
-        return ndctl.NdctlDiscovery()
+        return ndctl.NdctlDiscovery(sysfs_root=options.get("root", "/sys"))
     if name == "sysfs":
         return sysfs.SysfsDiscovery(options.get("root", "/sys"))
     return directory.DirectoryDiscovery(_absolute(options.get("directory")))

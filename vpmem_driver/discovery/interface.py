@@ -31,7 +31,12 @@ _ALIGNS = frozenset(1 << bits for bits in range(12, 31))
 
 _OTHER_MODES = {
     "fsdax": "its mode is fsdax; use it with discovery = directory, or create it again as devdax",
-    "system-ram": "its device is in mode system-ram; 'daxctl reconfigure-device --mode=devdax' changes it back",
+}
+#: Modes of a dax device that is bound to a driver whose memory cannot be mapped.
+_NOT_MAPPABLE = {
+    "system-ram": "its device is in mode system-ram; 'daxctl reconfigure-device --force --mode=devdax {}' changes it "
+    "back",
+    "fsdev": "its device {} is bound to fsdev_dax, the driver for filesystems, and cannot be mapped",
 }
 #: Most characters of a number in a message; enough for 64 bits.
 _MAX_DIGITS = 18
@@ -207,14 +212,30 @@ def why_unusable(
         # The kernel does not report the real mode of a disabled namespace, so the mode would be a wrong reason.
         return f"it is disabled; 'ndctl enable-namespace {dev}' enables it"
     if mode != "devdax":
-        return _OTHER_MODES.get(mode, f"its mode is {mode}; guests need devdax")
+        return why_not_mappable(mode, device) or _OTHER_MODES.get(mode, f"its mode is {mode}; guests need devdax")
     if devices > 1:
         return f"it is split into {devices} devices"
     if not device:
         return "it has no device"
     if not device_enabled:
-        return f"its device is disabled; 'daxctl enable-device {device}' enables it"
+        return disabled(device)
     return None if size > 0 and uuid and name else _why_incomplete(uuid, size)
+
+
+def why_not_mappable(mode: str, device: str) -> str | None:
+    """Return why a dax device in that mode, ``dax0.0``, cannot be mapped; None if the mode does not say so."""
+    return _NOT_MAPPABLE[mode].format(device) if mode in _NOT_MAPPABLE else None
+
+
+def disabled(device: str) -> str:
+    """Return why a dax device without a driver is unusable."""
+    return f"its device is disabled; 'daxctl enable-device {device}' enables it"
+
+
+def number_of(fd: int) -> str | None:
+    """Return the device number of the character device that is open as `fd`, ``MAJOR:MINOR``; None if it is none."""
+    status = os.fstat(fd)
+    return f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}" if stat.S_ISCHR(status.st_mode) else None
 
 
 def uuid_of_dax(fd: int, sysfs_root: str) -> str | None:
@@ -225,10 +246,9 @@ def uuid_of_dax(fd: int, sysfs_root: str) -> str | None:
 
     :returns: None if it is not a character device, or sysfs has no uuid for it
     """
-    status = os.fstat(fd)
-    if not stat.S_ISCHR(status.st_mode):
+    number = number_of(fd)
+    if number is None:
         return None
-    number = f"{os.major(status.st_rdev)}:{os.minor(status.st_rdev)}"
     device = os.path.realpath(f"{sysfs_root}/dev/char/{number}")
     for above in ("..", "../.."):
         with contextlib.suppress(OSError, ValueError), open(f"{device}/{above}/uuid", encoding="ascii") as file:

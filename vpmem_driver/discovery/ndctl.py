@@ -1,4 +1,4 @@
-"""Discovery with ``ndctl list``.
+"""Discovery with ``ndctl list``, and of volatile memory, which ndctl does not list (:mod:`.volatile`).
 
 The output format is that of ndctl 76.1 and 81: ndctl/list.c (outline), ndctl/json.c (a namespace) and daxctl/json.c
 (its dax region and devices).
@@ -9,12 +9,13 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Sequence
+import typing
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from vpmem_driver import exception, model
-from vpmem_driver.discovery import badblocks, interface
+from vpmem_driver.discovery import badblocks, hardware, interface, volatile
 
 LOG = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class NdctlDiscovery(interface.Discovery):
 
     :param run: returns the JSON text of an ``ndctl list``, instead of running ndctl here. Without ``--verbose`` or
         ``--device-dax``, the text does not show which devices are in mode system-ram.
-    :param sysfs_root: where to read the NUMA node of a namespace if ndctl does not print it
+    :param sysfs_root: where to read what ndctl does not print
     :param timeout: seconds
     """
 
@@ -90,22 +91,47 @@ class NdctlDiscovery(interface.Discovery):
         self._places: dict[str, str] = {}
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
-        if self._run is not None:
-            return parse(_call(self._run), self._node_of())
-        found = _read(run(self._timeout), self._node_of())
+        text = run(self._timeout) if self._run is None else _call(self._run)
+        found = [*self._volatile(), *self._completed(_read(text, self._node_of()))]
         namespaces = interface.check(self.name, [namespace for _, namespace in found])
         self._places = interface.places(dict(found), namespaces)
         return namespaces
 
     def _read_again(self, uuid: str) -> tuple[model.Namespace, ...]:
         dev = self._places.get(uuid)
-        return parse(run(self._timeout, f"--namespace={dev}"), self._node_of()) if dev is not None else ()
+        if dev is None:
+            return ()
+        if dev.startswith("dax"):
+            again = volatile.namespace(self._sysfs_root, dev)
+            return () if again is None else interface.check(self.name, [again])
+        if self._run is not None:
+            return ()
+        found = _read(run(self._timeout, f"--namespace={dev}"), self._node_of())
+        return interface.check(self.name, [namespace for _, namespace in self._completed(found)])
+
+    def _volatile(self) -> Iterator[tuple[str, model.Namespace]]:
+        try:
+            yield from volatile.namespaces(self._sysfs_root, volatile.links(self._sysfs_root))
+        except OSError as exc:
+            reason = f"{self._sysfs_root}/bus/dax/devices cannot be read ({exc.strerror})"
+            raise _failed(reason, "Check the kernel log") from exc
+
+    def _completed(self, found: list[tuple[str, model.Namespace]]) -> Iterator[tuple[str, model.Namespace]]:
+        """Add what ndctl does not print: the hardware, and which devices are bound to fsdev_dax."""
+        of_region = hardware.by_region(self._sysfs_root)
+        filesystems = _names(f"{self._sysfs_root}/bus/dax/drivers/fsdev_dax")
+        for dev, namespace in found:
+            changes: dict[str, typing.Any] = dict(of_region(dev.replace("namespace", "region", 1).partition(".")[0]))
+            device = os.path.basename(namespace.device or "")
+            if device in filesystems:
+                changes |= {"mode": "fsdev", "unusable": interface.why_not_mappable("fsdev", device)}
+            yield dev, msgspec.structs.replace(namespace, **changes)
 
     def options(self) -> dict[str, str]:
-        return {}
+        return {} if self._sysfs_root == "/sys" else {"root": self._sysfs_root}
 
     def identity_of(self, fd: int) -> str | None:
-        return interface.uuid_of_dax(fd, self._sysfs_root)
+        return volatile.identity_of(fd, self._sysfs_root)
 
     def bad_ranges(self, device: str) -> tuple[tuple[int, int], ...]:
         return badblocks.bad_ranges(device, self._sysfs_root)
@@ -121,6 +147,13 @@ class NdctlDiscovery(interface.Discovery):
             return known[region]
 
         return node_of
+
+
+def _names(directory: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(directory))
+    except OSError:
+        return frozenset()
 
 
 def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ...]:

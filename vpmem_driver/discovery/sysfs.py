@@ -1,5 +1,7 @@
 """Discovery in sysfs, with the same results as ndctl, but without ndctl and without root.
 
+Volatile memory, which is on no NVDIMM bus, is listed too (:mod:`.volatile`).
+
 A holder claims a namespace of region N, ``bus/nd/devices/namespaceN.M``, and is next to it. The holder of a devdax
 namespace is ``daxN.K`` (K and M differ if they were not created in the same order). Below the holder is the device for
 guests, which is linked in ``bus/dax/devices``, with the driver that makes it a character device or system RAM.
@@ -13,7 +15,7 @@ import os
 import re
 
 from vpmem_driver import exception, model
-from vpmem_driver.discovery import badblocks, interface
+from vpmem_driver.discovery import badblocks, hardware, interface, volatile
 
 #: Modes of a namespace in sysfs and in ndctl (ndctl 76.1: ndctl_namespace_get_mode() in ndctl/lib/libndctl.c).
 _MODES = {"dax": "devdax", "memory": "fsdax", "safe": "sector", "raw": "raw"}
@@ -49,17 +51,19 @@ class SysfsDiscovery(interface.Discovery):
         return {} if self._root == "/sys" else {"root": self._root}
 
     def identity_of(self, fd: int) -> str | None:
-        return interface.uuid_of_dax(fd, self._root)
+        return volatile.identity_of(fd, self._root)
 
     def bad_ranges(self, device: str) -> tuple[tuple[int, int], ...]:
         return badblocks.bad_ranges(device, self._root)
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
         """See :meth:`.interface.Discovery.namespaces`. Empty slots are skipped."""
-        slots = [dev for dev in self._listed() if dev.startswith("namespace")]
-        devices = self._devices()
-        nodes: dict[str, int | None] = {}
-        found = {dev: made for dev in slots if (made := self._namespace(dev, devices, nodes)) is not None}
+        targets = self._targets()
+        found = dict(volatile.namespaces(self._root, targets))
+        slots = [dev for dev in self._listed(required=not found) if dev.startswith("namespace")]
+        devices = _by_parent(targets)
+        regions = _Regions(self._root)
+        found |= {dev: made for dev in slots if (made := self._namespace(dev, devices, regions)) is not None}
         namespaces = interface.check(self.name, found.values())
         self._places = interface.places(found, namespaces)
         return namespaces
@@ -68,12 +72,15 @@ class SysfsDiscovery(interface.Discovery):
         dev = self._places.get(uuid)
         if dev is None:
             return ()
+        if dev.startswith("dax"):
+            again = volatile.namespace(self._root, dev)
+            return () if again is None else interface.check(self.name, [again])
         holder = _holder(f"{self._nd}{dev}/holder")
-        found = self._namespace(dev, self._devices_below(_region(dev), holder), {})
+        found = self._namespace(dev, self._devices_below(_region(dev), holder), _Regions(self._root))
         return () if found is None else interface.check(self.name, [found])
 
     def _devices_below(self, region: str, holder: str) -> _Devices:
-        """Like :meth:`_devices`, for one holder."""
+        """Like :func:`_by_parent`, for one holder."""
         try:
             names = os.listdir(f"{self._nd}{holder}") if holder else []
         except FileNotFoundError:
@@ -84,10 +91,13 @@ class SysfsDiscovery(interface.Discovery):
         found = [name for name in names if _DEVICE.fullmatch(name) and _parent(_link(self._dax + name)) == below]
         return {below: found}
 
-    def _listed(self) -> list[str]:
+    def _listed(self, *, required: bool) -> list[str]:
+        """Return the names on the NVDIMM bus. Without the bus, there are none, or it is an error if `required`."""
         try:
             return os.listdir(self._nd)
         except FileNotFoundError as exc:
+            if not required:
+                return []
             raise _failed(
                 f"{self._nd} does not exist: the kernel found no NVDIMM or has not loaded its driver",
                 "Check the firmware settings and the kernel log, or set [vpmem] discovery = directory",
@@ -95,20 +105,13 @@ class SysfsDiscovery(interface.Discovery):
         except OSError as exc:
             raise _unreadable(self._nd, exc) from exc
 
-    def _devices(self) -> _Devices:
-        devices: _Devices = {}
+    def _targets(self) -> dict[str, str]:
         try:
-            names = os.listdir(self._dax)
-        except FileNotFoundError:
-            return devices  # no dax driver is loaded
+            return volatile.links(self._root)
         except OSError as exc:
             raise _unreadable(self._dax, exc) from exc
-        for name in names:
-            if target := _link(self._dax + name):
-                devices.setdefault(_parent(target), []).append(name)
-        return devices
 
-    def _namespace(self, dev: str, devices: _Devices, nodes: dict[str, int | None]) -> model.Namespace | None:
+    def _namespace(self, dev: str, devices: _Devices, regions: "_Regions") -> model.Namespace | None:
         path = f"{self._nd}{dev}/"
         holder = _holder(path + "holder")
         if not holder and not _number(path + "size"):
@@ -120,19 +123,16 @@ class SysfsDiscovery(interface.Discovery):
         source = f"{self._dax}{device}/" if device else claim
         driver = os.path.basename(_link(source + "driver"))
         mode = "devdax" if holder.startswith("dax") else _MODES.get(_read(path + "mode"), "unknown")
-        if driver == "kmem":
-            mode = "system-ram"
+        mode = volatile.MODES.get(driver, mode)
         uuid = interface.canonical_uuid(_read(claim + "uuid"))
         name = _read(path + "alt_name") or None
         size = _number(source + "size")
-        if region not in nodes:
-            nodes[region] = _node(path)
         return model.Namespace(
             uuid=uuid,
             name=name,
             size=size,
             align=_number(source + "align") or _number(claim + "align") or interface.DEFAULT_ALIGN,
-            numa_node=nodes[region],
+            numa_node=regions.node(region, path),
             mode=mode,
             device=f"/dev/{device}" if device else None,
             pmem=True,
@@ -147,7 +147,31 @@ class SysfsDiscovery(interface.Discovery):
                 uuid=uuid,
                 size=size,
             ),
+            **regions.hardware(region),
         )
+
+
+class _Regions:
+    """What all namespaces of a region have in common, read once."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._nodes: dict[str, int | None] = {}
+        self.hardware = hardware.by_region(root)
+
+    def node(self, region: str, path: str) -> int | None:
+        """Return the node of the region of the namespace at `path`."""
+        if region not in self._nodes:
+            self._nodes[region] = _node(path)
+        return self._nodes[region]
+
+
+def _by_parent(targets: dict[str, str]) -> _Devices:
+    """Return the names of the dax devices by their parent. `targets` are those of their links."""
+    devices: _Devices = {}
+    for name, target in targets.items():
+        devices.setdefault(_parent(target), []).append(name)
+    return devices
 
 
 def _region(dev: str) -> str:

@@ -134,8 +134,17 @@ CONFIGURATION = Fault(
     "[libvirt] pmem_namespaces is empty, or none of its namespaces is usable.",
     "List labels and namespaces in pmem_namespaces; 'vpmem namespace list --all' shows what the host has.",
 )
+REGION = Fault(
+    "VPMEM-C20",
+    "a region of memory is disabled, or CXL memory has no region",
+    "The kernel shows no namespaces of a disabled region, so that they are missing. Regions of CXL memory are gone "
+    "after a boot if the firmware does not set them up.",
+    "Enable the region ('ndctl enable-region', 'cxl enable-region'), or make the CXL region as before ('cxl "
+    "create-region'): namespaces are recorded in the label storage area of the devices. Do so at each boot, before "
+    "guests start.",
+)
 
 FAULTS = (
     *(NO_BUS, NOT_MAPPABLE, DEVICE, PROGRAM, LEDGER_STORAGE, LEDGER_SPACE, LEDGER_ACCESS, LIBVIRT, QEMU, HOOK),
-    *(MEMORY_LOCK, CONFINED, PID_NAMESPACE, NOVA, WIPE_COMMAND, WASTE, NUMA, MEDIA, CONFIGURATION),
+    *(MEMORY_LOCK, CONFINED, PID_NAMESPACE, NOVA, WIPE_COMMAND, WASTE, NUMA, MEDIA, CONFIGURATION, REGION),
 )

@@ -194,4 +194,11 @@ FAULTS = (
         "To put the host into service again, run 'vpmem host retire --cancel'. On a compute host, disable the compute "
         "service so that no server is scheduled to it.",
     ),
+    Fault(
+        "VPMEM-E28",
+        "it is unknown whether the host has restarted",
+        "Volatile memory loses its content when the host restarts. The kernel's boot_id differs from boot to boot, but "
+        "it cannot be read, or a container shows an id of its own. Nothing was changed.",
+        "Make /proc/sys/kernel/random/boot_id of the host readable. In a container, remove the mount at that path.",
+    ),
 )

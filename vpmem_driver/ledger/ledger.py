@@ -30,7 +30,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     :ivar position: index among the owner's devices
     :ivar label: label of the last claim
     :ivar last_owner: last owner that held it claimed, whose data it may contain
-    :ivar begun: whether a wipe or copy has overwritten any of it since it became dirty or receiving
+    :ivar begun: whether a wipe or copy has overwritten any of it since it became dirty or receiving, or it lost its
+        content in a restart of the host
     :ivar wiped: number of bytes from the start that this wipe has durably zeroed
     :ivar verified: number of bytes from the start that this wipe has read back as zeros
     :ivar run: fencing token of the wipe or copy that may write and report now. A new one invalidates it, and so does
@@ -42,6 +43,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
         (claimed, with a departure)
     :ivar arrival: id of the copy that fills it, or has filled it since it was claimed
     :ivar departure: id of the copy that takes its content to another namespace. Its guest must not start meanwhile
+    :ivar boot: id of the boot of the host in which `state` is true; None if the namespace is not volatile
     """
 
     uuid: str
@@ -67,6 +69,7 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     copied: int
     arrival: str | None
     departure: str | None
+    boot: str | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -196,6 +199,10 @@ class Ledger(pruning.PrunableFile):
             ),
         )
         return move_id
+
+    def note_boot(self, uuid: str, boot: str, *, begun: bool = False) -> None:
+        """Record in which boot of the host the state of a volatile namespace is true. Call it inside a transaction."""
+        self._execute("UPDATE namespace SET boot = ?, begun = ? WHERE uuid = ?", (boot, begun, uuid))
 
     def describe(self, row: Row, namespace: model.Namespace) -> None:
         """Update a known namespace from discovery; state and owner do not change. Call it inside a transaction.

@@ -145,4 +145,8 @@ SCRIPTS = (
     ALTER TABLE renewed RENAME TO namespace;
     CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
     """,
+    # The content of volatile memory is lost with the boot in which the state of its namespace became true.
+    """
+    ALTER TABLE namespace ADD COLUMN boot TEXT;
+    """,
 )

@@ -1,7 +1,6 @@
 """Claims: reserve namespaces, check or wipe them, then claim them together."""
 
 import logging
-import secrets
 import threading
 from collections.abc import Collection, Mapping, Sequence
 
@@ -90,7 +89,7 @@ class Claims:
             self._state.require_in_service()
             chosen = table.choose(label_ids, numa_node, failures)
             shortage = table.shortage(label_ids, failures) if chosen is None else {}
-            reserved = self._take(owner, [self._state.row(uuid) for uuid in chosen or ()], new_reservation())
+            reserved = self._take(owner, [self._state.row(uuid) for uuid in chosen or ()], reservations.new_id())
             table.follow(reserved)
         if chosen is None:
             raise exception.InsufficientNamespaces(
@@ -113,7 +112,7 @@ class Claims:
                 requests.require_claimable(owner, row, usable=row.uuid in self._state.view.usable)
             if any(row.owner is None for row in rows):
                 self._state.require_in_service()
-            reservation = next((row.reservation for row in rows if row.reservation), None) or new_reservation()
+            reservation = next((row.reservation for row in rows if row.reservation), None) or reservations.new_id()
             new = self._take(owner, [row for row in rows if row.owner is None], reservation)
             table.follow(new)
         now = {row.uuid: row for row in [*rows, *new]}
@@ -262,8 +261,3 @@ class Claims:
             reserved = [row for row in self._state.ledger.held(owner) if row.reservation in mine]
             table.follow(reservations.cancel(self._state.ledger, reserved, why))
         return True
-
-
-def new_reservation() -> str:
-    """Return a new id for namespaces that are reserved together."""
-    return secrets.token_hex(8)

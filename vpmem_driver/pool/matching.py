@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from vpmem_driver import _fastalloc, exception, ledger, model, sizes
-from vpmem_driver.pool import labels
+from vpmem_driver.pool import labels, volatile
 
 LOG = logging.getLogger(__name__)
 
@@ -35,11 +35,14 @@ def match(
     )
     label_of, absent = _missing(config, problems, found, rows, warn)
     faults: list[tuple[model.Namespace, str]] = []
+    mixed = {label for namespace, label in zip(found, label_ids, strict=True) if namespace.volatile}
     for namespace, label in zip(found, label_ids, strict=True):
         if label < 0:
             continue
         least = sizes.least_size(namespace.align)
-        if namespace.uuid in rows or (namespace.unusable is None and namespace.size >= least):
+        if fault := _wrong_kind(namespace, config.resource_classes[label], label in mixed):
+            faults.append((namespace, fault))
+        elif namespace.uuid in rows or (namespace.unusable is None and namespace.size >= least):
             label_of[namespace.uuid or ""] = label
         else:
             fault = namespace.unusable or f"it has {namespace.size} bytes, but a guest's device needs {least}"
@@ -49,6 +52,18 @@ def match(
             raise error
         warn(f"{error} Ignored for now.")
     return label_of
+
+
+def _wrong_kind(namespace: model.Namespace, resource_class: str, has_volatile: bool) -> str | None:
+    """Return why a namespace may not have a label: a flavor must know whether it asks for volatile memory.
+
+    :param has_volatile: whether the label has volatile namespaces on this host
+    """
+    if namespace.volatile and not resource_class.startswith(volatile.RESOURCE_CLASS_PREFIX):
+        return "it is volatile, and only a label whose name begins with VOLATILE may have it"
+    if has_volatile and not namespace.volatile:
+        return "it is persistent, but others with its label are volatile"
+    return None
 
 
 def keep_held(

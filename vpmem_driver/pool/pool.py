@@ -338,7 +338,7 @@ class Pool:
                         "renewed",
                         owner=owner,
                         position=row.position,
-                        reservation=claims.new_reservation(),
+                        reservation=reservations.new_id(),
                     )
         LOG.info("%s keeps %s, to be wiped", owner, names(renewed))
 

@@ -5,10 +5,16 @@ yet, so a claim that fails returns each namespace to the state that describes it
 transaction of the ledger.
 """
 
+import secrets
 from collections.abc import Iterable
 
 from vpmem_driver.ledger import Ledger, Row
 from vpmem_driver.model import State
+
+
+def new_id() -> str:
+    """Return a new id for namespaces that are reserved together."""
+    return secrets.token_hex(8)
 
 
 def members(ledger: Ledger, row: Row) -> list[Row]:

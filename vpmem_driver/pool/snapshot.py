@@ -18,7 +18,7 @@ from vpmem_driver.ledger import FILE_NAME, Move, Row
 from vpmem_driver.ledger.reader import LedgerReader
 from vpmem_driver.pool import labels, matching
 from vpmem_driver.pool.progress import Progress, progress_of
-from vpmem_driver.pool.view import View
+from vpmem_driver.pool.view import View, hardware_of
 
 #: To see whether a wipe makes progress, wait at most this long for its next report. A worker sends five a second.
 _PATIENCE_SECONDS = 1.0
@@ -172,6 +172,8 @@ def _unknown(namespace: model.Namespace, config: labels.LabelConfig, label_of: M
         state=model.State.UNKNOWN.value,
         owner=None,
         reason=None,
+        volatile=namespace.volatile,
+        **hardware_of(namespace),
     )
 
 

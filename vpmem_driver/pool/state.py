@@ -9,13 +9,13 @@ import dataclasses
 import logging
 import operator
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from vpmem_driver import exception, model
 from vpmem_driver.discovery import interface
 from vpmem_driver.ledger import Ledger, Row
 from vpmem_driver.model import State
-from vpmem_driver.pool import labels, matching, reservations
+from vpmem_driver.pool import labels, matching, reservations, volatile
 from vpmem_driver.pool.table import Table
 from vpmem_driver.pool.view import View
 
@@ -23,6 +23,8 @@ LOG = logging.getLogger(__name__)
 
 #: The ledger's mark of a host that is retired.
 RETIRED = "retired"
+#: Modes of a dax device whose memory others write to, see :class:`vpmem_driver.model.Namespace`.
+_USED_BY_OTHERS = frozenset({"system-ram", "fsdev"})
 
 #: The fields that ledger rows and discovered namespaces have in common.
 _description = operator.attrgetter("name", "size", "align", "numa_node", "mode", "device", "pmem")
@@ -56,12 +58,16 @@ class PoolState:
     def reconcile(self) -> None:
         """Discover the host's namespaces again: record new ones as unknown, keep the rows of missing ones.
 
+        A volatile namespace whose state is of an earlier boot of the host loses its content.
+
         :raises DiscoveryFailed: discovery failed, or found no usable namespace although the ledger has some
+        :raises BootUnknown: there is volatile memory, and the id of this boot cannot be read
         :raises InvalidNamespaceConfig: ``pmem_namespaces`` does not match the host
         :raises LedgerError: the ledger could not be read or written
         """
         found = self.discovery.namespaces()
         usable = {ns.uuid: ns for ns in found if ns.uuid is not None and ns.unusable is None}
+        boot = volatile.boot_id() if any(ns.volatile for ns in usable.values()) else None
         with self._transaction():
             rows = {row.uuid: row for row in self.ledger.rows()}
             if rows and not usable:
@@ -78,17 +84,38 @@ class PoolState:
             )
             changed = False
             for uuid, namespace in usable.items():
-                row = rows.get(uuid)
-                if row is None:
-                    self.ledger.insert(namespace)
-                elif _description(row) != _description(namespace):
-                    self._describe(row, namespace)
-                else:
-                    continue
-                changed = True
+                changed |= self._record(namespace, rows.get(uuid), boot if namespace.volatile else None)
+            changed |= self._distrust_used(found, rows)
             self.configured, self._warnings = configured, warnings
             self.view = View(self.config, found, usable, configured)
             self.label_held(self.ledger.rows() if changed else list(rows.values()))
+
+    def _distrust_used(self, found: Sequence[model.Namespace], rows: Mapping[str, Row]) -> bool:
+        """Distrust the zeros of memory that the kernel or a filesystem uses now. Return whether that changed a row."""
+        used = filter(None, [rows.get(ns.uuid or "") for ns in found if ns.mode in _USED_BY_OTHERS])
+        zeroed = [row for row in used if row.state is State.CLEAN or (row.state is State.DIRTY and row.wiped)]
+        for row in zeroed:
+            volatile.distrust_zeros(self.ledger, row, "the kernel or a filesystem uses its memory")
+        return bool(zeroed)
+
+    def _record(self, namespace: model.Namespace, row: Row | None, boot: str | None) -> bool:
+        """Record what discovery reports about a namespace. Return whether that has changed its `row`.
+
+        :param boot: id of this boot, if the namespace is volatile
+        """
+        if row is None:
+            self.ledger.insert(namespace)
+            if boot is not None:
+                self.ledger.note_boot(namespace.uuid or "", boot)
+            return True
+        described = _description(row) != _description(namespace)
+        if described:
+            self._describe(row, namespace)
+        if row.boot == boot or boot is None:
+            return described
+        volatile.lose_content(self.ledger, self.row(row.uuid), boot)
+        LOG.warning("The host has restarted, so that volatile namespace %s has lost its content", row.name)
+        return True
 
     def label_held(self, rows: Sequence[Row]) -> None:
         """Give each held namespace the label of its claim, and each other namespace the configured label.

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from vpmem_driver import ledger, model
+from vpmem_driver.discovery import hardware
 from vpmem_driver.pool import labels
 
 
@@ -43,6 +44,8 @@ class View:
             state=row.state.value if namespace is not None else "missing",
             owner=row.owner,
             reason=self._reason(row),
+            volatile=row.boot is not None,
+            **hardware_of(namespace),
         )
 
     def records(self, rows: Iterable[ledger.Row]) -> tuple[model.Record, ...]:
@@ -91,6 +94,11 @@ class View:
         return "; ".join(reasons) or None
 
 
+def hardware_of(namespace: model.Namespace | None) -> dict[str, str | None]:
+    """Return the fields of a record that describe the hardware of a namespace; None if it is missing."""
+    return {name: getattr(namespace, name, None) for name in hardware.Hardware._fields}
+
+
 def _unusable(namespace: model.Namespace) -> model.Record:
     return model.Record(
         uuid=namespace.uuid,
@@ -104,4 +112,6 @@ def _unusable(namespace: model.Namespace) -> model.Record:
         state="unusable",
         owner=None,
         reason=namespace.unusable,
+        volatile=namespace.volatile,
+        **hardware_of(namespace),
     )

@@ -20,6 +20,8 @@ _MAP_SHARED_VALIDATE, _MAP_SYNC = 0x03, 0x080000
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _SHARED = stat.S_IWGRP | stat.S_IWOTH
 _LINKS = {errno.ELOOP: "it is a symbolic link", errno.ENOTDIR: "a directory on the way is a symbolic link"}
+#: Drivers that give the memory of a dax device to somebody else (drivers/dax/kmem.c, fsdev.c).
+_OTHER_DRIVERS = ("kmem", "fsdev_dax")
 _PERMISSION_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
@@ -112,12 +114,15 @@ def dax_size(number: int, sys: str = "/sys") -> int:
 
     Source: drivers/dax/bus.c, Linux 6.1; libpmem2 of PMDK 2.1 reads it in the same way.
 
-    :raises Failed: it is not a device-dax
+    :raises Failed: it is not a device-dax, or bound to a driver whose memory cannot be mapped
     """
     node = f"{sys}/dev/char/{os.major(number)}:{os.minor(number)}"
     try:
         if os.path.basename(os.readlink(f"{node}/subsystem")) != "dax":
             raise Failed(Outcome.HOST, "its device is not a device-dax")
+        driver = os.path.basename(os.path.realpath(f"{node}/driver"))
+        if driver in _OTHER_DRIVERS:
+            raise Failed(Outcome.HOST, f"its device is bound to {driver} and cannot be mapped")
         with open(f"{node}/size", encoding="ascii") as size:
             return int(size.read())
     except (OSError, ValueError) as error:

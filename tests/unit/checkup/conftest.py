@@ -38,6 +38,7 @@ def made(tmp_path):
     """A sound host with one region and two devices."""
     host = MadeHost(tmp_path)
     host.write("/sys/bus/nd/devices/region0/badblocks")
+    host.path("/sys/bus/nd/devices/region0/driver").symlink_to("../../drivers/nd_region")
     for number in range(2):
         host.bind(f"dax0.{number}", "device_dax")
     host.path("/sys/devices/system/node/node0").mkdir(parents=True)

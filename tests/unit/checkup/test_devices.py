@@ -119,3 +119,22 @@ def test_numa_nodes(made):
     )
     assert (lost.message, unknown.message) == ("a: NUMA node 3 does not exist", "b: its NUMA node is unknown")
     assert lost.id == unknown.id == "VPMEM-C17"
+
+
+def test_where_the_memory_is():
+    card = {"provider": "CXL", "persistence_domain": "memory_controller", "memdev": "mem0", "serial": "0x11"}
+    found = [
+        *devices.hardware(
+            seen(
+                namespace("a", **card),
+                namespace("b", **card),
+                namespace("c", provider="hmem", volatile=True),
+                namespace("d"),
+            )
+        )
+    ]
+    assert levels(found) == ["ok", "ok"]
+    assert [each.message for each in found] == [
+        "CXL: 2 namespaces, persistence domain memory_controller, mem0, serial 0x11",
+        "hmem: 1 volatile namespace",
+    ]

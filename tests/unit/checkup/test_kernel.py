@@ -35,12 +35,19 @@ def test_no_driver(tmp_path, made):
     assert found.remedy == "Run 'modprobe device_dax dax_pmem'"
 
 
-@pytest.mark.parametrize(("driver", "who"), [("kmem", "the kernel uses it"), ("fsdev_dax", "a filesystem has it")])
-def test_a_device_that_cannot_be_mapped(made, driver, who):
+@pytest.mark.parametrize(
+    ("driver", "who", "free"),
+    [
+        ("kmem", "the kernel uses it", "'daxctl reconfigure-device --force --mode=devdax dax1.0'"),
+        ("fsdev_dax", "a filesystem has it", "unbind dax1.0 from fsdev_dax"),
+    ],
+)
+def test_a_device_that_cannot_be_mapped(made, driver, who, free):
     made.bind("dax1.0", driver)
     (found,) = kernel.drivers(made)
     assert (str(found.level), found.id) == ("warning", "VPMEM-C02")
     assert f"/dev/dax1.0 is bound to {driver} and cannot be mapped: {who}" in found.message
+    assert free in found.remedy
 
 
 def test_empty_slots_and_unbound_devices_are_no_fault(made):
@@ -75,3 +82,44 @@ def test_bad_addresses_that_this_user_may_not_read(made):
     (found,) = kernel.media(made)
     assert levels([found]) == ["unseen"]
     assert found.remedy == "Run this as root"
+
+
+def cxl(host, number, *, used):
+    """A CXL memory device with persistent memory, and a region of it."""
+    host.write(f"/sys/bus/cxl/devices/mem{number}/pmem/size", "0x20000000\n")
+    host.write(f"/sys/bus/cxl/devices/mem{number}/serial", f"0x{number}c\n")
+    if used:
+        host.write(f"/sys/bus/cxl/devices/region{number}/target0", f"decoder{number}.0\n")
+        host.path(f"/sys/bus/cxl/devices/endpoint{number}").mkdir()
+        host.path(f"/sys/bus/cxl/devices/endpoint{number}/uport").symlink_to(f"../../x/mem{number}")
+        host.path(f"/sys/bus/cxl/devices/region{number}/driver").symlink_to("../../drivers/cxl_region")
+
+
+def test_regions_that_are_enabled(made):
+    cxl(made, 0, used=True)
+    assert [*kernel.regions(made)] == []
+
+
+@pytest.mark.parametrize(("bus", "program"), [("nd", "ndctl"), ("cxl", "cxl")])
+def test_a_disabled_region_is_named_with_its_remedy(made, bus, program):
+    cxl(made, 0, used=True)
+    made.path(f"/sys/bus/{bus}/devices/region0/driver").unlink()
+    (found,) = kernel.regions(made)
+    assert (str(found.level), found.id) == ("failure", "VPMEM-C20")
+    assert found.message == f"{program} region region0 is disabled"
+    assert found.remedy == f"Run '{program} enable-region region0'"
+
+
+def test_cxl_memory_without_a_region(made):
+    cxl(made, 0, used=True)
+    cxl(made, 1, used=False)
+    (found,) = kernel.regions(made)
+    assert (str(found.level), found.id) == ("warning", "VPMEM-C20")
+    assert found.message == "mem1, serial number 0x1c, has 512.00 MiB without a region"
+
+
+def test_a_host_with_volatile_memory_only(tmp_path, made):
+    host = type(made)(tmp_path / "other")
+    host.bind("dax0.0", "device_dax")
+    (found,) = kernel.modules(host)
+    assert (str(found.level), found.message) == ("ok", "1 volatile device, device_dax")

@@ -29,7 +29,17 @@ UNUSABLE = {
     "no-device": "no device",
     "device-disabled": "'daxctl enable-device dax",
     "split": "split into 2 devices",
-    "system-ram": "system-ram",
+    "system-ram": "'daxctl reconfigure-device --force --mode=devdax dax",
+}
+#: the same, of which ndctl prints what it prints of a usable one
+ONLY_IN_SYSFS = {"fsdev": "fsdev_dax"}
+#: the same of volatile memory
+UNUSABLE_VOLATILE = {
+    "kmem": "'daxctl reconfigure-device --force --mode=devdax dax",
+    "fsdev_dax": "fsdev_dax",
+    "": "'daxctl enable-device dax",
+    "other": "its driver is other",
+    "ranges": "2 separate ranges",
 }
 _numbers = itertools.count(1)
 
@@ -73,7 +83,8 @@ class Slot:
         """Name, size and driver of its dax devices."""
         if self.claimed != "dax" or self.kind in {"disabled", "no-device"}:
             return []
-        driver = {"system-ram": "kmem", "device-disabled": ""}.get(self.kind, "device_dax")
+        drivers = {"system-ram": "kmem", "fsdev": "fsdev_dax", "device-disabled": ""}
+        driver = drivers.get(self.kind, "device_dax")
         whole = f"dax{self.region}.{self.number}"
         if self.kind == "split":
             return [(name, self.size // 2, driver) for name in (whole, f"{whole}000")]
@@ -110,12 +121,43 @@ class Slot:
         return {"devices": devices} if devices else {}
 
 
+@dataclasses.dataclass
+class VolatileSlot:
+    """A dax device that is on no NVDIMM bus: CXL RAM of memory devices with these serial numbers, or hmem without any.
+
+    `kind` is its driver, or ``ranges`` for one in two ranges of memory.
+    """
+
+    kind: str = "device_dax"
+    serials: tuple[str, ...] = ()
+    size: int = dataclasses.field(default_factory=lambda: random.randrange(16, 4096) * 2 * MIB)
+    align: int = 2 * MIB
+    start: int = dataclasses.field(default_factory=lambda: next(_numbers) << 40)
+    node: int = 0
+    region: int = dataclasses.field(default_factory=lambda: next(_numbers))
+    number: int = dataclasses.field(default_factory=lambda: next(_numbers))
+    claim: int = 0
+
+    @property
+    def dev(self) -> str:
+        return f"dax{self.region}.{self.number}"
+
+    @property
+    def name(self) -> str:
+        return f"{'cxl' if self.serials else 'hmem'}-{self.start:x}"
+
+    @property
+    def devices(self) -> list[tuple[str, int, str]]:
+        """Name, size and driver of its dax device."""
+        return [(self.dev, self.size, "device_dax" if self.kind == "ranges" else self.kind)]
+
+
 class Tree:
     """A made-up sysfs, with the links of a real one."""
 
     def __init__(self, root: pathlib.Path) -> None:
         self.root = root
-        for bus in ("nd", "dax"):
+        for bus in ("nd", "dax", "cxl"):
             (root / "bus" / bus / "devices").mkdir(parents=True)
 
     def device(self, bus: str, path: str, driver: str = "", **attributes: object) -> pathlib.Path:
@@ -125,8 +167,10 @@ class Tree:
         for name, value in attributes.items():
             (real / name).write_text(f"{value}\n")
         if driver:
-            link_to = os.path.relpath(self.root / "bus" / bus / "drivers" / driver, real)
-            (real / "driver").symlink_to(link_to)
+            bound = self.root / "bus" / bus / "drivers" / driver
+            bound.mkdir(parents=True, exist_ok=True)
+            (bound / real.name).symlink_to(os.path.relpath(real, bound))
+            (real / "driver").symlink_to(os.path.relpath(bound, real))
         link = self.root / "bus" / bus / "devices" / real.name
         link.symlink_to(os.path.relpath(real, link.parent))
         return real
@@ -159,6 +203,29 @@ class Tree:
         )
         if holder:
             self._claim(f"{region}/{holder}", slot, enabled)
+
+    def volatile(self, slot: VolatileSlot) -> None:
+        """A device of CXL memory has a region, each of whose targets is a decoder of an endpoint of a memory device."""
+        above = f"platform/hmem.{slot.region}"
+        if slot.serials:
+            region = f"platform/ACPI0017:00/root0/decoder0.0/region{slot.region}"
+            above = f"{region}/dax_region{slot.region}"
+            for index, serial in enumerate(slot.serials):
+                self._target(region, index, next(_numbers), serial)
+        ((name, size, driver),) = slot.devices
+        values = {"size": size, "align": slot.align, "numa_node": slot.node, "target_node": slot.node}
+        real = self.device("dax", f"{above}/{name}", driver=driver, resource=f"{slot.start:#x}", **values)
+        for index in range(2 if slot.kind == "ranges" else 1):
+            (real / f"mapping{index}").mkdir()
+        (real / "mapping").touch()
+
+    def _target(self, region: str, index: int, number: int, serial: str) -> None:
+        memdev = self.device("cxl", f"pci/mem{number}", serial=serial)
+        endpoint = self.device("cxl", f"platform/ACPI0017:00/root0/port1/endpoint{number}")
+        (endpoint / "uport").symlink_to(os.path.relpath(memdev, endpoint))
+        decoder = self.device("cxl", f"platform/ACPI0017:00/root0/port1/endpoint{number}/decoder{number}.0")
+        (self.root / "devices" / region).mkdir(parents=True, exist_ok=True)
+        (self.root / "devices" / region / f"target{index}").write_text(f"{decoder.name}\n")
 
     def _claim(self, path: str, slot: Slot, enabled: bool) -> None:
         align = {} if slot.claimed == "btt" else {"align": slot.align}
@@ -240,10 +307,16 @@ class _NvdimmHost:
         self.root = root
         self.slots = [Slot(region=region, node=1 - region) for region in (0, 1, 0, 1)]
         self.usable = {slot.name: (slot.size, slot.node) for slot in self.slots}
-        self.slots += [Slot(kind, region=1, node=0) for kind in UNUSABLE]
-        self.unusable = {slot.name if slot.named else None: UNUSABLE[slot.kind] for slot in self.slots[4:]}
+        unusable = UNUSABLE | ONLY_IN_SYSFS
+        self.slots += [Slot(kind, region=1, node=0) for kind in unusable]
+        self.unusable = {slot.name if slot.named else None: unusable[slot.kind] for slot in self.slots[4:]}
         self.slots.append(Slot("seed", region=1, node=0))
         random.shuffle(self.slots)
+        self.volatile = [VolatileSlot(), VolatileSlot(serials=("0x1",)), VolatileSlot(serials=("0x3", "0x2"))]
+        self.usable |= {slot.name: (slot.size, slot.node) for slot in self.volatile}
+        self.volatile += [VolatileSlot(kind, serials=("0x4",)) for kind in UNUSABLE_VOLATILE]
+        self.unusable |= {slot.name: UNUSABLE_VOLATILE[slot.kind] for slot in self.volatile[3:]}
+        self.volatile.append(VolatileSlot(size=0))
         self.write()
 
     def write(self) -> None:
@@ -251,6 +324,8 @@ class _NvdimmHost:
         self.tree = Tree(self.root / "sys")
         for slot in self.slots:
             self.tree.slot(slot)
+        for slot in self.volatile:
+            self.tree.volatile(slot)
 
     def open(self, name: str) -> int:
         """It is /dev/null that has the device's number here: to make a node takes root."""
@@ -259,8 +334,8 @@ class _NvdimmHost:
         self.tree.number(os.path.relpath(device, self.root / "sys" / "devices"), os.fstat(fd).st_rdev)
         return fd
 
-    def slot(self, name: str) -> Slot:
-        return next(slot for slot in self.slots if slot.name == name)
+    def slot(self, name: str) -> Slot | VolatileSlot:
+        return next(slot for slot in [*self.slots, *self.volatile] if slot.name == name)
 
     def renumber(self, name: str) -> None:
         self.slot(name).number = next(_numbers)
@@ -275,11 +350,16 @@ class _NvdimmHost:
         self.write()
 
     def clone(self, name: str) -> None:
-        self.slots.append(Slot(uuid=self.slot(name).uuid))
+        slot = self.slot(name)
+        if isinstance(slot, Slot):
+            self.slots.append(Slot(uuid=slot.uuid))
+        else:
+            self.volatile.append(dataclasses.replace(slot, number=next(_numbers)))
         self.write()
 
     def remove(self, name: str) -> None:
-        self.slots.remove(self.slot(name))
+        self.slots = [slot for slot in self.slots if slot.name != name]
+        self.volatile = [slot for slot in self.volatile if slot.name != name]
         self.write()
 
 

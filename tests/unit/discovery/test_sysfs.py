@@ -75,12 +75,15 @@ def test_device_is_found_below_the_claim_and_not_by_its_number(tree: hosts.Tree)
     assert found == {first.uuid: "/dev/dax0.1", second.uuid: "/dev/dax0.2"}
 
 
-def test_dax_devices_of_other_memory_are_let_be(tree: hosts.Tree) -> None:
-    slot = hosts.Slot(number=1, claim=1)
+def test_dax_devices_of_other_memory_are_namespaces_of_their_own(tree: hosts.Tree) -> None:
+    slot, volatile = hosts.Slot(number=1, claim=1), hosts.VolatileSlot(region=1, number=1)
     tree.slot(slot)
-    tree.device("dax", "platform/hmem.0/dax1.0", driver="kmem", size=1 << 30, align=4096)
-    tree.device("dax", "platform/ACPI0017:00/root0/region0/dax_region0/dax0.0", driver="kmem", size=1 << 30)
-    assert one(tree).unusable is None
+    tree.volatile(volatile)
+    found = {each.name: (each.volatile, each.pmem, each.device, each.unusable) for each in listed(tree)}
+    assert found == {
+        slot.name: (False, True, "/dev/dax0.1", None),
+        volatile.name: (True, False, "/dev/dax1.1", None),
+    }
 
 
 def test_name_is_kept_to_the_last_blank(tree: hosts.Tree) -> None:

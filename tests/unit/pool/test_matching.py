@@ -21,7 +21,7 @@ def namespace(name: str, **values: object) -> model.Namespace:
 
 def row(found: model.Namespace, **values: object) -> ledger.Row:
     made = dict.fromkeys(ledger.Row.__struct_fields__)
-    described = {name: getattr(found, name) for name in model.Namespace.__struct_fields__ if name != "unusable"}
+    described = {name: getattr(found, name) for name in model.Namespace.__struct_fields__ if name in made}
     return ledger.Row(**made | described | {"state": model.State.UNKNOWN, "begun": False, "wiped": 0} | values)
 
 

@@ -222,6 +222,15 @@ def test_the_size_of_a_device_dax_comes_from_sysfs(tmp_path):
     assert device.dax_size(os.makedev(252, 3), str(fake_sysfs(tmp_path, "dax", "65011712\n"))) == 65011712
 
 
+@pytest.mark.parametrize("driver", ["kmem", "fsdev_dax"])
+def test_what_another_driver_has_is_not_wiped(tmp_path, driver):
+    sysfs = fake_sysfs(tmp_path, "dax", "65011712\n")
+    (sysfs / "bus" / "dax" / driver).mkdir()
+    (sysfs / "dev" / "char" / "252:3" / "driver").symlink_to(sysfs / "bus" / "dax" / driver)
+    with pytest.raises(Failed, match=f"bound to {driver} and cannot be mapped"):
+        device.dax_size(os.makedev(252, 3), str(sysfs))
+
+
 @pytest.mark.parametrize("subsystem,size", [("mem", "65011712\n"), ("dax", "?\n")])
 def test_what_sysfs_does_not_call_a_device_dax_is_none(tmp_path, subsystem, size):
     with pytest.raises(Failed, match="not a device-dax"):
