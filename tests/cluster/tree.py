@@ -62,13 +62,18 @@ ln -s /opt/vpmem/bin/vpmem* /usr/local/bin/
 """
 
 
-def layers(work: pathlib.Path) -> list[pathlib.Path]:
-    """The directories that hosts are overlays of, the top one first; made below `work` when they are not there."""
-    tree = made(work / "cluster-tree", digest_of([SUITE, _INSTALL, *_PACKAGES]), _make_tree)
+def layers(work: pathlib.Path, name: str = "cluster", packages: tuple[str, ...] = _PACKAGES) -> list[pathlib.Path]:
+    """The directories that hosts are overlays of, the top one first; made below `work` when they are not there.
+
+    :param name: what they begin with
+    :param packages: Debian's, in the lower one
+    """
+    digest = digest_of([SUITE, _INSTALL, *packages])
+    tree = made(work / f"{name}-tree", digest, lambda home: _make_tree(home, packages))
     files = [path for name in _SOURCES for path in sorted([ROOT / name, *(ROOT / name).rglob("*")])]
     sources = [path.read_bytes() for path in files if path.is_file() and path.suffix not in {".so", ".c", ".pyc"}]
     digest = digest_of([(tree.parent / "digest").read_text(), _ADD_PACKAGE, *sources])
-    return [made(work / "cluster-package", digest, lambda home: _make_package(home, tree)), tree]
+    return [made(work / f"{name}-package", digest, lambda home: _make_package(home, tree)), tree]
 
 
 def digest_of(parts: list[str | bytes]) -> str:
@@ -83,7 +88,7 @@ def made(home: pathlib.Path, digest: str, make: Callable[[pathlib.Path], None]) 
     """`home`/files, which `make` fills, unless what is there was made of the same."""
     stamp = home / "digest"
     if not stamp.exists() or stamp.read_text() != digest:
-        print(f"cluster: making {home}", flush=True)
+        print(f"making {home}", flush=True)
         if home.exists():
             shutil.rmtree(home)
         (home / "files").mkdir(parents=True)
@@ -98,12 +103,12 @@ def _isolated(*words: object) -> None:
     commands.run(*namespaces, *(str(word) for word in words))
 
 
-def _make_tree(home: pathlib.Path) -> None:
+def _make_tree(home: pathlib.Path, packages: tuple[str, ...]) -> None:
     """Debian's mirror is the one of the machine if that is a Debian, and debootstrap's own otherwise."""
     known = commands.run("apt-get", "indextargets", "--format", "$(REPO_URI)", "Identifier: Packages", "Origin: Debian")
     mirrors = [mirror for mirror in known.split() if not mirror.rstrip("/").endswith("-security")]
     _isolated("debootstrap", "--variant=minbase", SUITE, home / "files", *mirrors[:1])
-    _isolated("sh", "-c", _INSTALL, "sh", home / "files", *_PACKAGES)
+    _isolated("sh", "-c", _INSTALL, "sh", home / "files", *packages)
 
 
 def _make_package(home: pathlib.Path, tree: pathlib.Path) -> None:

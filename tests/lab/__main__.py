@@ -1,4 +1,7 @@
-"""``python -m tests.lab [pytest's arguments]`` runs the tests, ``python -m tests.lab shell`` logs in."""
+"""``python -m tests.lab [--cxl] [pytest's arguments]`` runs the tests, ``python -m tests.lab shell`` logs in.
+
+With --cxl, the host has CXL memory instead of NVDIMMs.
+"""
 
 import signal
 import sys
@@ -21,7 +24,10 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, _interrupted)
     if arguments == ["shell"]:
         return shell.main()
-    return pytest.main(["--override-ini", "testpaths=tests/lab", *arguments])
+    if "--cxl" in arguments:
+        others = [word for word in arguments if word != "--cxl"]
+        return pytest.main(["--override-ini", "testpaths=tests/lab/cxl", *others])
+    return pytest.main(["--override-ini", "testpaths=tests/lab", "--ignore=tests/lab/cxl", *arguments])
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ _DOMAIN = f"""\
 
 def start(host: VirtualHost) -> None:
     """Start it, at its usual places."""
-    initramfs = guest.build(ROOT / ".tox/kernel/guest-initramfs", host.kernel)
+    initramfs = guest.build(ROOT / ".tox/guest-initramfs", host.kernel)
     host.run("sh", "-c", _START, "sh", host.kernel.image, initramfs)
 
 

@@ -33,10 +33,11 @@ _MEMORY = "memhp_default_state=offline"
 #: The shell stays, as the first process of the host: it waits for orphans, which libvirtd wants to see gone.
 _INIT = """\
 mkdir /lower /upper /top
-mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 root /lower
+mount -t 9p -o {share} root /lower
+{shares}
 mount -t tmpfs tmpfs /upper
 mkdir /upper/files /upper/work
-mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work overlay /top
+mount -t overlay -o lowerdir={layers},upperdir=/upper/files,workdir=/upper/work overlay /top
 for directory in proc sys dev; do mount --move "/$directory" "/top/$directory"; done
 mkdir -p /top/dev/shm /top/dev/pts
 ln -s /proc/self/fd /top/dev/fd
@@ -46,15 +47,21 @@ for directory in run var/cache/libvirt var/lib/libvirt var/log {state} lib/modul
     mkdir -p "/top/$directory"
     mount -t tmpfs tmpfs "/top/$directory"
 done
+{moves}
 mkdir "/top/lib/modules/$(uname -r)"
 mount --bind "/top{modules}" "/top/lib/modules/$(uname -r)"
 exec switch_root /top /bin/busybox sh -c '
-/sbin/modprobe -a virtio_console virtio_blk crc32c_generic ext4 nfit nd_pmem nd_btt device_dax dax_pmem kmem kvm_amd
+/sbin/modprobe -a virtio_console virtio_blk crc32c_generic ext4 kvm_amd
+/sbin/modprobe -a {drivers} nd_pmem nd_btt device_dax dax_pmem kmem
 mount -t ext4 /dev/vda {state}
 busybox ip link set lo up
 "{python}" -P "{inside}" &
 wait'
 """
+
+
+#: How a directory of this machine is mounted there.
+SHARE = "trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +93,22 @@ class VirtualHost:
         self._swapped = False
         self._console = work / "console"
         self.notes = work / "notes"
-        for node in range(NODES):
-            _make(self._nvdimm(node), NVDIMM_SIZE + LABEL_SIZE)
-        _make(work / "disk", 64 * MIB)
+        self._make_memory()
+        make_file(work / "disk", 64 * MIB)
         commands.run("/sbin/mkfs.ext4", "-q", work / "disk")
         inside = pathlib.Path(__file__).with_name("inside.py")
-        script = _INIT.format(modules=of.modules, state=STATE, python=sys.executable, inside=inside)
+        script = _INIT.format(share=SHARE, state=STATE, inside=inside, **self._parts())
         initramfs.build(work / "initramfs", of, _MODULES, script)
+
+    def _make_memory(self) -> None:
+        """Make the files of the memory that keeps its content without power."""
+        for node in range(NODES):
+            make_file(self._nvdimm(node), NVDIMM_SIZE + LABEL_SIZE)
+
+    def _parts(self) -> dict[str, object]:
+        """What its root consists of: the layers, how they are mounted, its modules and its Python."""
+        parts = {"layers": "/lower", "shares": "", "moves": "", "drivers": "nfit"}
+        return parts | {"modules": self.kernel.modules, "python": sys.executable}
 
     def _nvdimm(self, node: int) -> pathlib.Path:
         return self._work / f"nvdimm{node}"
@@ -116,9 +132,9 @@ class VirtualHost:
         ours.settimeout(_BOOT_SECONDS)
         self._answer()
 
-    def _qemu(self, port: int, terminal: str | None) -> list[str]:
-        words = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot"]
-        words += ["-machine", "q35,nvdimm=on,nvdimm-persistence=cpu", "-accel", "tcg,thread=multi"]
+    def _machine(self) -> list[str]:
+        """The command line of QEMU, up to its memory, with the root of the machine as the share ``root``."""
+        words = ["qemu-system-x86_64", "-machine", "q35,nvdimm=on,nvdimm-persistence=cpu"]
         words += ["-cpu", "max,-erms,-fsrm"]  # fast copies of bytes take an emulation twice as long as copies of words
         words += ["-smp", f"{NODES},sockets={NODES}", "-m", f"3G,slots={NODES},maxmem=16G"]
         for node in range(NODES):
@@ -130,9 +146,12 @@ class VirtualHost:
             # The slot stays: the serial number follows from it, and by that number the labels know their NVDIMM.
             device = f"nvdimm,memdev=file{node},slot={node},node={node},label-size={LABEL_SIZE}"
             words += ["-object", file, "-device", device]
-        words += ["-drive", f"file={self._work / 'disk'},format=raw,if=virtio,cache=writeback"]
-        words += ["-fsdev", "local,id=root,path=/,readonly=on,security_model=none,multidevs=remap"]
-        words += ["-device", "virtio-9p-pci,fsdev=root,mount_tag=root", "-device", "virtio-serial-pci"]
+        return words + share("root", "/")
+
+    def _qemu(self, port: int, terminal: str | None) -> list[str]:
+        words = [*self._machine(), "-nodefaults", "-display", "none", "-no-reboot", "-accel", "tcg,thread=multi"]
+        words += ["-drive", f"file={self._work / 'disk'},format=raw,if=none,id=disk,cache=writeback"]
+        words += ["-device", "virtio-blk-pci,drive=disk,bus=pcie.0", "-device", "virtio-serial-pci,bus=pcie.0"]
         words += [
             "-chardev",
             f"socket,id=requests,fd={port}",
@@ -189,7 +208,14 @@ class VirtualHost:
             self._socket.close()
 
 
-def _make(path: pathlib.Path, size: int) -> None:
+def share(tag: str, path: object) -> list[str]:
+    """The words that share a directory of this machine, which can only be read there."""
+    file = f"local,id={tag},path={path},readonly=on,security_model=none,multidevs=remap"
+    return ["-fsdev", file, "-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag},bus=pcie.0"]
+
+
+def make_file(path: pathlib.Path, size: int) -> None:
+    """Make a file of that size, without blocks."""
     with path.open("wb") as file:
         file.truncate(size)
 

@@ -78,11 +78,11 @@ def unpacked(work: pathlib.Path) -> Kernel:
             archive.unlink()
         tree = next(work.glob("**/lib/modules/*/kernel")).parent
         commands.run("/sbin/depmod", "-b", str(tree).removesuffix(f"/lib/modules/{tree.name}"), tree.name)
-        _expand(next(work.glob("boot/vmlinuz-*")))
+        expand(next(work.glob("boot/vmlinuz-*")))
     return Kernel(next(work.glob("boot/vmlinuz-*")), next(work.glob("**/modules.dep")).parent)
 
 
-def _expand(image: pathlib.Path) -> None:
+def expand(image: pathlib.Path) -> None:
     """Replace an x86 bzImage by the ELF that is packed in it, if it is packed with what Debian and Ubuntu use."""
     content = image.read_bytes()
     for mark, unpack in ((b"\xfd7zXZ\0", _unxz), (b"\x28\xb5\x2f\xfd", _unzstd)):
