@@ -66,6 +66,7 @@ Namespaces for guests, by label:
 * ``$NAMESPACE`` is the name of a namespace of this host, or its uuid if two namespaces have the same name.
 * ``$LABEL`` is the name that a flavor asks for (``hw:pmem=4GB,SMALL``). Labels are compared by their resource class,
   ``CUSTOM_PMEM_NAMESPACE_$LABEL``, in upper case and with an underscore for every other character.
+* Only a label that begins with ``VOLATILE`` may have volatile memory, which loses its content when the host restarts.
 """,
 )
 

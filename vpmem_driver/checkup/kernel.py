@@ -3,7 +3,9 @@
 Sources: drivers/nvdimm/region_devs.c (badblocks), drivers/dax/bus.c, drivers/dax/fsdev.c, Linux 6.1 to 7.0.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+
+import msgspec
 
 from vpmem_driver import sizes
 from vpmem_driver.checkup import finding
@@ -103,7 +105,7 @@ def _on_nd_bus(host: Host, device: str) -> bool:
     return "/ndbus" in str(host.path(f"{_DAX}/devices/{device}").resolve())
 
 
-def _count(found: list[str], noun: str) -> str:
+def _count(found: Sized, noun: str) -> str:
     return f"{len(found)} {noun}{'s' if len(found) > 1 else ''}"
 
 
@@ -126,6 +128,49 @@ def media(host: Host) -> Iterator[Finding]:
         yield finding.ok(check, f"no errors known in {len(regions)} region{'s' if len(regions) > 1 else ''}")
 
 
+class _Error(msgspec.Struct):
+    offset: int
+    length: int
+    source: str = "unknown"
+
+
+class _Memdev(msgspec.Struct):
+    memdev: str
+    serial: int = 0
+    media_errors: list[_Error] = []
+
+
+def poison(host: Host) -> Iterator[Finding]:
+    """Check that no CXL device has addresses that it knows to be bad. The kernel does not put these into badblocks."""
+    check = "CXL media"
+    if not any(name.startswith("mem") for name in host.names(_CXL)):
+        return
+    text = host.run("cxl", "list", "--memdevs", "--media-errors")
+    try:
+        memdevs = msgspec.json.decode(text or "", type=list[_Memdev])
+    except msgspec.DecodeError:
+        remedy = "Run this as root, with the program cxl 80 or newer"
+        yield finding.unseen(check, "the program cxl does not list the errors of CXL devices", remedy)
+        return
+    bad = [memdev for memdev in memdevs if memdev.media_errors]
+    for memdev in bad:
+        errors = [f"bytes {each.offset} to {each.offset + each.length - 1}" for each in memdev.media_errors]
+        what = f"{memdev.memdev}, serial number {memdev.serial:#x}, cannot be read at {_first(errors)} of the device"
+        yield finding.failure(
+            check,
+            faults.MEDIA,
+            what,
+            "'cxl list --regions --media-errors' shows the regions. Then "
+            "move guests away, and wipe the namespaces there",
+        )
+    if not bad:
+        yield finding.ok(check, f"no errors known in {_count(memdevs, 'CXL device')}")
+
+
+def _first(texts: list[str]) -> str:
+    return ", ".join(texts[:_MOST]) + (f" and {len(texts) - _MOST} more" if len(texts) > _MOST else "")
+
+
 def _ranges(text: str) -> str:
     """Return the lines ``SECTOR COUNT`` of a badblocks file as byte ranges. A sector has 512 bytes."""
     found = []
@@ -136,4 +181,4 @@ def _ranges(text: str) -> str:
             found.append(f"bytes {start} to {start + count - 1}")
         else:
             found.append(f"'{line.strip()}'")
-    return ", ".join(found[:_MOST]) + (f" and {len(found) - _MOST} more" if len(found) > _MOST else "")
+    return _first(found)

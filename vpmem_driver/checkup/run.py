@@ -40,6 +40,7 @@ def _kernel(subject: Subject) -> Iterator[Finding]:
         yield from kernel.regions(subject.host)
         yield from kernel.drivers(subject.host)
         yield from kernel.media(subject.host)
+        yield from kernel.poison(subject.host)
 
 
 def _namespaces(subject: Subject) -> Iterator[Finding]:

@@ -123,3 +123,36 @@ def test_a_host_with_volatile_memory_only(tmp_path, made):
     host.bind("dax0.0", "device_dax")
     (found,) = kernel.modules(host)
     assert (str(found.level), found.message) == ("ok", "1 volatile device, device_dax")
+
+
+LIST = "cxl list --memdevs --media-errors"
+
+
+def test_poison_that_a_cxl_device_knows_of(made):
+    cxl(made, 0, used=True)
+    made.programs[LIST] = """[
+      {"memdev":"mem0","pmem_size":536870912,"serial":17,"host":"0000:0d:00.0",
+       "media_errors":[{"offset":268435456,"length":64,"source":"Injected"}]},
+      {"memdev":"mem1","serial":34}
+    ]"""
+    (found,) = kernel.poison(made)
+    assert (str(found.level), found.id) == ("failure", "VPMEM-C18")
+    assert found.message == "mem0, serial number 0x11, cannot be read at bytes 268435456 to 268435519 of the device"
+
+
+def test_cxl_devices_without_poison(made):
+    cxl(made, 0, used=True)
+    made.programs[LIST] = '[{"memdev":"mem0","serial":17}]'
+    (found,) = kernel.poison(made)
+    assert (str(found.level), found.message) == ("ok", "no errors known in 1 CXL device")
+
+
+@pytest.mark.parametrize("text", [None, "", "{", '[{"memdev":1}]'])
+def test_poison_that_cannot_be_listed(made, text):
+    cxl(made, 0, used=True)
+    made.programs[LIST] = text
+    assert levels(kernel.poison(made)) == ["unseen"]
+
+
+def test_without_cxl_devices_nobody_is_asked(made):
+    assert [*kernel.poison(made)] == []
