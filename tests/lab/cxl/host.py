@@ -1,7 +1,9 @@
 """The virtual host with CXL memory: two persistent devices and a volatile one."""
 
 import contextlib
+import json
 import pathlib
+import socket
 import tempfile
 from collections.abc import Iterator
 
@@ -49,7 +51,7 @@ class CxlHost(VirtualHost):
         words = [*tree.qemu_of(self._debian), "-machine", "q35,cxl=on", "-cpu", "max,-hypervisor,-erms,-fsrm"]
         words += ["-smp", "2", "-m", "3G,maxmem=12G,slots=4"]
         words += ["-device", "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl", "-machine", "cxl-fmw.0.targets.0=cxl"]
-        words += ["-machine", "cxl-fmw.0.size=4G"]
+        words += ["-machine", "cxl-fmw.0.size=4G", "-qmp", f"unix:{self._work / 'qmp'},server=on,wait=off"]
         for number, serial in enumerate((*PERSISTENT, VOLATILE)):
             words += ["-device", f"cxl-rp,port={number},bus=cxl,id=port{number},chassis=0,slot={number + 2}"]
             if serial not in self.absent:
@@ -66,6 +68,19 @@ class CxlHost(VirtualHost):
             path = self._work / f"{name}{serial}"
             words += ["-object", f"memory-backend-file,id={name}{serial},share=on,mem-path={path},size={size}"]
         return [*words, "-device", f"{device},persistent-memdev=pmem{serial},lsa=lsa{serial}"]
+
+    def inject_poison(self, serial: int, offset: int) -> None:
+        """Have a persistent device know of 64 bytes that cannot be read, `offset` bytes from its start."""
+        poison = {"path": f"/machine/peripheral/card{serial}", "start": offset, "length": 64}
+        with socket.socket(socket.AF_UNIX) as line, line.makefile("rw", encoding="ascii") as file:
+            line.connect(str(self._work / "qmp"))
+            json.loads(file.readline())
+            for name, arguments in (("qmp_capabilities", {}), ("cxl-inject-poison", poison)):
+                file.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+                file.flush()
+                answer = json.loads(file.readline())
+                if "error" in answer:
+                    raise RuntimeError(f"{name}: {answer['error']}")
 
     def memdevs(self) -> dict[int, str]:
         """The name of each memory device by its serial number."""

@@ -28,10 +28,10 @@ class Story:
     rows: dict[str, dict]
 
 
-def faults(host):
-    """What the check of the host says of regions."""
+def findings(host, check):
+    """What that check of the host says."""
     told = json.loads(host.call("vpmem", ["host", "check", "-f", "json"])["out"])
-    return [row for row in told if row["check"] == "regions"]
+    return [row for row in told if row["check"] == check]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_without_regions_nothing_is_lost_and_the_cause_is_named(host, story, see
     lab.configure(host, discovery="sysfs", labels=ready.LABELS)
     refused = host.vpmem("namespace", "list", code=5).err
     assert f"{story.keeper} holds {KEPT}" in refused
-    found = faults(host)
+    found = findings(host, "regions")
     assert [(row["level"], row["id"]) for row in found] == [("warning", "VPMEM-C20")] * 2
     assert {row["message"].partition(", has")[0].partition(", ")[2] for row in found} == {
         f"serial number {serial:#x}" for serial in PERSISTENT
@@ -104,13 +104,24 @@ def test_volatile_memory_is_wiped_for_its_owner(host, story, seen):
     assert not any(host.call("content", now[name]["device"]) for name in (LEFT, story.wiped, story.reserved))
 
 
+def test_poison_is_reported(host, story, seen):
+    serial = PERSISTENT[0]
+    (before,) = findings(host, "CXL media")
+    assert before["level"] == "ok"
+    host.inject_poison(serial, 64 << 20)
+    (found,) = findings(host, "CXL media")
+    assert (found["level"], found["id"]) == ("failure", "VPMEM-C18")
+    assert f"serial number {serial:#x}, cannot be read at bytes {64 << 20} to {(64 << 20) + 63}" in found["message"]
+    seen("poison in a CXL device", found["message"])
+
+
 def test_a_disabled_region_is_named_with_its_remedy(host, story, seen):
     region = host.run("sh", "-c", "grep -l '^2$' /sys/bus/nd/devices/region*/mappings").out.split("/")[-2]
     host.run("ndctl", "disable-region", region)
     now = ready.by_name(host)
     assert {now[name]["state"] for name in NAMES} == {"missing"}
     assert now[KEPT]["owner"] == story.keeper
-    (fault,) = faults(host)
+    (fault,) = findings(host, "regions")
     assert (fault["level"], fault["remedy"]) == ("failure", f"Run 'ndctl enable-region {region}'")
     host.run("ndctl", "enable-region", region)
     assert ready.by_name(host)[KEPT]["state"] == "claimed"
