@@ -89,6 +89,35 @@ Directory of the files for ``discovery = directory``, preferably on a DAX filesy
 of the namespace. Files in subdirectories ``node0``, ``node1``, … have that NUMA node, other files have none.
 """,
     ),
+    cfg.ListOpt(
+        "device_model",
+        item_type=types.String(),
+        default=[],
+        sample_default=["4GB:nvdimm", "SMALL:virtio-pmem"],
+        help="""
+What the guest of a new claim gets: ``$LABEL:$MODEL[,$LABEL:$MODEL]``, or ``$MODEL`` for all other labels.
+
+* ``nvdimm`` is a NVDIMM. On a file without DAX, a power loss of the host takes what the host has not written back.
+* ``virtio-pmem`` is for files: what a guest flushes is on the host's disk. It needs libvirt 9.4 and a guest with the
+  driver ``virtio_pmem``, and it cannot be migrated live.
+
+The default is ``virtio-pmem`` for a file on a filesystem without DAX, if the libvirt of this host starts it, and
+``nvdimm`` otherwise. The choice is kept until the owner releases the namespace, also if this option changes.
+""",
+    ),
+    cfg.ListOpt(
+        "label_size",
+        item_type=types.String(),
+        default=[],
+        sample_default=["4GB:0"],
+        help="""
+Size of the area for namespace labels at the end of a nvdimm of a new claim: ``$LABEL:$SIZE[,$LABEL:$SIZE]``, or
+``$SIZE`` for all other labels. 0: none; 128KiB to 2MiB. The default is 2MiB, as in Nova's own driver.
+
+The label area takes one unit of the alignment of a namespace, which is 1 GiB for some. Without it, a guest gets all of
+the namespace, and cannot divide it into namespaces of its own. The choice is kept as that of ``device_model``.
+""",
+    ),
     cfg.Opt(
         "state_path",
         type=_AbsolutePath(),

@@ -7,6 +7,7 @@ namespace the end is elsewhere, so the label moves with it; what is between is z
 import math
 from typing import NamedTuple
 
+from vpmem_driver.model import IN_TREE, Hardware
 from vpmem_driver.sizes import GRANULE, LABEL_SIZE, PAGE
 
 
@@ -34,15 +35,23 @@ def guest_size(device: int, align: int, label_size: int = LABEL_SIZE) -> int:
     return max(device - label_size, 0) // align * align
 
 
-def parts(source_size: int, source_align: int, size: int, align: int) -> tuple[Part, ...] | None:
+def guest_size_of(size: int, align: int, hardware: Hardware) -> int:
+    """Return how many bytes of a namespace a guest sees."""
+    return guest_size(device_size(size, align), align, hardware.label_size)
+
+
+def parts(
+    source_size: int, source_align: int, size: int, align: int, hardware: Hardware = IN_TREE
+) -> tuple[Part, ...] | None:
     """Return the parts of a copy from a namespace to another one, in ascending order.
 
+    :param hardware: of the guest's device, which is the same before and after
     :returns: None if the content does not fit
     """
     if source_size == size and source_align == align:
         return (Part(0, 0, size),)
-    before, after = device_size(source_size, source_align), device_size(size, align)
-    seen = guest_size(before, source_align)
-    if seen == 0 or guest_size(after, align) < seen:
+    seen, label = guest_size_of(source_size, source_align, hardware), hardware.label_size
+    if seen == 0 or guest_size_of(size, align, hardware) < seen:
         return None
-    return (Part(0, 0, seen), Part(before - LABEL_SIZE, after - LABEL_SIZE, LABEL_SIZE))
+    before, after = device_size(source_size, source_align), device_size(size, align)
+    return (Part(0, 0, seen), *([Part(before - label, after - label, label)] if label else []))

@@ -11,6 +11,8 @@ import functools
 import msgspec
 import os_resource_classes
 
+from vpmem_driver.sizes import LABEL_SIZE
+
 #: Nova's prefix of a label in a Placement resource class (nova/virt/libvirt/driver.py, Nova 31-34).
 RESOURCE_CLASS_PREFIX = "PMEM_NAMESPACE_"
 
@@ -28,6 +30,28 @@ class State(enum.StrEnum):
     CLAIMED = "claimed"
     QUARANTINED = "quarantined"
     RECEIVING = "receiving"
+
+
+class DeviceModel(enum.StrEnum):
+    """The model of a guest's device, as libvirt spells it in ``<memory model=…>``."""
+
+    NVDIMM = "nvdimm"
+    VIRTIO_PMEM = "virtio-pmem"
+
+
+class Hardware(msgspec.Struct, frozen=True, gc=False):
+    """What a guest's device is. It is decided at the claim, and stays the same until the release.
+
+    :ivar device_model: nvdimm, or virtio-pmem, whose flushes reach the disk also without DAX
+    :ivar label_size: bytes at the end of a nvdimm for the guest's namespace labels; 0: none
+    """
+
+    device_model: DeviceModel = DeviceModel.NVDIMM
+    label_size: int = LABEL_SIZE
+
+
+#: What Nova's in-tree driver gives every guest, and what all owners before version 6 of the ledger have.
+IN_TREE = Hardware()
 
 
 class Namespace(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -70,6 +94,9 @@ class Record:
     :ivar reason: explanation of the state, if it needs one
     :ivar volatile: whether its content is lost when the host restarts
     :ivar provider: see :class:`vpmem_driver.discovery.hardware.Hardware`, as for the following ones; None if missing
+    :ivar device_model: model of its owner's device; None if it has no owner
+    :ivar label_size: bytes for labels in its owner's device; None if it has no owner
+    :ivar guest_size: bytes that its owner's guest sees, or that of the next owner would see; None if unusable
     """
 
     uuid: str | None
@@ -88,6 +115,9 @@ class Record:
     persistence_domain: str | None = None
     memdev: str | None = None
     serial: str | None = None
+    device_model: str | None = None
+    label_size: int | None = None
+    guest_size: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +146,7 @@ class Grant:
     :ivar device: current path; None while the namespace is missing
     :ivar known_device: path when it was claimed, which an older domain XML may still contain
     :ivar ready: False while the namespace is reserved and not yet wiped, or its content is not complete
+    :ivar hardware: what the guest's device is
     """
 
     owner: str
@@ -129,6 +160,7 @@ class Grant:
     known_device: str | None
     pmem: bool
     ready: bool = True
+    hardware: Hardware = IN_TREE
 
 
 @functools.lru_cache

@@ -19,6 +19,10 @@ GRANULE = 2 * MIB
 #: Label size of Nova's in-tree vPMEM (LibvirtConfigGuestVPMEM in nova/virt/libvirt/config.py, Nova 31-34). The label is
 #: at the end of a device, so a guest finds its label only if this and the size of the device never change.
 LABEL_SIZE = 2 * MIB
+#: Minimum label size of libvirt (virDomainMemoryTargetDefParseXML) and QEMU (MIN_NAMESPACE_LABEL_SIZE).
+MIN_LABEL_SIZE = 128 * KIB
+#: A label area has room for one label for each namespace in it. No guest needs more than this.
+MAX_LABEL_SIZE = 2 * MIB
 PAGE = 4096
 
 

@@ -20,7 +20,8 @@ KEY = "/var/lib/nova/.ssh/id_ed25519"
 
 _VPMEM = {
     "libvirt": {"pmem_namespaces": ",".join(f"{label}:{'|'.join(names)}" for label, names in NAMESPACES.items())},
-    "vpmem": {"discovery": "directory", "directory": MEMORY},
+    # A virtio-pmem, the default of files here, cannot be migrated live.
+    "vpmem": {"discovery": "directory", "directory": MEMORY, "device_model": "nvdimm"},
 }
 
 #: The user nova may not open the files.

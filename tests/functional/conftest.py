@@ -74,7 +74,8 @@ class Host:
         self.directory = root / "pmem"
         self.state_path = root / "state"
         self.directory.mkdir()
-        self.options: dict[str, object] = {"wipe_threads": 1}
+        # Files without DAX would be virtio-pmem, and most tests are about nvdimms.
+        self.options: dict[str, object] = {"wipe_threads": 1, "device_model": ["nvdimm"]}
         self.pmem_namespaces = ["LARGE:large0|large1", "SMALL:small0|small1|small2"]
         self._pools: list[Pool] = []
 
@@ -104,7 +105,8 @@ class Host:
         """The same options, for the command line."""
         lines = ["[libvirt]", f"pmem_namespaces = {','.join(self.pmem_namespaces)}", "[vpmem]"]
         values = {"discovery": "directory", "directory": self.directory, "state_path": self.state_path}
-        lines += [f"{name} = {value}" for name, value in (values | self.options).items()]
+        for name, value in (values | self.options).items():
+            lines.append(f"{name} = {','.join(value) if isinstance(value, list) else value}")
         path = self.directory.parent / "vpmem.conf"
         text = "\n".join(lines) + "\n"
         if not path.exists() or path.read_text() != text:  # a command that runs in the background may be reading it

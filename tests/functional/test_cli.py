@@ -24,6 +24,7 @@ from vpmem_driver.discovery.directory import DirectoryDiscovery
 KEYS = [
     *("uuid", "name", "label", "resource_class", "size", "align", "numa_node", "device", "state", "owner", "reason"),
     *("volatile", "provider", "persistence_domain", "memdev", "serial"),
+    *("device_model", "label_size", "guest_size"),
 ]
 
 
@@ -225,6 +226,22 @@ class TestConfiguration:
         err = refused(2, "namespace", "list")
         assert said in err
         assert f"entry '{entries[-1]}'" in err
+
+    @pytest.mark.parametrize(
+        ("option", "entries", "said"),
+        [
+            ("device_model", ["SMALL:dimm"], "[vpmem] device_model: 'SMALL:dimm': the model must be nvdimm or"),
+            (
+                "device_model",
+                ["TINY:nvdimm"],
+                "'TINY:nvdimm': no such label. Labels of [libvirt] pmem_namespaces: LARGE",
+            ),
+            ("label_size", ["SMALL:1"], "[vpmem] label_size: 'SMALL:1': a label area has 131072 bytes to"),
+        ],
+    )
+    def test_the_hardware_of_new_claims(self, host, refused, option, entries, said):
+        host.options[option] = entries
+        assert said in refused(2, "claim", new_owner(), "SMALL")
 
     def test_one_name_for_two_namespaces(self, host, refused):
         host.make("small0", node=3)

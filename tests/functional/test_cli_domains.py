@@ -1,5 +1,6 @@
 """vpmem domain attach, detach and xml, on libvirt's own test driver: test:///default lives in this process."""
 
+import dataclasses
 import pathlib
 import types
 
@@ -8,7 +9,7 @@ import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
 from tests.functional.test_cli import refused, snapshot, vpmem, vpmem_json  # noqa: F401  fixtures
-from vpmem_driver import exception, guestxml
+from vpmem_driver import exception, guestxml, model
 from vpmem_driver.libvirt_domains import Domains
 
 URI = "test:///default"
@@ -47,6 +48,51 @@ def domain(connection):
 
 def paths(domain):
     return [device.path for device in guestxml.devices(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))]
+
+
+def test_a_virtio_pmem_is_attached_started_refreshed_and_detached(host, domain, vpmem_json):  # noqa: F811
+    host.options["device_model"] = ["SMALL:virtio-pmem"]
+    host.options["connection_uri"] = URI
+    (attached,) = vpmem_json("domain", "attach", domain.name(), "SMALL", "--connect", URI)
+    assert (attached["device_model"], attached["label_size"]) == ("virtio-pmem", 0)
+    assert attached["guest_size"] == attached["size"]
+    (device,) = guestxml.devices(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    assert device.hardware == model.Hardware(model.DeviceModel.VIRTIO_PMEM, 0)
+    path = pathlib.Path(device.path)
+    pattern = fill(path)
+    domain.create()
+    domain.destroy()
+    host.options["device_model"] = ["nvdimm"]
+    path.rename(host.directory / path.name)
+    (change,) = vpmem_json("domain", "refresh", "--connect", URI)
+    assert (change["before"], change["now"]) == (str(path), str(host.directory / path.name))
+    (device,) = guestxml.devices(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+    assert device.hardware == model.Hardware(model.DeviceModel.VIRTIO_PMEM, 0)
+    assert pathlib.Path(device.path).read_bytes() == pattern
+    (released,) = vpmem_json("domain", "detach", domain.name(), "--wait", "--connect", URI)
+    assert (released["state"], released["device_model"]) == ("clean", None)
+    assert paths(domain) == []
+
+
+def test_an_adopted_device_stays_what_it_is_in_the_domain(host, connection, domain, vpmem_json):  # noqa: F811
+    host.options["connection_uri"] = URI
+    records = {record["name"]: record for record in vpmem_json("namespace", "list")}
+    hardware = {
+        "small0": model.Hardware(model.DeviceModel.VIRTIO_PMEM, 0),
+        "small1": model.Hardware(model.DeviceModel.NVDIMM, 0),
+        "large0": model.IN_TREE,
+    }
+    pool = host.pool()
+    rows = {row.name: row for row in pool.rows()}
+    grants = [dataclasses.replace(pool.grant(rows[name]), ready=True, hardware=each) for name, each in hardware.items()]
+    connection.defineXML(guestxml.add(domain.XMLDesc(), grants))
+    adopted = vpmem_json("adopt", domain.UUIDString(), *hardware)
+    assert {row["name"]: (row["device_model"], row["label_size"]) for row in adopted} == {
+        name: (each.device_model, each.label_size) for name, each in hardware.items()
+    }
+    (other,) = vpmem_json("adopt", new_owner(), "small2")
+    assert (other["device_model"], other["label_size"]) == ("nvdimm", 2 << 20), "as Nova's own driver has it"
+    assert records["small0"]["device_model"] is None
 
 
 def test_attach_start_stop_detach(host, domain, vpmem_json):  # noqa: F811

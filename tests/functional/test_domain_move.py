@@ -1,5 +1,6 @@
 """vpmem domain move: two libvirts of the test driver, two ledgers, and a command in place of ssh that runs locally."""
 
+import dataclasses
 import pathlib
 import shlex
 import sys
@@ -117,9 +118,10 @@ class Move:
         assert [pathlib.Path(device.path).read_bytes() for device, _ in found] == self.content
         assert all(grant.ready for grant in grants)
         before = guestxml.devices(self.definition)
-        assert [(each.size, each.align, each.node, each.label_size) for each, _ in found] == [
-            (each.size, each.align, each.node, each.label_size) for each in before
+        assert [dataclasses.replace(each, path="/") for each, _ in found] == [
+            dataclasses.replace(each, path="/") for each in before
         ]
+        assert [grant.hardware for grant in grants] == [each.hardware for each in before]
         assert self.owner not in [each.UUIDString() for each in libvirt.open(URI).listAllDomains()]
         assert self.host.pool().held(self.owner) == []
 

@@ -120,6 +120,21 @@ def test_a_new_domain_is_valid_and_gives_back_its_devices(align, domain_type, sc
         assert told_size(told, name) == told_size(text, name)
 
 
+@pytest.mark.parametrize("domain_type", ["test", "qemu", "kvm"])
+def test_a_virtio_pmem_is_valid_and_comes_back_as_it_was(domain_type, schema, define):
+    hardware = model.Hardware(model.DeviceModel.VIRTIO_PMEM, 0)
+    grants = some_grants(64 * MIB + 4096, 8 * MIB, align=4096, hardware=hardware)
+    text = new_domain(grants, domain_type=domain_type)
+    schema.assertValid(etree.fromstring(text))
+    told = define(text.replace(f'type="{domain_type}"', 'type="test"'))
+    assert guestxml.identified(told) == [
+        (MemoryDevice(model=hardware.device_model, access="shared", path=grant.device, size=size), grant.uuid)
+        for grant, size in zip(grants, (64 * MIB, 8 * MIB), strict=True)
+    ]
+    gone = define(guestxml.remove(told, [grant.device for grant in grants]), start=False)
+    assert "virtio-pmem" not in gone
+
+
 def told_size(text, name):
     element = etree.fromstring(text).find(name)
     return guestxml.parse_size(element.text, element.get("unit"))

@@ -7,11 +7,13 @@ import threading
 import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
-from vpmem_driver import exception, ledger, pool
+from tests.functional.test_transfer import Two
+from vpmem_driver import exception, guestxml, ledger, pool
 from vpmem_driver.engine import Engine, Outcome
 from vpmem_driver.libvirt_domains import Domains
-from vpmem_driver.model import State
+from vpmem_driver.model import DeviceModel, Hardware, State
 from vpmem_driver.pool import labels, volatile, wipes
+from vpmem_driver.sizes import KIB, MIB
 
 
 @pytest.fixture(params=["persistent", "volatile"])
@@ -512,3 +514,81 @@ class TestInvariantsOfCopies:
         assert [grant.ready for grant in move.pool.grants(move.owner)] == [True]
         assert move.bytes_of(move.source) == move.content
         assert is_zero(host.path(move.target.name))
+
+
+#: Options at the claim, what they give, and options that would give something else.
+HARDWARE = [
+    ({"device_model": []}, Hardware(DeviceModel.VIRTIO_PMEM, 0), {"device_model": ["nvdimm"]}),
+    (
+        {"device_model": ["nvdimm"], "label_size": ["SMALL:128KiB"]},
+        Hardware(DeviceModel.NVDIMM, 128 * KIB),
+        {"device_model": ["SMALL:virtio-pmem"], "label_size": []},
+    ),
+    ({"label_size": ["0"]}, Hardware(DeviceModel.NVDIMM, 0), {"label_size": ["2MiB"]}),
+]
+
+
+@pytest.mark.parametrize(("before", "wanted", "after"), HARDWARE)
+class TestInvariant9:
+    """A guest's hardware is decided at claim, and neither a restart nor a refresh nor a move changes it."""
+
+    def test_invariant_9_a_restart_and_a_rebuild_keep_it_whatever_the_configuration_says(
+        self, host, before, wanted, after
+    ):
+        host.options |= before
+        owner = new_owner()
+        (grant,) = host.pool().claim(owner, ["SMALL"])
+        assert grant.hardware == wanted
+        host.options |= after
+        restarted = host.pool()
+        assert [each.hardware for each in restarted.grants(owner)] == [wanted]
+        restarted.renew(owner)
+        assert [each.hardware for each in restarted.claim_exact(owner, [grant.uuid])] == [wanted]
+        (record,) = [each for each in restarted.records() if each.uuid == grant.uuid]
+        assert (record.device_model, record.label_size) == (wanted.device_model, wanted.label_size)
+
+    def test_invariant_9_a_refresh_keeps_it(self, host, before, wanted, after):
+        host.options |= before
+        owner = new_owner()
+        grants = host.pool().claim(owner, ["SMALL"])
+        definition = guestxml.new_domain(
+            name="db", uuid=owner, domain_type="test", memory=64 * MIB, vcpus=1, host_nodes=[], grants=grants
+        )
+        host.options |= after
+        path = host.path(grants[0].name)
+        path.rename(host.directory / path.name)
+        fresh = guestxml.refresh(definition, host.pool().grants(owner))
+        (device,) = guestxml.devices(fresh)
+        assert device.path == str(host.directory / path.name)
+        assert device.hardware == wanted
+        assert fresh == definition.replace(str(path), device.path)
+
+    def test_invariant_9_a_copy_to_another_namespace_keeps_it(self, host, before, wanted, after):
+        host.options |= before
+        move = Move(host)
+        host.options |= after
+        move.pool = host.pool()
+        move.reserve()
+        assert move.row(move.target).hardware == wanted
+        move.run()
+        assert move.row(move.target).hardware == wanted
+        assert move.bytes_of(move.target) == move.content
+
+    def test_invariant_9_a_move_to_another_host_keeps_it(self, host, other, before, wanted, after):
+        host.options |= before
+        other.options |= after
+        move = Two(host, other, ["SMALL"])
+        move.move()
+        assert [each.hardware for each in other.pool().grants(move.owner)] == [wanted]
+
+    def test_invariant_9_only_a_new_claim_has_what_is_configured_now(self, host, before, wanted, after):
+        host.options |= before
+        owner = new_owner()
+        first = host.pool()
+        (grant,) = first.claim(owner, ["SMALL"])
+        first.release(owner)
+        row = first._state.ledger.row(grant.uuid)
+        assert (row.device_model, row.label_size) == (None, None)
+        host.options |= after
+        (again,) = host.pool().claim(owner, ["SMALL"])
+        assert again.hardware != wanted

@@ -131,10 +131,15 @@ class TestForPeople:
         host.options["directory"] = host.directory
         out = vpmem("namespace", "list", "--all", "--long")[1]
         for row in vpmem_json("namespace", "list", "--all"):
-            values = [value for key, value in row.items() if key not in {"size", "volatile"} and value is not None]
+            shown = {key: value for key, value in row.items() if "size" not in key and key != "volatile"}
+            values = [value for value in shown.values() if value is not None]
             (line,) = [line for line in out.splitlines() if line.startswith(row["name"] + " ")]
             assert all(str(value) in line for value in values)
         assert "8.00 MiB (8.39 MB)" in out
+        header, *lines = out.splitlines()
+        (line,) = [line for line in lines if used in line]
+        assert re.search(r"MODEL +LABEL AREA +GUEST SEES", header)
+        assert re.search(rf"{used} +nvdimm +2097152 +2097152 *$", line), "4 MiB, without the label area"
 
     def test_groups(self, vpmem, used):  # noqa: F811
         out = vpmem("namespace", "list", "--by", "node")[1]
@@ -147,11 +152,18 @@ class TestForPeople:
         assert "no owner: 4 namespaces, 24.00 MiB\n" in out
         assert vpmem("namespace", "list", "--by", "size")[0] == 2
 
-    def test_show(self, vpmem, used):  # noqa: F811
+    def test_show(self, vpmem, vpmem_json, used):  # noqa: F811
         out = vpmem("namespace", "show", "large0")[1]
         assert re.search(r"^size +8\.00 MiB \(8\.39 MB\)$", out, re.MULTILINE)
         assert re.search(r"^state +clean$", out, re.MULTILINE)
         assert "owner" not in out
+        assert "device model" not in out
+        assert re.search(r"^guest sees +6\.00 MiB \(6\.29 MB\)$", out, re.MULTILINE)
+        (name,) = [row["name"] for row in vpmem_json("namespace", "list") if row["owner"] == used]
+        out = vpmem("namespace", "show", name)[1]
+        assert re.search(r"^device model +nvdimm$", out, re.MULTILINE)
+        assert re.search(r"^label area +2097152$", out, re.MULTILINE)
+        assert re.search(r"^guest sees +2097152$", out, re.MULTILINE)
 
     def test_history(self, vpmem, used):  # noqa: F811
         out = vpmem("history", "--namespace", "large0")[1].splitlines()

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 
 from tests.machine import initramfs, kernel
 
-MODULES = ["button", "evdev", "nfit", "nd_pmem"]
+MODULES = ["button", "evdev", "nfit", "nd_pmem", "virtio_pci", "virtio_pmem"]
 
 #: What a guest under TCG on a busy machine may take from its start until it is ready.
 BOOT_SECONDS = 180
@@ -28,7 +28,8 @@ WRITTEN_BLOCKS = 512
 _MARK = "vpmem-guest: "
 
 # A device's slot is told by its DIMM's handle, which QEMU makes from it (nvdimm_slot_to_handle in include/hw/mem/
-# nvdimm.h, QEMU 7.2): the numbers of /dev/pmemN are the order in which the kernel finds them.
+# nvdimm.h, QEMU 7.2): the numbers of /dev/pmemN are the order in which the kernel finds them. A virtio-pmem has no
+# DIMM; where there is one, it is the first.
 _INIT = r"""
 dmesg -n 1
 cat /sys/bus/nd/devices/ndbus*/wait_probe > /dev/null 2>&1
@@ -40,8 +41,11 @@ for directory in /sys/block/pmem*; do
     name=${directory##*/} device=/dev/${directory##*/}
     region=$(cd -P "$directory/device/.." && pwd)
     region=${region%%/namespace*}
-    dimm=$(cut -d, -f1 "$region/mapping0")
-    slot=$(($(cat "/sys/bus/nd/devices/$dimm/nfit/handle") - 1))
+    slot=0
+    if [ -e "$region/mapping0" ]; then
+        dimm=$(cut -d, -f1 "$region/mapping0")
+        slot=$(($(cat "/sys/bus/nd/devices/$dimm/nfit/handle") - 1))
+    fi
     size=$(($(cat "$directory/size") * 512))
     node=$(cat "$region/numa_node")
     text=$(head -c 63 "$device" | tr -dc ' -!#-[]-~' | sed 's/ *$//')
@@ -54,6 +58,7 @@ for directory in /sys/block/pmem*; do
         while dd if=/block of="$device" bs=1M count=1 seek="$at" oflag=direct 2> /dev/null; do at=$((at + 1)); done
         sync
         blockdev --flushbufs "$device"
+        dd if=/dev/zero of="$device" count=0 conv=notrunc,fsync 2> /dev/null  # what flushes a virtio-pmem
     fi
     md5=$(md5sum < "$device" | cut -d ' ' -f 1)
     fields="\"name\": \"$name\", \"slot\": $slot, \"size\": $size, \"node\": $node"
@@ -69,7 +74,8 @@ if grep -q vpmem.write /proc/cmdline; then
         while [ ! -e /stop ]; do
             number=$((number + 1))
             printf '%-4095s\n' "$uuid $number" > /block
-            dd if=/block of=/dev/pmem0 bs=4096 count=1 seek=$((number % WRITTEN_BLOCKS)) oflag=direct 2> /dev/null &&
+            at=$((number % WRITTEN_BLOCKS))
+            dd if=/block of=/dev/pmem0 bs=4096 count=1 seek=$at oflag=direct conv=fsync 2> /dev/null &&
                 say "{\"wrote\": $number}"
             sleep 0.05
         done

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from oslo_config import cfg
 
-from vpmem_driver import exception, layout, model, sizes
+from vpmem_driver import exception, model, sizes
 from vpmem_driver.checkup import finding
 from vpmem_driver.checkup.finding import Finding
 from vpmem_driver.checkup.host import Host
@@ -100,8 +100,9 @@ def losses(snapshot: Snapshot) -> Iterator[Finding]:
     check = "alignment"
     wasteful = 0
     lost = 0
+    sizes_seen = {record.uuid: record.guest_size for record in snapshot.records}
     for namespace in _labelled(snapshot):
-        seen = layout.guest_size(layout.device_size(namespace.size, namespace.align), namespace.align)
+        seen = sizes_seen[namespace.uuid] or 0
         lost += namespace.size - seen
         if namespace.size - seen > max(_USUAL_LOSS, namespace.size // _LEAST_SHARE):
             wasteful += 1

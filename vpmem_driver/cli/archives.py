@@ -26,7 +26,7 @@ _PIPE_BYTES = 1 << 20
 
 def header_of(grant: model.Grant) -> Header:
     """Return the header for a file of a namespace."""
-    return Header(name=grant.name, label=grant.label, size=grant.size, align=grant.align)
+    return Header(name=grant.name, label=grant.label, size=grant.size, align=grant.align, hardware=grant.hardware)
 
 
 # Reading a namespace
@@ -210,7 +210,7 @@ def fill(pool: Pool, arrival: str, row: Row, source: Source, on_progress: wipes.
     :raises CopyFailed: the file is damaged
     :raises OSError: the file cannot be read
     """
-    parts = layout.parts(source.grant.size, source.grant.align, row.size, row.align)
+    parts = layout.parts(source.grant.size, source.grant.align, row.size, row.align, source.grant.hardware)
     assert parts is not None  # noqa: S101  it would not expect the copy
     readable, writable = _pipe()
     errors: list[Exception] = []
@@ -257,11 +257,14 @@ def fill(pool: Pool, arrival: str, row: Row, source: Source, on_progress: wipes.
 
 
 @contextlib.contextmanager
-def opened(path: str, file_format: str, size: int, align: int) -> Iterator[Source]:
+def opened(
+    path: str, file_format: str, size: int, align: int, hardware: model.Hardware = model.IN_TREE
+) -> Iterator[Source]:
     """Open a file to import.
 
     :param path: "-" for standard input, which can only be a stream
     :param size, align: of the namespace
+    :param hardware: what the guest's device is; a stream says that itself
     :raises InvalidRequest: it is not a file of this format, or an image of another size
     :raises OSError: it cannot be read
     """
@@ -282,7 +285,7 @@ def opened(path: str, file_format: str, size: int, align: int) -> Iterator[Sourc
         if length != size:
             reason = f"it has {length} bytes, and the namespace has {size}"
             raise _invalid_file(shown, reason, "Import it into a namespace of the same size")
-        header = Header(name=os.path.basename(shown), label=None, size=size, align=align)
+        header = Header(name=os.path.basename(shown), label=None, size=size, align=align, hardware=hardware)
         yield Source(shown, _grant(header), lambda: archive.cells_of_image(fd, size))
 
 
@@ -298,6 +301,7 @@ def _grant(header: Header) -> model.Grant:
         device=None,
         known_device=None,
         pmem=False,
+        hardware=header.hardware,
     )
 
 

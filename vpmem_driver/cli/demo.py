@@ -74,7 +74,9 @@ class _Steps:
             f"Claim namespaces for a guest whose flavor asks for {_FLAVOR}", "unknown namespaces are wiped first"
         )
         self._vpmem("claim", first, _FLAVOR)
-        self._begin("Print the domain XML of the guest", "each device is on the guest cell of its NUMA node")
+        self._begin(
+            "Print the domain XML of the guest", "a file without DAX is a virtio-pmem, whose flushes reach the disk"
+        )
         domain_xml = self._vpmem(
             "domain", "xml", first, "--name", "demo", "--type", self._domain_type, "--memory", "64"
         )
@@ -105,6 +107,7 @@ class _Steps:
                 file.write(os.urandom(4096) * (size // 4096))
         lines = ["[libvirt]", f"pmem_namespaces = {_LABELS}", "[vpmem]", "discovery = directory"]
         lines += [f"directory = {self._root}/pmem", f"state_path = {self._root}/state"]
+        lines.append(f"connection_uri = {self._uri}")
         self._config_file.write_text("\n".join(lines) + "\n", encoding="utf-8")
         self._write(f"A simulated host in {self._root}: two NUMA nodes, three namespaces, each a file.\n")
 

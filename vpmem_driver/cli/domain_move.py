@@ -232,9 +232,11 @@ class _Move:
         moved = self._there.lookup(self._destination, domain.UUIDString())
         if moved is None:
             definition = self._here.definition(domain)
-            paths = guestxml.find(guestxml.identified(definition), grants)
+            found = guestxml.identified(definition)
+            paths = guestxml.find(found, grants)
+            hardware = {device.path: device.hardware for device, _ in found}
             new = {
-                paths[grant.uuid]: sender.grant_of(grant.owner, expecting)
+                (path := paths[grant.uuid]): sender.grant_of(grant.owner, expecting, hardware[path])
                 for grant, expecting in zip(grants, arrived, strict=True)
             }
             moved = self._there.define(self._destination, guestxml.relocate(definition, new))

@@ -135,7 +135,7 @@ class _Restore:
         resource_class = model.resource_class(entry.label or "")
         while (found := self._pool.next_free(resource_class, without, numa_node)) is not None:
             assert found.uuid is not None  # noqa: S101  every usable namespace has one
-            if layout.parts(entry.size, entry.align, found.size, found.align) is not None:
+            if layout.parts(entry.size, entry.align, found.size, found.align, entry.hardware) is not None:
                 return found.uuid
             without.add(found.uuid)
         labels = [each.label or "(none)" for each in self._entries]
@@ -165,6 +165,7 @@ def _grant(entry: manifest.Entry) -> model.Grant:
         device=None,
         known_device=None,
         pmem=False,
+        hardware=entry.hardware,
     )
 
 

@@ -57,4 +57,5 @@ def _entry(index: int, grant: model.Grant, digest: bytes) -> manifest.Entry:
         size=grant.size,
         align=grant.align,
         digest=digest.hex(),
+        hardware=grant.hardware,
     )

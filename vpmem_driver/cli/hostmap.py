@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from rich import console, text
 
-from vpmem_driver import layout, model, sizes
+from vpmem_driver import model, sizes
 from vpmem_driver.checkup.host import Host
 from vpmem_driver.cli import listing, owners
 from vpmem_driver.pool import snapshot
@@ -135,7 +135,7 @@ class HostMap:
     def _costs(self, members: Sequence[model.Record], memory: Memory) -> Iterator[str]:
         """Say what guests get, and what takes the rest."""
         usable = [record for record in members if record.state not in {"missing", "unusable"}]
-        seen = sum(layout.guest_size(layout.device_size(r.size, r.align), r.align) for r in usable)
+        seen = sum(record.guest_size or 0 for record in usable)
         held = sum(record.size for record in usable)
         yield f"guests get {sizes.in_words(seen)}; labels and alignment take {sizes.in_words(held - seen)}"
         if memory.total is not None:

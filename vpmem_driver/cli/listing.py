@@ -52,6 +52,9 @@ _LONG = (
     tables.Column("SERIAL"),
     tables.Column("STATE"),
     tables.Column("OWNER"),
+    tables.Column("MODEL"),
+    tables.Column("LABEL AREA", is_number=True),
+    tables.Column("GUEST SEES", is_number=True),
     tables.Column("REASON"),
 )
 
@@ -136,6 +139,9 @@ class People:
             record.serial or "",
             self.state(record),
             self.owners.full(record.owner),
+            record.device_model or "",
+            "" if record.label_size is None else str(record.label_size),
+            "" if record.guest_size is None else sizes.long_text(record.guest_size),
             record.reason or "",
         )
 

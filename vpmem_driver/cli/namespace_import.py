@@ -51,7 +51,9 @@ class NamespaceImport(common.Command, lister.Lister):
         arrival = begun or copy_ids.new_id(_PURPOSE)
         with (
             archives.file_errors(parsed_args.file),
-            archives.opened(parsed_args.file, parsed_args.file_format, record.size, record.align) as source,
+            archives.opened(
+                parsed_args.file, parsed_args.file_format, record.size, record.align, pool.hardware(uuid)
+            ) as source,
         ):
             (row,) = pool.copies.expect_exact(owner, arrival, [uuid], [source.grant])
             try:

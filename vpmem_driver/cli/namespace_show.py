@@ -47,6 +47,9 @@ class NamespaceShow(common.Command, show.ShowOne):
             ("serial number", record.serial or ""),
             ("state", people.state(record)),
             ("owner", people.owners.full(record.owner)),
+            ("device model", record.device_model or ""),
+            ("label area", "" if record.label_size is None else sizes.long_text(record.label_size)),
+            ("guest sees", "" if record.guest_size is None else sizes.long_text(record.guest_size)),
             ("reason", record.reason or ""),
         ]
         self.app.stdout.write(tables.fields(pairs, screen))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from vpmem_driver import exception, layout, sizes
+from vpmem_driver import exception, sizes
 from vpmem_driver.cli import common, findings, tables
 from vpmem_driver.planning import cutting, inventory, picture, wishes
 from vpmem_driver.planning import plan as plans
@@ -112,7 +112,7 @@ class Plan(common.Command):
         usable = [
             (
                 record.label,
-                layout.guest_size(layout.device_size(record.size, record.align), record.align),
+                record.guest_size or 0,
                 record.numa_node,
             )
             for record in now.records

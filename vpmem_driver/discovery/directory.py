@@ -120,8 +120,8 @@ class DirectoryDiscovery(interface.Discovery):
     def _warn(self, status: Status) -> None:
         if not status.dax:
             self._warn_once(
-                "the filesystem has no DAX. Guest writes are not persistent until they are flushed, and <pmem/> is "
-                "omitted from the domain XML"
+                "the filesystem has no DAX. What a guest flushes reaches the disk only through a virtio-pmem. A nvdimm "
+                "loses what the host has not written back when it loses power, and has no <pmem/>"
             )
         if not status.birth:
             self._warn_once(

@@ -22,11 +22,11 @@ from vpmem_driver.guestxml.edit import (
     uuid,
 )
 from vpmem_driver.guestxml.identity import find
-from vpmem_driver.guestxml.memory_device import MIN_LABEL_SIZE, MemoryDevice, device_for
+from vpmem_driver.guestxml.memory_device import MemoryDevice, device_for
 from vpmem_driver.guestxml.new import new_domain
 from vpmem_driver.guestxml.sources import Source, sources
 from vpmem_driver.guestxml.values import parse_integer, parse_nodeset, parse_size
-from vpmem_driver.sizes import GRANULE, KIB, LABEL_SIZE, MIB, least_size
+from vpmem_driver.sizes import GRANULE, KIB, LABEL_SIZE, MIB, MIN_LABEL_SIZE, least_size
 
 __all__ = [
     "GRANULE",

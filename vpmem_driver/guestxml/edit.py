@@ -20,15 +20,17 @@ from vpmem_driver.guestxml.values import (
     read_text,
     unreadable,
 )
-from vpmem_driver.sizes import KIB, LABEL_SIZE
+from vpmem_driver.sizes import KIB
+
+_MODELS = frozenset(model.DeviceModel)
 
 
 def devices(domain_xml: str) -> tuple[MemoryDevice, ...]:
-    """Return all nvdimm devices of a domain, in document order.
+    """Return all devices for namespaces of a domain, in document order.
 
     :raises InvalidDomainXML: the text is not a domain, or a device cannot be parsed
     """
-    return tuple(MemoryDevice.from_element(element) for element in _nvdimms(document.parse(domain_xml)))
+    return tuple(MemoryDevice.from_element(element) for element in _devices(document.parse(domain_xml)))
 
 
 def guest_node(domain: etree._Element, host_node: int | None) -> int:
@@ -61,7 +63,7 @@ def check(domain_xml: str) -> None:
         covered(maximum)
 
 
-def add(domain_xml: str, grants: Sequence[model.Grant], *, label_size: int = LABEL_SIZE) -> str:
+def add(domain_xml: str, grants: Sequence[model.Grant]) -> str:
     """Add a device for each grant, in that order, after the existing memory devices.
 
     ``<maxMemory>`` is created or raised to cover the domain's cells, all its memory devices and the new ones, with a
@@ -77,7 +79,7 @@ def add(domain_xml: str, grants: Sequence[model.Grant], *, label_size: int = LAB
     if not grants:
         return domain_xml
     _require_numa_and_acpi(domain)
-    added = [device_for(grant, node=guest_node(domain, grant.numa_node), label_size=label_size) for grant in grants]
+    added = [device_for(grant, node=guest_node(domain, grant.numa_node)) for grant in grants]
     for device, grant in zip(added, grants, strict=True):
         element = device.to_element()
         identity.mark(element, grant.uuid)
@@ -90,20 +92,20 @@ def add(domain_xml: str, grants: Sequence[model.Grant], *, label_size: int = LAB
 
 
 def remove(domain_xml: str, paths: Collection[str]) -> str:
-    """Remove the nvdimm devices with these source paths from a domain.
+    """Remove the devices for namespaces with these source paths from a domain.
 
     A ``<maxMemory>`` with spare bytes or slots was set by the operator and is kept. One that fits exactly shrinks with
     the devices and is removed with the last memory device, which undoes :func:`add`. ``<memory>`` shrinks.
     ``<currentMemory>`` does not change, because libvirt limits it.
 
     :raises InvalidDomainXML: the text is not a domain
-    :raises DomainRefused: it has no nvdimm device with one of the paths; then none is removed
+    :raises DomainRefused: it has no memory device with one of the paths; then none is removed
     """
     domain = document.parse(domain_xml)
     if not paths:
         return domain_xml
     before = Memory.of(domain)
-    for element in [element for path in sorted(set(paths)) for element in _nvdimms(domain, path)]:
+    for element in [element for path in sorted(set(paths)) for element in _devices(domain, path)]:
         document.remove(element)
     after = Memory.of(domain, before.cells)
     set_size(domain.find("memory"), after.total)
@@ -127,12 +129,12 @@ def rewrite(domain_xml: str, replacement: Mapping[str, MemoryDevice]) -> str:
     :param replacement: device on the destination, by source path in the document
     :raises InvalidDomainXML: the text is not a domain, or a device cannot be parsed
     :raises InvalidRequest: size, alignment or pmem differ
-    :raises DomainRefused: it has no nvdimm device with a path, or two devices would share a path
+    :raises DomainRefused: it has no memory device with a path, or two devices would share a path
     """
     domain = document.parse(domain_xml)
     if not replacement:
         return domain_xml
-    found = [(element, device) for path, device in replacement.items() for element in _nvdimms(domain, path)]
+    found = [(element, device) for path, device in replacement.items() for element in _devices(domain, path)]
     for element, device in found:  # find all before changing any: a new path may be the old path of another device
         _require_same(MemoryDevice.from_element(element), device)
         child(element, "source/path").text = checked_path(device.path)
@@ -143,12 +145,12 @@ def rewrite(domain_xml: str, replacement: Mapping[str, MemoryDevice]) -> str:
 def relocate(domain_xml: str, grants: Mapping[str, model.Grant]) -> str:
     """Give the devices of a domain that is shut off to other namespaces, which have the same content.
 
-    Path, size, alignment, pmem and alias become those of the new namespace. Access, guest cell, label size, address and
+    Path, size, alignment, pmem, model, label size and alias become those of the grant. Access, guest cell, address and
     order do not change. ``<memory>`` and ``<maxMemory>`` follow the sizes as in :func:`add`.
 
     :param grants: the new namespace for each source path in the document
     :raises InvalidDomainXML: the text is not a domain, or a device cannot be parsed
-    :raises DomainRefused: it has not exactly one nvdimm device with a path, or two devices would share a path
+    :raises DomainRefused: it has not exactly one such device with a path, or two devices would share a path
     :raises NamespaceMissing, NamespaceBusy, InvalidRequest: see :func:`device_for`
     """
     domain = document.parse(domain_xml)
@@ -156,10 +158,13 @@ def relocate(domain_xml: str, grants: Mapping[str, model.Grant]) -> str:
     changed = []
     for element, grant in found:  # find all before changing any: a new path may be the old path of another device
         old = MemoryDevice.from_element(element)
-        fresh = device_for(grant, node=old.node or 0, label_size=old.label_size or 0)
-        changed.append(dataclasses.replace(old, path=fresh.path, align=fresh.align, pmem=fresh.pmem, size=fresh.size))
+        fresh = device_for(grant, node=old.node or 0)
+        changed.append(dataclasses.replace(fresh, access=old.access, readonly=old.readonly))
+        element.set("model", fresh.model)
         for part in list(changed[-1].to_element()):  # <source> and <target>
             before = child(element, str(part.tag))
+            if old.size == fresh.size and (address := before.find("address")) is not None:
+                part.append(address)  # where libvirt has put a virtio-pmem in the guest's memory
             index = element.index(before)
             document.remove(before)
             document.insert(element, index, part)
@@ -180,13 +185,13 @@ def uuid(domain_xml: str) -> str:
 
 
 def identified(domain_xml: str) -> list[tuple[MemoryDevice, str | None]]:
-    """Return all nvdimm devices of a domain, each with the namespace uuid in its alias, or None.
+    """Return all devices for namespaces of a domain, each with the namespace uuid in its alias, or None.
 
     :raises InvalidDomainXML: see :func:`devices`
     """
     return [
         (MemoryDevice.from_element(element), identity.uuid_of(element))
-        for element in _nvdimms(document.parse(domain_xml))
+        for element in _devices(document.parse(domain_xml))
     ]
 
 
@@ -216,20 +221,22 @@ def refresh(domain_xml: str, grants: Sequence[model.Grant]) -> str:
     return document.write(domain, domain_xml)
 
 
-def _nvdimms(domain: etree._Element, path: str | None = None) -> list[etree._Element]:
-    """Return the nvdimm devices, or those with this source path, of which there must be at least one."""
-    found = {element: _path(element) for element in domain.iterfind("devices/memory[@model='nvdimm']")}
+def _devices(domain: etree._Element, path: str | None = None) -> list[etree._Element]:
+    """Return the devices for namespaces, or those with this source path, of which there must be at least one."""
+    found = {
+        element: _path(element) for element in domain.iterfind("devices/memory") if element.get("model") in _MODELS
+    }
     if path is None:
         return list(found)
     if path not in found.values():
         known = ", ".join(str(other) for other in found.values()) or "none"
-        raise _refused(domain, f"it has no nvdimm device at {path}", f"Nothing was changed. It has: {known}")
+        raise _refused(domain, f"it has no memory device at {path}", f"Nothing was changed. It has: {known}")
     return [element for element, other in found.items() if other == path]
 
 
 def _only(domain: etree._Element, path: str) -> etree._Element:
-    """Return the nvdimm device with this source path. :raises DomainRefused: there is none, or there are several."""
-    elements = _nvdimms(domain, path)
+    """Return the device with this source path. :raises DomainRefused: there is none, or there are several."""
+    elements = _devices(domain, path)
     if len(elements) > 1:
         reason = f"{len(elements)} of its memory devices use {path}"
         raise _refused(domain, reason, "Nothing was changed. Remove all but one first")
@@ -254,7 +261,7 @@ def _refuse_shared(domain: etree._Element, changed: Iterable[MemoryDevice]) -> N
 
 
 def _require_same(device: MemoryDevice, replacement: MemoryDevice) -> None:
-    for name in ("size", "align", "pmem"):
+    for name in ("model", "size", "align", "pmem"):
         old, new = getattr(device, name), getattr(replacement, name)
         if old != new:
             reason = f"its {name} is {new}, but that of the guest's device {device.path} is {old}"

@@ -1,4 +1,4 @@
-"""A ``<memory model='nvdimm'>`` device: its fields, its XML, and the device for a namespace."""
+"""A ``<memory>`` device for a namespace, nvdimm or virtio-pmem: its fields, its XML, and that of a grant."""
 
 import dataclasses
 import typing
@@ -17,15 +17,14 @@ from vpmem_driver.guestxml.values import (
     read,
     read_access,
     read_flag,
+    read_model,
     read_text,
     unreadable,
     write_flag,
     write_size,
 )
-from vpmem_driver.sizes import KIB, LABEL_SIZE, least_size
-
-#: Minimum label size of libvirt (virDomainMemoryTargetDefParseXML) and QEMU (MIN_NAMESPACE_LABEL_SIZE).
-MIN_LABEL_SIZE = 128 * KIB
+from vpmem_driver.model import DeviceModel, Hardware
+from vpmem_driver.sizes import MIN_LABEL_SIZE, least_size
 
 
 class _Place(typing.NamedTuple):
@@ -51,10 +50,13 @@ def _xml(
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryDevice:
-    """One ``<memory model='nvdimm'>``. Each field declares its location in the XML; fields are in the order of the XML.
+    """One ``<memory>`` of a namespace. Each field declares its location in the XML; fields are in the order of the XML.
 
     The ``<alias>`` and ``<address>`` that libvirt adds are not fields; the functions below do not change them.
 
+    A virtio-pmem has access, path and size; libvirt refuses the other fields there.
+
+    :ivar model: nvdimm or virtio-pmem
     :ivar access: shared (required for stores to reach the device) or private
     :ivar path: device node or file on the host
     :ivar align: alignment of QEMU's mapping in bytes; None: the page size
@@ -64,6 +66,7 @@ class MemoryDevice:
     :ivar label_size: bytes at the end for the guest's namespace labels; None: no label area
     """
 
+    model: DeviceModel = field(default=DeviceModel.NVDIMM, metadata=_xml("@model", read_model))
     access: typing.Literal["shared", "private"] | None = field(default=None, metadata=_xml("@access", read_access))
     path: str = field(metadata=_xml("source/path", read_text, checked_path))
     align: int | None = field(default=None, metadata=_xml("source/alignsize", parse_size, write_size, "KiB"))
@@ -72,6 +75,11 @@ class MemoryDevice:
     node: int | None = field(default=None, metadata=_xml("target/node", parse_integer))
     label_size: int | None = field(default=None, metadata=_xml("target/label/size", parse_size, write_size, "KiB"))
     readonly: bool = field(default=False, metadata=_xml("target/readonly", read_flag, write_flag))
+
+    @property
+    def hardware(self) -> Hardware:
+        """The hardware that the guest sees."""
+        return Hardware(self.model, self.label_size or 0)
 
     @property
     def guest_size(self) -> int:
@@ -90,7 +98,7 @@ class MemoryDevice:
 
         :raises InvalidRequest: see :meth:`to_xml`
         """
-        memory = etree.Element("memory", model="nvdimm")
+        memory = etree.Element("memory")
         written = {"": memory}
         for name, place in _PLACES.items():
             value = getattr(self, name)
@@ -107,12 +115,12 @@ class MemoryDevice:
 
     @classmethod
     def from_element(cls, element: etree._Element) -> "MemoryDevice":
-        """Read a ``<memory model='nvdimm'>``.
+        """Read a ``<memory model='nvdimm'>`` or a ``<memory model='virtio-pmem'>``.
 
         :raises InvalidDomainXML: the model is different, path or size is missing, or a value cannot be parsed
         """
-        if element.get("model") != "nvdimm":
-            raise unreadable(element, f"model '{element.get('model')}' is not 'nvdimm'")
+        if element.get("model") is None:
+            raise unreadable(element, "it has no model")
         values: dict[str, typing.Any] = {}
         for name, place in _PLACES.items():
             if place.path.startswith("@"):
@@ -138,14 +146,13 @@ def _append(written: dict[str, etree._Element], path: str) -> etree._Element:
     return element
 
 
-def device_for(grant: model.Grant, *, node: int, label_size: int = LABEL_SIZE) -> MemoryDevice:
-    """Return the device for a namespace, on a guest cell.
+def device_for(grant: model.Grant, *, node: int) -> MemoryDevice:
+    """Return the device for a namespace, as its claim has decided it. A nvdimm is on guest cell `node`.
 
     Its size is rounded down to :data:`GRANULE` and to the alignment of the namespace: a device-dax mapping must be a
     multiple of it (check_vma in Linux, drivers/dax/device.c). libvirt would round up, and QEMU would then fail to
     start: "backing store size 0x… does not match 'size' option 0x…".
 
-    :param label_size: bytes; 0 for no label area
     :raises NamespaceMissing: the namespace has no device now
     :raises NamespaceBusy: the namespace is not wiped yet
     :raises InvalidRequest: the label is too small, or the namespace too small for label and one unit of alignment
@@ -154,19 +161,22 @@ def device_for(grant: model.Grant, *, node: int, label_size: int = LABEL_SIZE) -
         raise exception.NamespaceMissing(namespace=grant.name)
     if not grant.ready:
         raise exception.NamespaceBusy(namespace=grant.name)
+    label_size, align = grant.hardware.label_size, grant.align
     if 0 < label_size < MIN_LABEL_SIZE:
         raise invalid("label size", label_size, f"the minimum is {MIN_LABEL_SIZE} bytes", "Make it larger, or 0")
-    device = MemoryDevice(
+    if not layout.guest_size_of(grant.size, align, grant.hardware):
+        reason = f"its {grant.size} bytes are too few for a label of {label_size} and an alignment of {align}"
+        remedy = f"Use {least_size(align, label_size)} bytes or more, or a smaller alignment"
+        raise invalid("namespace", grant.name, reason, remedy)
+    size = layout.device_size(grant.size, align)
+    if grant.hardware.device_model is DeviceModel.VIRTIO_PMEM:
+        return MemoryDevice(model=DeviceModel.VIRTIO_PMEM, access="shared", path=grant.device, size=size)
+    return MemoryDevice(
         access="shared",
         path=grant.device,
-        align=grant.align or None,
+        align=align or None,
         pmem=grant.pmem,
-        size=layout.device_size(grant.size, grant.align),
+        size=size,
         node=node,
         label_size=label_size or None,
     )
-    if not device.guest_size:
-        reason = f"its {grant.size} bytes are too few for a label of {label_size} and an alignment of {grant.align}"
-        remedy = f"Use {least_size(grant.align, label_size)} bytes or more, or a smaller alignment"
-        raise invalid("namespace", grant.name, reason, remedy)
-    return device

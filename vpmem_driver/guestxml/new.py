@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from vpmem_driver import model
 from vpmem_driver.guestxml.edit import add
 from vpmem_driver.guestxml.values import invalid
-from vpmem_driver.sizes import KIB, LABEL_SIZE, MIB
+from vpmem_driver.sizes import KIB, MIB
 
 
 def new_domain(
@@ -18,7 +18,6 @@ def new_domain(
     vcpus: int,
     host_nodes: Sequence[int],
     grants: Sequence[model.Grant],
-    label_size: int = LABEL_SIZE,
 ) -> str:
     """Return a small x86_64 q35 domain, without disk or network, that libvirt can define and start unchanged.
 
@@ -48,7 +47,7 @@ def new_domain(
         numatune=f"  <numatune>\n{''.join(pins)}  </numatune>\n" if pins else "",
         cells="".join(_new_cells(memory // MIB, vcpus, cells)),
     )
-    return add(domain, grants, label_size=label_size)
+    return add(domain, grants)
 
 
 _NEW_DOMAIN = """\

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from lxml import etree
 
 from vpmem_driver import exception
+from vpmem_driver.model import DeviceModel
 from vpmem_driver.sizes import KIB
 
 _CPUMASK_LEN = 16384  # VIR_DOMAIN_CPUMASK_LEN in conf/domain_conf.h: limit of a nodeset
@@ -93,6 +94,17 @@ def read_flag(_text: str, _unit: str | None) -> bool:
 def write_flag(_value: bool) -> str:
     """Return the text of an empty element."""
     return ""
+
+
+def read_model(text: str, _unit: str | None) -> DeviceModel:
+    """Accept the model of a device for a namespace.
+
+    :raises ValueError: it is another one
+    """
+    try:
+        return DeviceModel(text)
+    except ValueError:
+        raise ValueError(f"'{text}' is neither 'nvdimm' nor 'virtio-pmem'") from None
 
 
 def read_access(text: str, _unit: str | None) -> str:

@@ -44,6 +44,8 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     :ivar arrival: id of the copy that fills it, or has filled it since it was claimed
     :ivar departure: id of the copy that takes its content to another namespace. Its guest must not start meanwhile
     :ivar boot: id of the boot of the host in which `state` is true; None if the namespace is not volatile
+    :ivar device_model: model of the owner's device; None without an owner
+    :ivar label_size: bytes for labels in the owner's device; None without an owner
     """
 
     uuid: str
@@ -70,6 +72,15 @@ class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     arrival: str | None
     departure: str | None
     boot: str | None
+    device_model: model.DeviceModel | None
+    label_size: int | None
+
+    @property
+    def hardware(self) -> model.Hardware | None:
+        """The hardware of the owner's device; None without an owner."""
+        if self.device_model is None or self.label_size is None:
+            return None
+        return model.Hardware(self.device_model, self.label_size)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,6 +102,7 @@ _ROW_COLUMNS = ", ".join(Row.__struct_fields__)
 _MOVED = (
     *("state", "owner", "position", "label", "device", "last_owner"),
     *("begun", "wiped", "verified", "run", "reservation", "reason", "changed", "copied", "arrival", "departure"),
+    *("device_model", "label_size"),
 )
 _MOVE = f"UPDATE namespace SET {', '.join(f'{column} = ?' for column in _MOVED)} WHERE uuid = ? AND changed = ?"  # noqa: S608
 #: States of a namespace that was at least partly overwritten: its content is no owner's data, even if it becomes dirty.
@@ -241,10 +253,13 @@ class Ledger(pruning.PrunableFile):
         keep_wipe: bool = False,
         reason: str | None = None,
         arrival: str | None = None,
+        hardware: model.Hardware | None = None,
     ) -> Row:
         """Move one namespace to `state`, for `owner`, and record `why`. A departure ends.
 
         Call it inside the transaction that read `row`. Without `label` or `device`, the current one is kept.
+        So is the hardware; the default of a new owner is :data:`vpmem_driver.model.IN_TREE`. Without an owner there is
+        none.
 
         :param reservation: id of the claim that a dirty or clean namespace is reserved for
         :param keep_wipe: keep progress and token of the wipe: the namespace remains dirty and nothing was written to it
@@ -256,6 +271,7 @@ class Ledger(pruning.PrunableFile):
             row.uuid, row.name, before=row.state, after=state, owner=owner if owner is not None else row.owner, why=why
         )
         last_owner = row.owner if row.state is model.State.CLAIMED else row.last_owner
+        hardware = None if owner is None else hardware or row.hardware or model.IN_TREE
         moved = msgspec.structs.replace(
             row,
             state=state,
@@ -277,6 +293,8 @@ class Ledger(pruning.PrunableFile):
             copied=0,
             arrival=arrival,
             departure=None,
+            device_model=None if hardware is None else hardware.device_model,
+            label_size=None if hardware is None else hardware.label_size,
         )
         done = self._execute(_MOVE, (*(getattr(moved, column) for column in _MOVED), row.uuid, row.changed))
         if done.rowcount != 1:

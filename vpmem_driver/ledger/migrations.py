@@ -149,4 +149,52 @@ SCRIPTS = (
     """
     ALTER TABLE namespace ADD COLUMN boot TEXT;
     """,
+    # What the owner's device is, decided at the claim. Until now all were nvdimms with a label area of 2 MiB.
+    """
+    CREATE TABLE renewed (
+        uuid         TEXT PRIMARY KEY,
+        name         TEXT,
+        size         INTEGER NOT NULL CHECK (size > 0),
+        align        INTEGER NOT NULL CHECK (align > 0),
+        numa_node    INTEGER,
+        mode         TEXT NOT NULL,
+        device       TEXT,
+        pmem         INTEGER NOT NULL CHECK (pmem IN (0, 1)),
+        state        TEXT NOT NULL
+                     CHECK (state IN ('unknown', 'clean', 'dirty', 'claimed', 'quarantined', 'receiving')),
+        owner        TEXT,
+        position     INTEGER,
+        label        TEXT,
+        last_owner   TEXT,
+        begun        INTEGER NOT NULL DEFAULT 0 CHECK (begun IN (0, 1)),
+        wiped        INTEGER NOT NULL DEFAULT 0 CHECK (wiped BETWEEN 0 AND size),
+        verified     INTEGER NOT NULL DEFAULT 0 CHECK (verified BETWEEN 0 AND size),
+        run          TEXT,
+        reservation  TEXT,
+        reason       TEXT,
+        changed      INTEGER NOT NULL,
+        copied       INTEGER NOT NULL DEFAULT 0 CHECK (copied BETWEEN 0 AND size),
+        arrival      TEXT,
+        departure    TEXT,
+        boot         TEXT,
+        device_model TEXT CHECK (device_model IN ('nvdimm', 'virtio-pmem')),
+        label_size   INTEGER CHECK (label_size >= 0),
+        CHECK (state NOT IN ('claimed', 'receiving') OR owner IS NOT NULL),
+        CHECK (owner IS NULL OR state IN ('claimed', 'receiving', 'dirty', 'clean')),
+        CHECK ((owner IS NULL) = (position IS NULL)),
+        CHECK ((reservation IS NULL) = (owner IS NULL OR state IN ('claimed', 'receiving'))),
+        CHECK (run IS NULL OR state IN ('dirty', 'receiving')),
+        CHECK (state <> 'receiving' OR arrival IS NOT NULL),
+        CHECK (arrival IS NULL OR state IN ('claimed', 'receiving')),
+        CHECK (departure IS NULL OR state = 'claimed'),
+        CHECK ((owner IS NULL) = (device_model IS NULL)),
+        CHECK ((owner IS NULL) = (label_size IS NULL)),
+        CHECK (device_model IS NULL OR device_model <> 'virtio-pmem' OR label_size = 0)
+    ) STRICT;
+    INSERT INTO renewed SELECT *, CASE WHEN owner IS NOT NULL THEN 'nvdimm' END,
+        CASE WHEN owner IS NOT NULL THEN 2097152 END FROM namespace;
+    DROP TABLE namespace;
+    ALTER TABLE renewed RENAME TO namespace;
+    CREATE INDEX namespace_owner ON namespace (owner) WHERE owner IS NOT NULL;
+    """,
 )

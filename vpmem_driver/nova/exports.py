@@ -115,7 +115,7 @@ class Exports:
             _sync(path)
 
     def _write(self, departure: str, grant: model.Grant, path: pathlib.Path) -> manifest.Entry:
-        header = Header(name=grant.name, label=grant.label, size=grant.size, align=grant.align)
+        header = Header(name=grant.name, label=grant.label, size=grant.size, align=grant.align, hardware=grant.hardware)
         readable, writable = os.pipe()
         failure: exception.VPMEMError | None = None
         try:
@@ -143,7 +143,13 @@ class Exports:
         if failure is not None:
             raise failure
         return manifest.Entry(
-            file=path.name, name=grant.name, label=grant.label, size=grant.size, align=grant.align, digest=digest
+            file=path.name,
+            name=grant.name,
+            label=grant.label,
+            size=grant.size,
+            align=grant.align,
+            digest=digest,
+            hardware=grant.hardware,
         )
 
     @staticmethod
@@ -314,6 +320,7 @@ def _grant(entry: manifest.Entry) -> model.Grant:
         device=None,
         known_device=None,
         pmem=False,
+        hardware=entry.hardware,
     )
 
 

@@ -10,7 +10,9 @@ from nova import exception as nova_exception
 from nova import objects
 from nova.virt.libvirt import host as libvirt_host
 
-from vpmem_driver.libvirt_domains import Domains, Dump
+from vpmem_driver import guestxml, model
+from vpmem_driver.libvirt_domains import VIRTIO_PMEM_VERSION, Domains, Dump
+from vpmem_driver.sizes import MAX_LABEL_SIZE
 
 
 class HostGuests(Domains):
@@ -20,6 +22,11 @@ class HostGuests(Domains):
         """`host` is the driver's ``nova.virt.libvirt.host.Host``."""
         super().__init__("Nova's connection")
         self._host = host
+
+    def starts_virtio_pmem(self) -> bool:
+        """See :meth:`Domains.starts_virtio_pmem`."""
+        with self.errors():
+            return bool(self._host.has_min_version(lv_ver=VIRTIO_PMEM_VERSION))
 
     def runs(self, uuid: str) -> bool:
         """Whether the guest of that instance runs on this host."""
@@ -33,6 +40,18 @@ class HostGuests(Domains):
                 return memory_paths(self._host.get_guest(instance).get_xml_desc())
             except nova_exception.InstanceNotFound:
                 return []
+
+    def hardware(self, instance: objects.Instance) -> dict[str, model.Hardware]:
+        """Return what the memory devices of the instance's domain are, by path; empty if it has no domain.
+
+        Devices with a larger label area than Nova or this driver writes are left out.
+        """
+        with self.errors():
+            try:
+                found = guestxml.devices(self._host.get_guest(instance).get_xml_desc())
+            except nova_exception.InstanceNotFound:
+                return {}
+        return {device.path: device.hardware for device in found if (device.label_size or 0) <= MAX_LABEL_SIZE}
 
     def _dumps(self, *, defined: bool) -> Generator[Dump, None, None]:
         for guest in self._host.list_guests(only_running=not defined):

@@ -207,13 +207,21 @@ class HostPool:
 
     # Operations
 
-    def claim(self, instance: objects.Instance, names: Sequence[str], *, rebuilding: bool) -> tuple[model.Grant, ...]:
+    def claim(
+        self,
+        instance: objects.Instance,
+        names: Sequence[str],
+        *,
+        rebuilding: bool,
+        hardware: model.Hardware | None = None,
+    ) -> tuple[model.Grant, ...]:
         """Claim the namespaces that Nova has recorded for `instance`, in this order, for its guest.
 
         Those that it already holds keep their content. New ones are wiped first, and this waits for the wipe. An
         instance that is rebuilt in place keeps what it holds in the ledger: a failed migration may have left a wrong
         record.
 
+        :param hardware: what new ones are in the guest; None: as configured
         :raises ComputeResourcesUnavailable: another instance holds one, or one is quarantined or missing
         :raises InternalError: one could not be wiped, or the ledger failed
         """
@@ -229,7 +237,7 @@ class HostPool:
                 uuids = [grant.uuid for grant in held]
             else:
                 uuids = [uuid or self._pool.find(name) for name, uuid in zip(names, of_record, strict=True)]
-            grants = self._pool.claim_exact(owner, uuids, on_progress=wipes.ProgressLog())
+            grants = self._pool.claim_exact(owner, uuids, on_progress=wipes.ProgressLog(), hardware=hardware)
         except (exception.NamespaceUnavailable, exception.UnknownNamespace, exception.NamespaceMissing) as error:
             raise nova_exception.ComputeResourcesUnavailable(reason=str(error)) from error
         except exception.VPMEMError as error:

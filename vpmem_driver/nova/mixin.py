@@ -19,6 +19,7 @@ from vpmem_driver import exception, guestxml, model
 from vpmem_driver.nova import installation, takeover
 from vpmem_driver.nova.decisions import REBUILDING, Action, Cleanup, on_cleanup
 from vpmem_driver.nova.exports import Exports
+from vpmem_driver.nova.guest_config import GuestMemoryDevice
 from vpmem_driver.nova.guests import HostGuests
 from vpmem_driver.nova.host import HostPool, failures_logged
 from vpmem_driver.nova.instances import HostInstances
@@ -137,13 +138,7 @@ class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
                 device = guestxml.device_for(grant, node=_guest_node(guest, grant.numa_node))
             except exception.VPMEMError as error:
                 raise nova_exception.InternalError(str(error)) from error
-            config = vconfig.LibvirtConfigGuestVPMEM()
-            config.source_path = device.path
-            config.align_size = (device.align or 0) // guestxml.KIB
-            config.pmem = device.pmem
-            config.target_size = device.size // guestxml.KIB
-            config.target_node = device.node
-            config.label_size = (device.label_size or 0) // guestxml.KIB
+            config = GuestMemoryDevice(device)
             guest.max_memory_size += config.target_size
             guest.max_memory_slots += 1
             guest.add_device(config)
@@ -200,7 +195,9 @@ class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
             new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), instance.flavor)
             if new:
                 self._vpmem.starts.arrival_begins(instance.uuid)
-                self._vpmem.claim(instance, [resource.identifier for resource in new], rebuilding=False)
+                # The guest keeps its hardware; the source refuses to send any other.
+                names = [resource.identifier for resource in new]
+                self._vpmem.claim(instance, names, rebuilding=False, hardware=model.IN_TREE)
         return super().pre_live_migration(context, instance, block_device_info, network_info, disk_info, migrate_data)
 
     def _sorted_migrating_resources(self, instance: objects.Instance, flavor: objects.Flavor) -> typing.Any:

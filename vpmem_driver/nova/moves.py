@@ -12,9 +12,9 @@ from nova import exception as nova_exception
 from nova import objects
 from nova.conf import CONF
 
-from vpmem_driver import exception
+from vpmem_driver import exception, model
 from vpmem_driver.nova.host import which
-from vpmem_driver.pool import Pool, wipes
+from vpmem_driver.pool import Pool, Row, wipes
 from vpmem_driver.transfer.connection import Connection
 from vpmem_driver.transfer.sender import Sender
 
@@ -58,6 +58,22 @@ def refused(instance: objects.Instance, reason: str) -> nova_exception.Migration
         reason=f"instance {instance.uuid}: {reason.rstrip('.')}. To move it without that content, set the extra spec "
         f"{ON_RESIZE}=discard of the flavor, or [vpmem] on_move = discard"
     )
+
+
+def require_live_migratable(instance: objects.Instance, held: Sequence[Row]) -> None:
+    """Verify that QEMU carries the content, and that the destination claims the same hardware.
+
+    QEMU completes a live migration of a guest with virtio-pmem, but does not send its content: the guest would go on
+    with what the destination's file contains (seen with QEMU 7.2).
+
+    :raises MigrationPreCheckError: it must not be migrated live
+    """
+    if other := [row for row in held if row.hardware != model.IN_TREE]:
+        shown = ", ".join(f"{row.name} is a {row.device_model} with {row.label_size} bytes for labels" for row in other)
+        raise nova_exception.MigrationPreCheckError(
+            reason=f"instance {instance.uuid} cannot be migrated live: {shown}. Only a nvdimm with "
+            f"{model.IN_TREE.label_size} bytes for labels can. Migrate it cold: that copies the content"
+        )
 
 
 class Move:

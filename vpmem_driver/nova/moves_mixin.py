@@ -80,6 +80,18 @@ class MovesMixin(_Driver):
                 self.power_on(context, instance, network_info, block_device_info)
             raise nova_exception.InstanceFaultRollback(inner_exception=_for_nova(instance, error)) from error
 
+    def check_can_live_migrate_source(
+        self,
+        context: typing.Any,
+        instance: objects.Instance,
+        dest_check_data: typing.Any,
+        block_device_info: typing.Any = None,
+    ) -> typing.Any:
+        """Refuse what QEMU does not carry, before anything is changed on either host."""
+        if self._vpmem is not None:
+            moves.require_live_migratable(instance, self._vpmem.pool.held(instance.uuid))
+        return super().check_can_live_migrate_source(context, instance, dest_check_data, block_device_info)
+
     def finish_migration(
         self,
         context: typing.Any,

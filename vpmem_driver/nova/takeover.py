@@ -99,7 +99,10 @@ def _adopt(
         return
     why = "its guest uses it" if in_use else "Nova records it for this instance"
     try:
-        pool.adopt(owner, [uuid], why=why, label_of={uuid: resource.metadata.label}, in_domain=in_use)
+        label_of = {uuid: resource.metadata.label}
+        found = [each for path, each in guests.hardware(instance).items() if device.reached_from(path)]
+        hardware_of = dict.fromkeys([uuid], found[0]) if found else {}
+        pool.adopt(owner, [uuid], why=why, label_of=label_of, in_domain=in_use, hardware_of=hardware_of)
     except (exception.NotOwner, exception.NamespaceUnavailable) as error:
         is_known = row.state in {State.QUARANTINED, State.CLEAN} or row.begun
         if in_use and not is_known and row.owner not in instances:

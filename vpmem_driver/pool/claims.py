@@ -61,11 +61,13 @@ class Claims:
         *,
         on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
+        hardware: model.Hardware | None = None,
     ) -> tuple[model.Grant, ...]:
         """Claim exactly these namespaces, in this order, all or nothing. Those that are not clean are wiped first.
 
         What the owner already holds does not change. What is reserved for it is wiped and claimed too.
 
+        :param hardware: what the devices are in the owner's guest; None: as configured
         :returns: a grant for each of `uuids`
         :raises InvalidRequest: `owner` is not a uuid
         :raises UnknownNamespace: the ledger has no such namespace
@@ -73,7 +75,7 @@ class Claims:
         :raises VPMEMError: one could not be wiped; see :func:`.wipes.raise_for`
         """
         owner = requests.owner(owner)
-        rows = self._reserve_exact(owner, uuids)
+        rows = self._reserve_exact(owner, uuids, hardware)
         failed = self._finish(owner, rows, on_progress, stop)
         wipes.raise_for(failed.values())
         return self._granted(owner, rows)
@@ -84,6 +86,7 @@ class Claims:
         :returns: the reserved rows
         :raises InsufficientNamespaces: nothing was changed
         """
+        self._prepare()
         # Not durable: the caller does not learn of a reservation. If a power loss undoes it, nothing has changed.
         with self._state.change(durable=False) as table:
             self._state.require_in_service()
@@ -101,11 +104,15 @@ class Claims:
             )
         return reserved
 
-    def _reserve_exact(self, owner: str, uuids: Sequence[str]) -> list[Row]:
+    def _prepare(self) -> None:
+        self._state.hardware.prepare(self._state.view.usable.values())
+
+    def _reserve_exact(self, owner: str, uuids: Sequence[str], hardware: model.Hardware | None = None) -> list[Row]:
         """Reserve exactly these namespaces. What the owner already holds does not change.
 
         If another claim of the same owner has reserved some of them, the others join that reservation.
         """
+        self._prepare()
         with self._state.change(durable=False) as table:
             rows = [self._state.row(uuid) for uuid in dict.fromkeys(uuids)]
             for row in rows:
@@ -113,12 +120,14 @@ class Claims:
             if any(row.owner is None for row in rows):
                 self._state.require_in_service()
             reservation = next((row.reservation for row in rows if row.reservation), None) or reservations.new_id()
-            new = self._take(owner, [row for row in rows if row.owner is None], reservation)
+            new = self._take(owner, [row for row in rows if row.owner is None], reservation, hardware)
             table.follow(new)
         now = {row.uuid: row for row in [*rows, *new]}
         return [now[row.uuid] for row in rows]
 
-    def _take(self, owner: str, rows: Sequence[Row], reservation: str) -> list[Row]:
+    def _take(
+        self, owner: str, rows: Sequence[Row], reservation: str, hardware: model.Hardware | None = None
+    ) -> list[Row]:
         """Reserve `rows`. Call it inside a transaction.
 
         :returns: the reserved rows
@@ -132,6 +141,7 @@ class Claims:
                 position=position,
                 reservation=reservation,
                 keep_wipe=row.state is State.DIRTY,
+                hardware=hardware,
             )
             for position, row in enumerate(rows, start=self._state.ledger.next_position(owner))
         ]

@@ -47,12 +47,13 @@ class Copies:
         """
         owner = requests.owner(owner)
         label_ids = requests.label_ids(self._state.config, [source.label or "" for source in sources])
+        self._prepare(sources)
         with self._state.change() as table:
             held = self._state.ledger.held(owner)
             if held:
                 _require_arrival(owner, arrival, held, sources)
                 return held
-            rows = self._expect(owner, arrival, self._choose(table, label_ids, sources))
+            rows = self._expect(owner, arrival, self._choose(table, label_ids, sources), sources)
             table.follow(rows)
         LOG.info("%s: copy %s is expected in %s", owner, arrival, names(rows))
         return rows
@@ -65,8 +66,13 @@ class Copies:
         if held:
             _require_arrival(owner, arrival, held, sources)
             return held
+        self._prepare(sources)
         with self._state.read() as table:
             return self._choose(table, label_ids, sources)
+
+    def _prepare(self, sources: Sequence[model.Grant]) -> None:
+        if any(source.hardware.device_model is model.DeviceModel.VIRTIO_PMEM for source in sources):
+            self._state.hardware.prepare(self._state.view.usable.values())
 
     def _choose(self, table: Table, label_ids: list[int], sources: Sequence[model.Grant]) -> list[Row]:
         small = {
@@ -85,7 +91,10 @@ class Copies:
                 )
                 or "those that are free are too small",
             )
-        return [self._state.row(uuid) for uuid in chosen]
+        rows = [self._state.row(uuid) for uuid in chosen]
+        for row, source in zip(rows, sources, strict=True):
+            self._state.hardware.require_possible(row, source.hardware)
+        return rows
 
     def expect_exact(self, owner: str, arrival: str, uuids: Sequence[str], sources: Sequence[model.Grant]) -> list[Row]:
         """Reserve exactly `uuids` for the content of `sources`, in this order, for copy `arrival`.
@@ -96,26 +105,37 @@ class Copies:
         :raises DoesNotFit: one is too small; nothing was changed
         """
         owner = requests.owner(owner)
+        self._prepare(sources)
         with self._state.change() as table:
             rows = [self._state.row(uuid) for uuid in uuids]
             for row, source in zip(rows, sources, strict=True):
                 if row.owner != owner or row.arrival != arrival:
                     _require_free(owner, row, usable=row.uuid in self._state.view.usable)
+                    self._state.hardware.require_possible(row, source.hardware)
                 require_fit(source, row)
-            new = {row.uuid: row for row in self._expect(owner, arrival, [row for row in rows if row.owner is None])}
+            free = [(row, source) for row, source in zip(rows, sources, strict=True) if row.owner is None]
+            made = self._expect(owner, arrival, [row for row, _ in free], [source for _, source in free])
+            new = {row.uuid: row for row in made}
             table.follow(new.values())
         LOG.info("%s: copy %s is expected in %s", owner, arrival, names(rows))
         return [new.get(row.uuid, row) for row in rows]
 
-    def _expect(self, owner: str, arrival: str, rows: Sequence[Row]) -> list[Row]:
+    def _expect(self, owner: str, arrival: str, rows: Sequence[Row], sources: Sequence[model.Grant]) -> list[Row]:
+        """Reserve `rows`. The guest's devices stay what they are at `sources`."""
         if rows:
             self._state.require_in_service()
         first = self._state.ledger.next_position(owner)
         return [
             self._state.move(
-                row, State.RECEIVING, f"expects copy {arrival}", owner=owner, position=position, arrival=arrival
+                row,
+                State.RECEIVING,
+                f"expects copy {arrival}",
+                owner=owner,
+                position=position,
+                arrival=arrival,
+                hardware=source.hardware,
             )
-            for position, row in enumerate(rows, start=first)
+            for position, (row, source) in enumerate(zip(rows, sources, strict=True), start=first)
         ]
 
     def receive(
@@ -285,7 +305,7 @@ class Copies:
         :raises DoesNotFit: the destination is too small
         """
         row = self._state.row(uuid)
-        parts = _parts(row.name, row.size, row.align, destination.name, destination.size, destination.align)
+        parts = _parts(self._state.view.grant(row), destination.name, destination.size, destination.align)
         job = SendJob(
             uuid=uuid,
             name=row.name or uuid,
@@ -328,20 +348,18 @@ class Copies:
 
 def fits(source: model.Grant, row: Row) -> bool:
     """Whether the content of `source` fits into a namespace."""
-    return layout.parts(source.size, source.align, row.size, row.align) is not None
+    return layout.parts(source.size, source.align, row.size, row.align, source.hardware) is not None
 
 
 def require_fit(source: model.Grant, row: Row) -> tuple[layout.Part, ...]:
     """Return the parts of a copy from `source` to a namespace. :raises DoesNotFit: the namespace is too small."""
-    return _parts(source.name, source.size, source.align, row.name, row.size, row.align)
+    return _parts(source, row.name, row.size, row.align)
 
 
-def _parts(  # noqa: PLR0917  two namespaces
-    source: str | None, source_size: int, source_align: int, name: str | None, size: int, align: int
-) -> tuple[layout.Part, ...]:
-    parts = layout.parts(source_size, source_align, size, align)
+def _parts(source: model.Grant, name: str | None, size: int, align: int) -> tuple[layout.Part, ...]:
+    parts = layout.parts(source.size, source.align, size, align, source.hardware)
     if parts is None:
-        raise exception.DoesNotFit(source=source or "", source_size=source_size, namespace=name or "", size=size)
+        raise exception.DoesNotFit(source=source.name, source_size=source.size, namespace=name or "", size=size)
     return parts
 
 

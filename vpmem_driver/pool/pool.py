@@ -21,7 +21,7 @@ from vpmem_driver.engine import Engine, Outcome, Result, poll
 from vpmem_driver.ledger import FILE_NAME, Ledger, Move, Row
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.pool import claims, comparison, copies, labels, media, requests, reservations, wipes
+from vpmem_driver.pool import claims, comparison, copies, hardware, labels, media, requests, reservations, wipes
 from vpmem_driver.pool.state import RETIRED, PoolState, names
 from vpmem_driver.sizes import MIB
 
@@ -39,12 +39,14 @@ class Pool:
         wiper: wipes.Wiper,
         *,
         leave_out_absent: bool = False,
+        choice: hardware.HardwareChoice | None = None,
     ) -> None:
         """Reconcile the ledger with what `source` finds now. Raises the same errors as :meth:`reconcile`.
 
         :param leave_out_absent: log a warning for configured namespaces that are absent or unusable, and leave them out
+        :param choice: chooses the hardware of new claims
         """
-        self._state = PoolState(label_config, source, ledger, leave_out_absent=leave_out_absent)
+        self._state = PoolState(label_config, source, ledger, leave_out_absent=leave_out_absent, hardware=choice)
         self._wiper = wiper
         self._claims = claims.Claims(self._state, wiper)
         self.copies = copies.Copies(self._state, wiper.engine, wiper.domains)
@@ -82,10 +84,11 @@ class Pool:
             wait=wait,
         )
         domains = domains or Domains(conf.vpmem.connection_uri)
+        choice = hardware.from_conf(conf, label_config, domains.starts_virtio_pmem)
         ledger = Ledger(conf.vpmem.state_path)
         try:
             wiper = wipes.Wiper(ledger, engine, source.find, domains)
-            return cls(label_config, source, ledger, wiper, leave_out_absent=leave_out_absent)
+            return cls(label_config, source, ledger, wiper, leave_out_absent=leave_out_absent, choice=choice)
         except BaseException:
             ledger.close()
             raise
@@ -185,6 +188,15 @@ class Pool:
             _require_any(owner, held)
         return tuple(self._state.view.grant(row) for row in held)
 
+    def hardware(self, uuid: str) -> model.Hardware:
+        """Return what the namespace is in its owner's guest, or what the configuration makes of it for a new owner.
+
+        :raises UnknownNamespace: the ledger has no such namespace
+        :raises InvalidOption, LibvirtError: see :meth:`.hardware.HardwareChoice.choose`
+        """
+        row = self._state.row(uuid)
+        return row.hardware or self._state.hardware.choose(row, self._state.view.label(row))
+
     def grant(self, row: Row) -> model.Grant:
         """Return a row with the current path of its device, as of the last reconcile."""
         return self._state.view.grant(row)
@@ -247,10 +259,11 @@ class Pool:
         *,
         on_progress: wipes.OnProgress | None = None,
         stop: threading.Event | None = None,
+        hardware: model.Hardware | None = None,
     ) -> tuple[model.Grant, ...]:
         """End interrupted exports; then see :meth:`.claims.Claims.claim_exact`."""
         self.copies.end_stale()
-        return self._claims.claim_exact(owner, uuids, on_progress=on_progress, stop=stop)
+        return self._claims.claim_exact(owner, uuids, on_progress=on_progress, stop=stop, hardware=hardware)
 
     def adopt(
         self,
@@ -260,6 +273,7 @@ class Pool:
         why: str = "a guest holds it",
         label_of: Mapping[str, str] = types.MappingProxyType({}),
         in_domain: bool = False,
+        hardware_of: Mapping[str, model.Hardware] = types.MappingProxyType({}),
     ) -> tuple[model.Grant, ...]:
         """Claim namespaces that the guest of `owner` already uses, in this order, and keep their content.
 
@@ -269,6 +283,7 @@ class Pool:
         :param why: reason for the history
         :param label_of: labels by uuid, for namespaces that the owner has under a label other than the configured one
         :param in_domain: a domain of the owner uses the namespaces; clean ones are then adopted too
+        :param hardware_of: what the guest's device is, by uuid; the default is that of Nova's in-tree driver
         :raises InvalidRequest: `owner` is not a uuid
         :raises UnknownNamespace: the ledger has no such namespace
         :raises NotOwner: another owner holds one, or one contains another owner's data; nothing was changed
@@ -283,7 +298,15 @@ class Pool:
             for row in rows:
                 if row.owner is None:
                     label = label_of.get(row.uuid)
-                    self._state.move(row, State.CLAIMED, f"adopted: {why}", owner=owner, position=position, label=label)
+                    self._state.move(
+                        row,
+                        State.CLAIMED,
+                        f"adopted: {why}",
+                        owner=owner,
+                        position=position,
+                        label=label,
+                        hardware=hardware_of.get(row.uuid, model.IN_TREE),
+                    )
                     position += 1
             self._state.label_held(self._state.ledger.rows())
         LOG.info("%s adopted %s: %s", owner, names(rows), why)

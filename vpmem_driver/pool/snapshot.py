@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 
 from oslo_config import cfg
 
-from vpmem_driver import discovery, exception, model
+from vpmem_driver import discovery, exception, layout, model
 from vpmem_driver.discovery import interface
 from vpmem_driver.ledger import FILE_NAME, Move, Row
 from vpmem_driver.ledger.reader import LedgerReader
-from vpmem_driver.pool import labels, matching
+from vpmem_driver.pool import hardware, labels, matching
 from vpmem_driver.pool.progress import Progress, progress_of
 from vpmem_driver.pool.view import View, hardware_of
 
@@ -66,6 +66,7 @@ def read(conf: cfg.ConfigOpts, *, source: interface.Discovery | None = None) -> 
     :raises ConfigurationError: an option has the wrong form
     """
     config = labels.parse(conf.libvirt.pmem_namespaces)
+    choice = hardware.from_conf(conf, config)
     source = source or discovery.from_conf(conf)
     errors: list[exception.VPMEMError] = []
     path = pathlib.Path(conf.vpmem.state_path, FILE_NAME)
@@ -85,7 +86,7 @@ def read(conf: cfg.ConfigOpts, *, source: interface.Discovery | None = None) -> 
             has_ledger = True
     except exception.VPMEMError as error:
         errors.append(error)
-    records = _records(config, found, rows, errors)
+    records = _records(config, choice, found, rows, errors)
     return Snapshot(records, found, rows, moved_at, active, path, has_ledger, tuple(errors))
 
 
@@ -126,6 +127,7 @@ def _active(ledger: LedgerReader, rows: Mapping[str, Row]) -> frozenset[str]:
 
 def _records(
     config: labels.LabelConfig,
+    choice: hardware.HardwareChoice,
     found: tuple[model.Namespace, ...] | None,
     rows: Mapping[str, Row],
     errors: list[exception.VPMEMError],
@@ -137,11 +139,11 @@ def _records(
             label_of = matching.match(config, found, rows, leave_out_absent=True, warn=_ignore)
     config, label_of = matching.keep_held(config, label_of, rows.values(), _ignore)
     usable = {ns.uuid: ns for ns in found or () if ns.uuid is not None and ns.unusable is None}
-    view = View(config, found or (), usable, label_of)
+    view = View(config, found or (), usable, label_of, choice)
     records = list(view.records(rows.values()))
     if found is None:  # nothing is known about the devices
         records = [dataclasses.replace(record, state=rows[record.uuid or ""].state.value) for record in records]
-    records += [_unknown(ns, config, label_of) for uuid, ns in usable.items() if uuid not in rows]
+    records += [_unknown(ns, view) for uuid, ns in usable.items() if uuid not in rows]
     return tuple(sorted(records, key=lambda record: (record.name or "", record.uuid or "")))
 
 
@@ -156,10 +158,11 @@ def _mismatches(
     return []
 
 
-def _unknown(namespace: model.Namespace, config: labels.LabelConfig, label_of: Mapping[str, int]) -> model.Record:
+def _unknown(namespace: model.Namespace, view: View) -> model.Record:
     """Return the record of a namespace that the ledger does not have yet."""
-    index = label_of.get(namespace.uuid or "")
-    label = None if index is None else config.labels[index]
+    index = view.label_of.get(namespace.uuid or "")
+    label = None if index is None else view.config.labels[index]
+    expected = view.hardware.expected(namespace, label)
     return model.Record(
         uuid=namespace.uuid,
         name=namespace.name,
@@ -174,6 +177,7 @@ def _unknown(namespace: model.Namespace, config: labels.LabelConfig, label_of: M
         reason=None,
         volatile=namespace.volatile,
         **hardware_of(namespace),
+        guest_size=layout.guest_size_of(namespace.size, namespace.align, expected),
     )
 
 

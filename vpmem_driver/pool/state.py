@@ -16,6 +16,7 @@ from vpmem_driver.discovery import interface
 from vpmem_driver.ledger import Ledger, Row
 from vpmem_driver.model import State
 from vpmem_driver.pool import labels, matching, reservations, volatile
+from vpmem_driver.pool.hardware import HardwareChoice
 from vpmem_driver.pool.table import Table
 from vpmem_driver.pool.view import View
 
@@ -46,11 +47,13 @@ class PoolState:
         ledger: Ledger,
         *,
         leave_out_absent: bool = False,
+        hardware: HardwareChoice | None = None,
     ) -> None:
         self.config = label_config
         self._leave_out_absent = leave_out_absent
         self.discovery = source
         self.ledger = ledger
+        self.hardware = hardware or HardwareChoice()
         self._lock = threading.RLock()
         self._table: Table | None = None
         self._warned: list[str] = []
@@ -87,7 +90,7 @@ class PoolState:
                 changed |= self._record(namespace, rows.get(uuid), boot if namespace.volatile else None)
             changed |= self._distrust_used(found, rows)
             self.configured, self._warnings = configured, warnings
-            self.view = View(self.config, found, usable, configured)
+            self.view = View(self.config, found, usable, configured, self.hardware)
             self.label_held(self.ledger.rows() if changed else list(rows.values()))
 
     def _distrust_used(self, found: Sequence[model.Namespace], rows: Mapping[str, Row]) -> bool:
@@ -202,16 +205,20 @@ class PoolState:
         keep_wipe: bool = False,
         reason: str | None = None,
         arrival: str | None = None,
+        hardware: model.Hardware | None = None,
     ) -> Row:
         """Move a row to a state in the ledger.
 
         :param label: its new label; None keeps the current one
+        :param hardware: what a new owner's device is; None: as configured
         :returns: the new row
         """
         namespace = self.view.usable.get(row.uuid)
         index = self.view.label_of.get(row.uuid)
         if label is None and index is not None:
             label = self.view.config.labels[index]
+        if owner is not None and owner != row.owner and hardware is None:
+            hardware = self.hardware.choose(row, label)
         return self.ledger.move(
             row,
             state,
@@ -224,6 +231,7 @@ class PoolState:
             keep_wipe=keep_wipe,
             reason=reason,
             arrival=arrival,
+            hardware=hardware,
         )
 
     def _describe(self, row: Row, namespace: model.Namespace) -> None:

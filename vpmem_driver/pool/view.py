@@ -1,11 +1,13 @@
 """A snapshot of discovery and configuration, which completes ledger rows to records and grants."""
 
 import dataclasses
+import typing
 from collections.abc import Iterable, Mapping
 
-from vpmem_driver import ledger, model
+from vpmem_driver import layout, ledger, model
 from vpmem_driver.discovery import hardware
 from vpmem_driver.pool import labels
+from vpmem_driver.pool.hardware import HardwareChoice
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -16,12 +18,14 @@ class View:
     :ivar usable: those that a guest can use, by uuid
     :ivar config: the configured labels, and those under which namespaces are still held
     :ivar label_of: label index by uuid, including missing namespaces
+    :ivar hardware: what a claim would choose
     """
 
     config: labels.LabelConfig
     found: tuple[model.Namespace, ...]
     usable: Mapping[str, model.Namespace]
     label_of: Mapping[str, int]
+    hardware: HardwareChoice = dataclasses.field(default_factory=HardwareChoice)
 
     def label(self, row: ledger.Row) -> str | None:
         """Return the label of the owner's claim, or the configured label."""
@@ -46,6 +50,9 @@ class View:
             reason=self._reason(row),
             volatile=row.boot is not None,
             **hardware_of(namespace),
+            device_model=None if row.device_model is None else row.device_model.value,
+            label_size=row.label_size,
+            guest_size=layout.guest_size_of(row.size, row.align, row.hardware or self.hardware.expected(row, label)),
         )
 
     def records(self, rows: Iterable[ledger.Row]) -> tuple[model.Record, ...]:
@@ -69,6 +76,7 @@ class View:
             known_device=row.device,
             pmem=row.pmem,
             ready=row.state is model.State.CLAIMED and row.departure is None,
+            hardware=row.hardware or model.IN_TREE,
         )
 
     def _reason(self, row: ledger.Row) -> str | None:
@@ -94,7 +102,7 @@ class View:
         return "; ".join(reasons) or None
 
 
-def hardware_of(namespace: model.Namespace | None) -> dict[str, str | None]:
+def hardware_of(namespace: model.Namespace | None) -> dict[str, typing.Any]:
     """Return the fields of a record that describe the hardware of a namespace; None if it is missing."""
     return {name: getattr(namespace, name, None) for name in hardware.Hardware._fields}
 

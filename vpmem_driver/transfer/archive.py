@@ -13,6 +13,7 @@ import msgspec
 
 from vpmem_driver import stream
 from vpmem_driver.layout import Part
+from vpmem_driver.model import IN_TREE, Hardware
 from vpmem_driver.protocol import NOT_UNDERSTOOD, Bytes
 from vpmem_driver.stream import CELL, HEADER_BYTES, NO_DIGEST, Digests, Frame, Kind, StreamBroken, StreamDamaged
 from vpmem_driver.transfer import messages
@@ -26,6 +27,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     :ivar vpmem: version of the format
     :ivar name, label, size, align: of the namespace, in bytes
+    :ivar hardware: what the guest's device was, which says where its labels are
     """
 
     vpmem: Literal[1] = 1
@@ -33,6 +35,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     label: _Text | None
     size: Annotated[int, msgspec.Meta(gt=0, le=1 << 52)]
     align: Bytes
+    hardware: Hardware = IN_TREE
 
 
 class Cell(NamedTuple):

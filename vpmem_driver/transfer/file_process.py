@@ -117,7 +117,7 @@ def read(task: Read, fd: int) -> None:
     """
     with pathlib.Path(task.path).open("rb", buffering=0) as file:
         header = archive.read_header(file.fileno())
-        parts = layout.parts(header.size, header.align, task.size, task.align)
+        parts = layout.parts(header.size, header.align, task.size, task.align, header.hardware)
         if parts is None:
             raise StreamDamaged(f"it has {header.size} bytes, which do not fit into {task.size}")
         frames = Frames(fd, task.size, kept=task.start)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from vpmem_driver import exception
+from vpmem_driver.model import IN_TREE, Hardware
 from vpmem_driver.protocol import NOT_UNDERSTOOD
 from vpmem_driver.stream import StreamDamaged
 from vpmem_driver.transfer import archive
@@ -28,6 +29,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     align: int
     digest: _Digest
+    hardware: Hardware = IN_TREE
+
+    @property
+    def header(self) -> Header:
+        """The header of its file."""
+        return Header(name=self.name, label=self.label, size=self.size, align=self.align, hardware=self.hardware)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,14 +90,13 @@ def read(directory: pathlib.Path) -> Manifest:
     except NOT_UNDERSTOOD as error:
         raise _invalid(directory, f"its {FILE_NAME} cannot be used: {error}") from error
     for entry in manifest.namespaces:
-        header = Header(name=entry.name, label=entry.label, size=entry.size, align=entry.align)
         try:
             found = archive.read_total(directory / entry.file)
         except FileNotFoundError as error:
             raise _invalid(directory, f"{entry.file} is missing") from error
         except StreamDamaged as error:
             raise _invalid(directory, f"{entry.file} is damaged: {error}") from error
-        if found != (header, bytes.fromhex(entry.digest)):
+        if found != (entry.header, bytes.fromhex(entry.digest)):
             raise _invalid(directory, f"{entry.file} is not the file that its {FILE_NAME} names")
     return manifest
 

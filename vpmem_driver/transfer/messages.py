@@ -25,10 +25,12 @@ from typing import Annotated
 
 import msgspec
 
+from vpmem_driver.model import IN_TREE, Hardware
 from vpmem_driver.protocol import LINE_BYTES, NOT_UNDERSTOOD, Bytes
 
-#: Increase it with every change that an older version does not understand.
-VERSION = 1
+#: Increase it with every change that an older version does not understand. Version 2 has offers with hardware other
+#: than :data:`vpmem_driver.model.IN_TREE`; other offers are those of version 1.
+VERSION = 2
 
 _Text = Annotated[str, msgspec.Meta(max_length=255)]
 _Path = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -39,6 +41,7 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True):
     """One namespace of the sender.
 
     :ivar namespace: name or uuid of the namespace that should receive it; None: any free one of the label
+    :ivar hardware: what the guest's device is, and stays
     """
 
     name: _Text
@@ -46,6 +49,7 @@ class Offered(msgspec.Struct, frozen=True, kw_only=True):
     size: Bytes
     align: Bytes
     namespace: _Text | None = None
+    hardware: Hardware = IN_TREE
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="message", tag="offer"):

@@ -66,7 +66,7 @@ class Receiver:
         return True
 
     def _accept(self, offer: Offer) -> list[Row]:
-        if offer.version != messages.VERSION:
+        if not 1 <= offer.version <= messages.VERSION:
             raise messages.Garbled(f"it has version {offer.version}, and this host has version {messages.VERSION}")
         if not offer.namespaces:
             raise messages.Garbled("it offers no namespace")
@@ -141,4 +141,5 @@ def grant_of(owner: str, offered: Offered) -> model.Grant:
         device=None,
         known_device=None,
         pmem=False,
+        hardware=offered.hardware,
     )

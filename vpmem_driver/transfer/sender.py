@@ -118,16 +118,22 @@ class Sender:
     def _offer(
         self, connection: Connection, rows: Sequence[Row], targets: Sequence[str | None], *, reserve: bool = True
     ) -> tuple[messages.Expecting, ...]:
+        hardware = [row.hardware or model.IN_TREE for row in rows]
         connection.write(
             messages.Offer(
-                version=messages.VERSION,
+                version=messages.VERSION if any(each != model.IN_TREE for each in hardware) else 1,
                 copy=self._copy,
                 owner=self._owner,
                 namespaces=tuple(
                     messages.Offered(
-                        name=row.name or row.uuid, label=row.label, size=row.size, align=row.align, namespace=target
+                        name=row.name or row.uuid,
+                        label=row.label,
+                        size=row.size,
+                        align=row.align,
+                        namespace=target,
+                        hardware=each,
                     )
-                    for row, target in zip(rows, targets, strict=True)
+                    for row, target, each in zip(rows, targets, hardware, strict=True)
                 ),
                 reserve=reserve,
             )
@@ -218,7 +224,7 @@ def _failure(connection: Connection, name: str, answer: messages.FromReceiver) -
     return ConnectionLost(host=connection.host, reason="it answered out of turn")
 
 
-def grant_of(owner: str, expecting: messages.Expecting) -> model.Grant:
+def grant_of(owner: str, expecting: messages.Expecting, hardware: model.Hardware = model.IN_TREE) -> model.Grant:
     """Return a namespace at the destination as a grant, for a domain that is defined there."""
     return model.Grant(
         owner=owner,
@@ -231,4 +237,5 @@ def grant_of(owner: str, expecting: messages.Expecting) -> model.Grant:
         device=expecting.device,
         known_device=None,
         pmem=expecting.pmem,
+        hardware=hardware,
     )

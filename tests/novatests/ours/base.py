@@ -70,7 +70,17 @@ class Host:
         """The configuration of this host for programs that do not run in this process."""
         path = self.directory.parent / "vpmem.conf"
         lines = ["[libvirt]", f"pmem_namespaces = {','.join(self.pmem_namespaces)}", "[vpmem]", "discovery = directory"]
-        path.write_text("\n".join([*lines, f"directory = {self.directory}", f"state_path = {self.state_path}", ""]))
+        path.write_text(
+            "\n".join(
+                [
+                    *lines,
+                    f"directory = {self.directory}",
+                    f"state_path = {self.state_path}",
+                    "device_model = nvdimm",
+                    "",
+                ]
+            )
+        )
         return path
 
     def ndctl(self):
@@ -161,7 +171,9 @@ class VPMEMTestCase(longer_waits.LongerWaits, base.ServersTestBase):
 
     def configure(self, host):
         self.flags(pmem_namespaces=host.pmem_namespaces, group="libvirt")
-        self.flags(discovery="directory", directory=str(host.directory), state_path=str(host.state_path), group="vpmem")
+        # Files would be virtio-pmem with a newer libvirt, and these tests are about nvdimms.
+        values = {"directory": str(host.directory), "state_path": str(host.state_path), "device_model": ["nvdimm"]}
+        self.flags(discovery="directory", group="vpmem", **values)
         self.ndctl.return_value = host.ndctl()
 
     def connect(self, _dest):

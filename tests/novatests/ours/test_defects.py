@@ -11,6 +11,8 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.virt.libvirt import host as host_module
 from novatests.ours import base
 
+from vpmem_driver import ledger
+
 
 def _fail(*_args, **_kwargs):
     raise exception.NovaException("this host is in trouble now")
@@ -341,6 +343,7 @@ class TwoHostsTest(DefectTestCase):
 
 class LiveMigrationTest(DefectTestCase):
     fails = False
+    migrated = False
 
     def setUp(self):
         super().setUp()
@@ -351,6 +354,7 @@ class LiveMigrationTest(DefectTestCase):
         self.written = self.write(self.server, self.source)
 
     def _migrate(self, domain, destination, params, flags):
+        self.migrated = True
         if self.fails:
             domain.fail_job()
             return
@@ -392,6 +396,17 @@ class LiveMigrationTest(DefectTestCase):
         self.assert_wiped(self.dest, [self.dest.path("small0"), self.dest.path("small1")])
         self.assert_kept(self.written)
         self.assertEqual(2, len(self.source.holds(self.server)))
+
+    def test_other_hardware_is_refused_before_libvirt_migrates_and_both_hosts_stay_as_they_were(self):
+        records = ledger.Ledger(self.source.state_path)
+        with records.transaction():
+            records._execute("UPDATE namespace SET label_size = 0 WHERE owner = ?", (self.server["id"],))
+        records.close()
+        self._live_migrate(self.server, migration_expected_state="error")
+        self.assertEqual([], self.dest.holds(self.server))
+        self.assert_kept(self.written)
+        self.assertEqual(2, len(self.source.holds(self.server)))
+        self.assertFalse(self.migrated, "libvirt was not asked to migrate")
 
     def test_row_12_a_wipe_that_fails_at_the_source_does_not_spoil_the_migration(self):
         first, second = sorted(self.written)

@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from vpmem_driver import model
+from vpmem_driver import layout, model
 from vpmem_driver.checkup.host import Host
 from vpmem_driver.sizes import MIB
 
@@ -50,11 +50,15 @@ def namespace(name, **values):
     return model.Namespace(uuid=f"uuid-{name}", name=name, pmem=True, **(known | values))
 
 
-def seen(*namespaces, labels=None):
+def seen(*namespaces, labels=None, hardware=model.IN_TREE):
     """A snapshot of these namespaces, all with a label."""
     records = [
         types.SimpleNamespace(
-            uuid=ns.uuid, name=ns.name, label="L" if labels is None else labels.get(ns.name), state=state
+            uuid=ns.uuid,
+            name=ns.name,
+            label="L" if labels is None else labels.get(ns.name),
+            state=state,
+            guest_size=layout.guest_size_of(ns.size, ns.align, hardware),
         )
         for ns in namespaces
         for state in ["unusable" if ns.unusable else "clean"]

@@ -6,7 +6,7 @@ import types
 import pytest
 
 from tests.unit.checkup.conftest import levels, namespace, seen
-from vpmem_driver import exception
+from vpmem_driver import exception, model
 from vpmem_driver.checkup import devices
 from vpmem_driver.sizes import GIB, KIB, MIB
 
@@ -109,6 +109,9 @@ def test_what_a_guest_loses():
     assert (str(found.level), found.id) == ("warning", "VPMEM-C16")
     assert "a guest gets 3.00 GiB of 4.00 GiB, because of the alignment of 1024.00 MiB" in found.message
     assert levels(devices.losses(seen(namespace("a", size=4 * MIB)))) == ["ok"]
+    without = model.Hardware(model.DeviceModel.NVDIMM, 0)
+    (found,) = devices.losses(seen(namespace("a", size=4 * GIB, align=GIB), hardware=without))
+    assert found.message == "labels and alignment take 0 bytes of all namespaces"
 
 
 def test_numa_nodes(made):

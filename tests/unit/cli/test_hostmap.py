@@ -16,7 +16,7 @@ OWNER = "11111111-1111-4111-8111-111111111111"
 
 
 def record(name, size, state="clean", *, node=0, owner=None):
-    known = {"resource_class": None, "align": 2 * MIB, "device": None, "reason": None}
+    known = {"resource_class": None, "align": 2 * MIB, "device": None, "reason": None, "guest_size": size - 2 * MIB}
     return model.Record(uuid=name, name=name, label="L", size=size, state=state, numa_node=node, owner=owner, **known)
 
 

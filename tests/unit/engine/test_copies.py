@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tests.unit.files import fill, is_locked, is_untouched, namespaces
 from vpmem_driver import layout, stream
 from vpmem_driver.engine import CopyJob, Engine, Outcome, ReceiveJob, SendJob
-from vpmem_driver.sizes import LABEL_SIZE, MIB
+from vpmem_driver.model import DeviceModel, Hardware
+from vpmem_driver.sizes import KIB, LABEL_SIZE, MIB
 
 CELL = stream.CELL
 
@@ -291,24 +292,26 @@ def test_both_namespaces_of_a_copy_are_locked(host):
     rest=st.integers(0, 511),
     more=st.integers(0, 3000),
     aligns=st.tuples(*[st.sampled_from([4096, 2 * MIB, 4 * MIB])] * 2),
+    label=st.sampled_from([0, 128 * KIB, LABEL_SIZE]),
 )
-def test_parts_keep_what_the_guest_sees(source_units, rest, more, aligns):
+def test_parts_keep_what_the_guest_sees(source_units, rest, more, aligns, label):
     """The guest's bytes keep their offsets, the label stays at the end of the device, and no part overlaps another."""
     source = source_units * 2 * MIB + rest * 4096
     size = source + more * 4096
-    parts = layout.parts(source, aligns[0], size, aligns[1])
+    parts = layout.parts(source, aligns[0], size, aligns[1], Hardware(DeviceModel.NVDIMM, label))
     before = layout.device_size(source, aligns[0])
-    seen = layout.guest_size(before, aligns[0])
+    seen = layout.guest_size(before, aligns[0], label)
     after = layout.device_size(size, aligns[1])
     if parts is None:
-        assert seen == 0 or layout.guest_size(after, aligns[1]) < seen
+        assert seen == 0 or layout.guest_size(after, aligns[1], label) < seen
         return
     moved = {part.source: part for part in parts}
     assert moved[0].destination == 0
     assert moved[0].length >= seen
     if len(parts) == 2:
-        label = parts[1]
-        assert (label.source, label.destination, label.length) == (before - LABEL_SIZE, after - LABEL_SIZE, LABEL_SIZE)
+        assert parts[1] == (before - label, after - label, label)
+    elif source != size or aligns[0] != aligns[1]:
+        assert label == 0
     for part, following in itertools.pairwise(parts):
         assert part.destination + part.length <= following.destination
         assert part.source + part.length <= following.source

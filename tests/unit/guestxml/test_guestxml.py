@@ -40,6 +40,13 @@ def grant(device="/dev/dax0.0", **changes):
     return model.Grant(**values | changes)
 
 
+def labelled(label_size):
+    return model.Hardware(model.DeviceModel.NVDIMM, label_size)
+
+
+VIRTIO_PMEM = model.Hardware(model.DeviceModel.VIRTIO_PMEM, 0)
+
+
 def three_grants():
     """What the golden files were made with: each alignment, a size that is a multiple of none, an odd path."""
     return [
@@ -149,6 +156,7 @@ PATHS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"], exclude_
 )
 DEVICES = st.builds(
     MemoryDevice,
+    model=st.sampled_from(model.DeviceModel),
     access=st.sampled_from(["shared", "private", None]),
     path=PATHS,
     align=st.none() | SIZES,
@@ -188,7 +196,13 @@ def test_the_least_device_as_text():
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(MemoryDevice)])
 def test_every_declared_field_is_written(field):
-    other = {"access": "private", "path": "/other", "pmem": False, "readonly": False}.get(field, 4 * MIB)
+    other = {
+        "model": model.DeviceModel.VIRTIO_PMEM,
+        "access": "private",
+        "path": "/other",
+        "pmem": False,
+        "readonly": False,
+    }.get(field, 4 * MIB)
     assert dataclasses.replace(FULL, **{field: other}).to_xml() != FULL.to_xml()
 
 
@@ -244,7 +258,8 @@ def test_a_path_that_cannot_be_written(path, shown):
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ('model="nvdimm"', 'model="dimm"', "line 1, <memory>: model 'dimm' is not 'nvdimm'"),
+        ('model="nvdimm"', 'model="dimm"', "line 1, <memory>: model: 'dimm' is neither 'nvdimm' nor 'virtio-pmem'"),
+        ('model="nvdimm" ', "", "line 1, <memory>: it has no model"),
         ('access="shared"', 'access="both"', "line 1, <memory>: access: 'both' is neither 'shared' nor 'private'"),
         ("<path>/dev/dax0.0</path>", "", "line 1, <memory>: it has no <source/path>"),
         ('<size unit="KiB">1048576</size>', "", "line 1, <memory>: it has no <target/size>"),
@@ -286,9 +301,9 @@ def test_a_device_is_no_larger_than_its_namespace(size, align, mapped, guest):
 
 @given(size=st.integers(0, 2**50), align=st.sampled_from([4096, 2 * MIB, GIB]), label=st.sampled_from([0, LABEL_SIZE]))
 def test_a_size_is_one_that_libvirt_and_qemu_take_as_it_is(size, align, label):
-    namespace = grant(size=size, align=align)
+    namespace = grant(size=size, align=align, hardware=labelled(label))
     try:
-        device = guestxml.device_for(namespace, node=0, label_size=label)
+        device = guestxml.device_for(namespace, node=0)
     except exception.InvalidRequest:
         assert size // max(align, GRANULE) * max(align, GRANULE) - label < align
         return
@@ -307,7 +322,7 @@ def test_a_device_says_what_its_namespace_is():
     assert guestxml.device_for(grant(align=GIB, size=8 * GIB), node=2) == MemoryDevice(
         access="shared", path="/dev/dax0.0", align=GIB, pmem=True, size=8 * GIB, node=2, label_size=2 * MIB
     )
-    device = guestxml.device_for(grant("/f", align=4096, pmem=False), node=0, label_size=0)
+    device = guestxml.device_for(grant("/f", align=4096, pmem=False, hardware=labelled(0)), node=0)
     assert device == MemoryDevice(access="shared", path="/f", align=4096, pmem=False, size=GIB, node=0)
 
 
@@ -327,9 +342,51 @@ def test_a_namespace_that_is_too_small(size, align, least):
     assert guestxml.device_for(dataclasses.replace(namespace, size=least), node=0).guest_size
 
 
+def test_a_virtio_pmem_has_a_path_and_a_size():
+    """libvirt refuses node, label, alignsize and pmem there."""
+    device = guestxml.device_for(grant("/f", align=4096, size=9 * MIB + 4096, hardware=VIRTIO_PMEM), node=1)
+    assert device.to_xml() == (
+        '<memory model="virtio-pmem" access="shared"><source><path>/f</path></source>'
+        '<target><size unit="KiB">8192</size></target></memory>'
+    )
+    assert device.guest_size == 8 * MIB
+
+
+def test_a_virtio_pmem_is_added_found_refreshed_and_removed():
+    given = grant("/pmem/a", align=4096, size=8 * MIB, numa_node=1, pmem=False, hardware=VIRTIO_PMEM)
+    text = guestxml.add(domain(), [given])
+    assert maximum_of(text) == (GIB + 8 * MIB, 1)
+    (found,) = guestxml.identified(text)
+    assert found == (guestxml.device_for(given, node=0), given.uuid)
+    moved = dataclasses.replace(given, device="/pmem/b", known_device="/pmem/a")
+    fresh = guestxml.refresh(text, [moved])
+    assert guestxml.devices(fresh) == (dataclasses.replace(found[0], path="/pmem/b"),)
+    gone = guestxml.remove(fresh, ["/pmem/b"])
+    assert (guestxml.devices(gone), maximum_of(gone)) == ((), None)
+
+
+def test_a_virtio_pmem_keeps_its_address_in_the_guest_when_its_namespace_changes():
+    given = grant("/pmem/a", align=4096, size=8 * MIB, hardware=VIRTIO_PMEM)
+    address = '<address base="0x140000000"/>'
+    text = guestxml.add(domain(), [given]).replace("</size></target>", f"</size>{address}</target>")
+    assert address in text
+    same = dataclasses.replace(given, uuid=str(uuid.uuid4()), device="/pmem/b")
+    assert address in guestxml.relocate(text, {"/pmem/a": same})
+    larger = dataclasses.replace(same, size=16 * MIB)
+    assert address not in guestxml.relocate(text, {"/pmem/a": larger})
+
+
+def test_a_rewrite_does_not_change_the_model():
+    given = grant("/pmem/a", align=4096, size=8 * MIB, hardware=VIRTIO_PMEM)
+    text = guestxml.add(domain(), [given])
+    nvdimm = dataclasses.replace(guestxml.devices(text)[0], model=model.DeviceModel.NVDIMM, path="/pmem/b")
+    with pytest.raises(exception.InvalidRequest, match="its model is nvdimm, but that of the guest's device"):
+        guestxml.rewrite(text, {"/pmem/a": nvdimm})
+
+
 def test_a_label_that_is_too_small():
     with pytest.raises(exception.InvalidRequest) as error:
-        guestxml.device_for(grant(), node=0, label_size=64 * KIB)
+        guestxml.device_for(grant(hardware=labelled(64 * KIB)), node=0)
     assert str(error.value) == "label size '65536': the minimum is 131072 bytes. Make it larger, or 0."
 
 
@@ -569,17 +626,17 @@ def test_removing_what_is_not_there():
     with pytest.raises(exception.DomainRefused) as error:
         guestxml.remove(golden("live"), ["/dev/dax0.1", "/dev/dax7.0"])
     assert str(error.value) == (
-        "Domain instance-00000007: it has no nvdimm device at /dev/dax7.0. "
+        "Domain instance-00000007: it has no memory device at /dev/dax7.0. "
         "Nothing was changed. It has: /dev/dax0.0, /dev/dax0.1."
     )
 
 
 def test_removing_from_a_domain_that_has_none():
-    other = FULL.to_xml().replace("nvdimm", "virtio-pmem")
+    other = FULL.to_xml().replace("nvdimm", "virtio-mem")
     with pytest.raises(exception.DomainRefused) as error:
         guestxml.remove(domain(other).replace("<name>x</name>", ""), ["/dev/dax0.0"])
     assert str(error.value) == (
-        "Domain (unnamed): it has no nvdimm device at /dev/dax0.0. Nothing was changed. It has: none."
+        "Domain (unnamed): it has no memory device at /dev/dax0.0. Nothing was changed. It has: none."
     )
 
 
@@ -642,7 +699,7 @@ def test_a_guest_does_not_move_to_a_namespace_that_is_unlike_its_own(field, valu
 
 
 def test_rewriting_what_is_not_there():
-    with pytest.raises(exception.DomainRefused, match=r"it has no nvdimm device at /dev/dax3\.0"):
+    with pytest.raises(exception.DomainRefused, match=r"it has no memory device at /dev/dax3\.0"):
         guestxml.rewrite(golden("live"), {"/dev/dax3.0": FULL})
 
 
@@ -816,15 +873,15 @@ def test_relocating_to_equal_namespaces_changes_paths_and_aliases_only(name):
 
 
 def test_relocating_a_device_without_a_label_leaves_it_without():
-    text = guestxml.add(domain(), [grant("/dev/dax0.0")], label_size=0)
-    (device,) = guestxml.devices(guestxml.relocate(text, {"/dev/dax0.0": grant("/dev/dax7.0")}))
+    text = guestxml.add(domain(), [grant("/dev/dax0.0", hardware=labelled(0))])
+    (device,) = guestxml.devices(guestxml.relocate(text, {"/dev/dax0.0": grant("/dev/dax7.0", hardware=labelled(0))}))
     assert device.label_size is None
 
 
 @pytest.mark.parametrize(
     ("paths", "error", "said"),
     [
-        ({"/dev/dax3.0": grant("/dev/dax7.0")}, exception.DomainRefused, "no nvdimm device at /dev/dax3.0"),
+        ({"/dev/dax3.0": grant("/dev/dax7.0")}, exception.DomainRefused, "no memory device at /dev/dax3.0"),
         ({"/dev/dax0.0": grant("/dev/dax1.0")}, exception.DomainRefused, "already uses /dev/dax1.0"),
         ({"/dev/dax0.0": grant(None)}, exception.NamespaceMissing, "not on this host"),
         ({"/dev/dax0.0": grant("/dev/dax7.0", ready=False)}, exception.NamespaceBusy, "not complete"),

@@ -305,6 +305,8 @@ def test_a_ledger_of_an_older_version_is_carried_over(tmp_path, monkeypatch, ver
     assert {name: (row.state, row.owner, row.position, row.begun, row.wiped) for name, row in rows.items()} == _OLD
     assert {name: row.uuid for name, row in rows.items()} == uuids
     assert {name for name, row in rows.items() if row.reservation is not None} == {"reserved"}
+    owned = {"claimed": model.IN_TREE, "reserved": model.IN_TREE}
+    assert {name: row.hardware for name, row in rows.items() if row.hardware is not None} == owned
     assert list(new.history()) == moves
     assert [row.name for row in new.changed_since(last - 1)] == ["dirty"]
     insert(new)
@@ -322,6 +324,9 @@ def test_a_mark_stays(tmp_path):
     assert again.marked("done")
     assert not again.marked("something else")
     again.close()
+
+
+_UNOWNED = "owner = NULL, position = NULL, device_model = NULL, label_size = NULL"
 
 
 class TestUnusable:
@@ -385,7 +390,7 @@ class TestUnusable:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            ("UPDATE namespace SET state = 'clean', owner = NULL, position = NULL", "newest history line"),
+            (f"UPDATE namespace SET state = 'clean', {_UNOWNED}", "newest history line"),  # noqa: S608
             ("UPDATE namespace SET owner = '2c5a4c1e-0000-4000-8000-000000000001'", "newest history line"),
             ("UPDATE namespace SET uuid = '2c5a4c1e-0000-4000-8000-000000000002'", "newest history line"),
             ("UPDATE namespace SET changed = changed - 1", "newest history line"),
@@ -399,6 +404,11 @@ class TestUnusable:
             ("UPDATE namespace SET position = NULL", "CHECK constraint failed"),
             ("UPDATE namespace SET wiped = size + 1", "CHECK constraint failed"),
             ("UPDATE namespace SET size = 0", "CHECK constraint failed"),
+            ("UPDATE namespace SET device_model = 'dimm'", "CHECK constraint failed"),
+            ("UPDATE namespace SET device_model = 'virtio-pmem'", "CHECK constraint failed"),
+            ("UPDATE namespace SET device_model = NULL", "CHECK constraint failed"),
+            ("UPDATE namespace SET label_size = NULL", "CHECK constraint failed"),
+            ("UPDATE namespace SET label_size = -1", "CHECK constraint failed"),
         ],
     )
     def test_a_row_that_cannot_be(self, tmp_path, change, said):
