@@ -317,6 +317,22 @@ class Domains:
         """
         return self._call(lambda: connection.defineXMLFlags(domain_xml, _libvirt().VIR_DOMAIN_DEFINE_VALIDATE))
 
+    def running(self, domain: typing.Any) -> str:
+        """Return the XML of a running `domain`.
+
+        :raises LibvirtError: libvirt did not answer
+        """
+        return str(self._call(domain.XMLDesc))
+
+    def attach(self, domain: typing.Any, device_xml: str) -> None:
+        """Add a device to a running `domain` and to its definition: to both, or to none.
+
+        :raises LibvirtError: libvirt or QEMU refuses it
+        """
+        libvirt = _libvirt()
+        flags = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        self._call(lambda: domain.attachDeviceFlags(device_xml, flags))
+
     def undefine(self, domain: typing.Any) -> None:
         """Remove the definition of `domain`, and keep its nvram and the state of its TPM.
 

@@ -74,6 +74,71 @@ def test_a_virtio_pmem_is_attached_started_refreshed_and_detached(host, domain, 
     assert paths(domain) == []
 
 
+def definition_of(domain):
+    return domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+
+
+class TestHotPlug:
+    """--live and --reserve, as far as libvirt's test driver goes: it does not add memory to a running domain."""
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            [],
+            ["--live"],
+            ["SMALL", "--reserve", "x"],
+            ["--reserve", "0:1G"],
+            ["--reserve", "1"],
+            ["--reserve", "1:1K"],
+            ["--reserve", "257:1G"],
+            ["SMALL", "--reserve", "1:1G", "--live"],
+        ],
+    )
+    def test_what_cannot_be_meant(self, domain, refused, words):  # noqa: F811
+        before = definition_of(domain)
+        refused(2, "domain", "attach", domain.name(), *words, "--connect", URI)
+        assert definition_of(domain) == before
+
+    def test_a_domain_that_is_off_takes_none(self, domain, refused):  # noqa: F811
+        err = refused(4, "domain", "attach", domain.name(), "SMALL", "--live", "--connect", URI)
+        assert "it is shut off. Leave out --live" in err
+
+    def test_a_domain_without_room_takes_none(self, domain, refused):  # noqa: F811
+        domain.create()
+        err = refused(4, "domain", "attach", domain.name(), "SMALL", "--live", "--connect", URI)
+        assert "it has no <maxMemory>" in err
+        assert "--reserve N:SIZE" in err
+
+    def test_room_is_reserved_once_and_kept(self, domain, vpmem, vpmem_json):  # noqa: F811
+        for _ in range(2):
+            assert vpmem_json("domain", "attach", domain.name(), "--reserve", "2:8M", "--connect", URI) == []
+            assert '<maxMemory slots="2" unit="KiB">81920</maxMemory>' in definition_of(domain).replace("'", '"')
+        vpmem_json("domain", "attach", domain.name(), "SMALL", "--reserve", "2:8M", "--connect", URI)
+        assert '<maxMemory slots="3" unit="KiB">86016</maxMemory>' in definition_of(domain).replace("'", '"')
+        domain.create()
+        assert (
+            "gets the room at its next start"
+            in vpmem("domain", "attach", domain.name(), "--reserve", "3:8M", "--connect", URI)[2]
+        )
+
+    def test_what_libvirt_refuses_is_rolled_back(self, host, domain, vpmem, vpmem_json):  # noqa: F811
+        (first,) = vpmem_json("domain", "attach", domain.name(), "SMALL", "--reserve", "1:8M", "--connect", URI)
+        domain.create()
+        before = definition_of(domain)
+        code, out, err = vpmem("domain", "attach", domain.name(), "SMALL", "--live", "--connect", URI)
+        assert (code, out, "Traceback" in err) == (5, "", False)
+        assert definition_of(domain) == before
+        assert [row.uuid for row in host.pool().held(domain.UUIDString())] == [first["uuid"]]
+
+    def test_too_little_room_is_found_after_the_claim_and_rolled_back(self, host, domain, vpmem, vpmem_json):  # noqa: F811
+        vpmem_json("domain", "attach", domain.name(), "SMALL", "--reserve", "1:2M", "--connect", URI)
+        domain.create()
+        code, _, err = vpmem("domain", "attach", domain.name(), "LARGE", "--live", "--connect", URI)
+        assert code == 4
+        assert "its <maxMemory> has room for 2097152 more bytes, and 8388608 are needed" in err
+        assert [row.label for row in host.pool().held(domain.UUIDString())] == ["SMALL"]
+
+
 def test_an_adopted_device_stays_what_it_is_in_the_domain(host, connection, domain, vpmem_json):  # noqa: F811
     host.options["connection_uri"] = URI
     records = {record["name"]: record for record in vpmem_json("namespace", "list")}

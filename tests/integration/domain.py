@@ -22,7 +22,7 @@ _DOMAIN = """\
     <type arch='x86_64' machine='q35'>hvm</type>
     <kernel>{boot.kernel}</kernel>
     <initrd>{boot.initramfs}</initrd>
-    <cmdline>console=ttyS0 quiet</cmdline>
+    <cmdline>console=ttyS0 quiet {mode}</cmdline>
   </os>
   <features><acpi/></features>
   <cpu><numa>{numa}</numa></cpu>
@@ -46,7 +46,13 @@ class Boot(typing.NamedTuple):
 class Guest:
     """A defined domain, each of whose cells is pinned to the host node of the same number."""
 
-    def __init__(self, connection: libvirt.virConnect, boot: Boot, log: pathlib.Path, *, cells: int = 1) -> None:
+    def __init__(
+        self, connection: libvirt.virConnect, boot: Boot, log: pathlib.Path, *, cells: int = 1, mode: str = ""
+    ) -> None:
+        """Define it.
+
+        :param mode: what the small guest does after its report; see :mod:`tests.machine.guest`
+        """
         self._connection = connection
         self._log = log
         log.touch()  # else libvirtd makes it, as root
@@ -54,7 +60,7 @@ class Guest:
         self.name = f"vpmem-{self.uuid[:8]}"
         numa = [f"<cell id='{n}' cpus='{n}' memory='{256 // cells}' unit='MiB'/>" for n in range(cells)]
         pins = [f"<memnode cellid='{n}' mode='strict' nodeset='{n}'/>" for n in range(cells)]
-        values = {"name": self.name, "uuid": self.uuid, "cells": cells, "log": log}
+        values = {"name": self.name, "uuid": self.uuid, "cells": cells, "log": log, "mode": mode}
         self.define(_DOMAIN.format(boot=boot, numa="".join(numa), pins="".join(pins), **values))
 
     def define(self, domain_xml: str) -> None:
@@ -76,6 +82,10 @@ class Guest:
         report = guest.wait_for_report(self._log)
         assert report.uuid == self.uuid
         return report
+
+    def plugged(self) -> list[guest.Device]:
+        """What it tells of the devices that were added since it is ready."""
+        return guest.plugged(self._log.read_text(errors="replace"))
 
     def shut_down(self) -> None:
         """Press its power button, and wait until it is off."""

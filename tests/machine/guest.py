@@ -6,6 +6,8 @@ JSON. When all is on the devices, it says that it is ready, and waits for the po
 
 With ``vpmem.write`` on its command line it writes until then: blocks of 4 KiB, ``UUID NUMBER``, with one NUMBER after
 the other, to the block NUMBER modulo WRITTEN_BLOCKS of the first device. It tells each number when it is on the device.
+
+With ``vpmem.plug`` on its command line it looks until then for devices that are added, and does the same with them.
 """
 
 import dataclasses
@@ -36,9 +38,8 @@ cat /sys/bus/nd/devices/ndbus*/wait_probe > /dev/null 2>&1
 uuid=$(cat /sys/class/dmi/id/product_uuid)
 say() { echo; echo "vpmem-guest: $1"; }
 say "{\"boot\": \"$uuid\"}"
-for directory in /sys/block/pmem*; do
-    [ -e "$directory" ] || continue
-    name=${directory##*/} device=/dev/${directory##*/}
+look() {  # fills the device if it is empty, and prints what it is
+    directory=$1 name=${1##*/} device=/dev/${1##*/}
     region=$(cd -P "$directory/device/.." && pwd)
     region=${region%%/namespace*}
     slot=0
@@ -62,7 +63,11 @@ for directory in /sys/block/pmem*; do
     fi
     md5=$(md5sum < "$device" | cut -d ' ' -f 1)
     fields="\"name\": \"$name\", \"slot\": $slot, \"size\": $size, \"node\": $node"
-    say "{$fields, \"zeros\": $zeros, \"text\": \"$text\", \"md5\": \"$md5\"}"
+    echo "{$fields, \"zeros\": $zeros, \"text\": \"$text\", \"md5\": \"$md5\"}"
+    : > "/looked-at-$name"
+}
+for directory in /sys/block/pmem*; do
+    [ -e "$directory" ] && say "$(look "$directory")"
 done
 for input in /sys/class/input/event*; do
     if [ "$(cat "$input/device/name")" = "Power Button" ]; then exec 3< "/dev/input/${input##*/}"; fi
@@ -78,6 +83,17 @@ if grep -q vpmem.write /proc/cmdline; then
             dd if=/block of=/dev/pmem0 bs=4096 count=1 seek=$at oflag=direct conv=fsync 2> /dev/null &&
                 say "{\"wrote\": $number}"
             sleep 0.05
+        done
+    ) &
+fi
+if grep -q vpmem.plug /proc/cmdline; then
+    (
+        while [ ! -e /stop ]; do
+            for directory in /sys/block/pmem*; do
+                name=${directory##*/}
+                [ -e "/looked-at-$name" ] || [ ! -b "/dev/$name" ] || say "{\"plugged\": $(look "$directory")}"
+            done
+            sleep 0.2
         done
     ) &
 fi
@@ -154,6 +170,11 @@ def wait_for_report(log: pathlib.Path, boot: int = 1, *, seconds: float = BOOT_S
         if time.monotonic() > deadline:
             raise TimeoutError(f"{log}: no report of boot {boot} after {seconds} s. It ends:\n{text[-2000:]}")
         time.sleep(0.1)
+
+
+def plugged(serial: str) -> list[Device]:
+    """The devices that were added while the guest ran."""
+    return [Device(**line["plugged"]) for line in _lines(serial) if "plugged" in line]
 
 
 def last_written(serial: str) -> int:

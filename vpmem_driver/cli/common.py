@@ -149,10 +149,13 @@ def size(low: int, high: int, *, unit: int = 1) -> Callable[[str], int]:
     return read
 
 
-def add_claim_arguments(parser: argparse.ArgumentParser) -> None:
+def add_claim_arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Add the labels and the NUMA node of a claim."""
     parser.add_argument(
-        "labels", metavar="LABEL[,LABEL…]", help="one label for each device, in the order of the devices"
+        "labels",
+        metavar="LABEL[,LABEL…]",
+        nargs="?" if optional else None,
+        help="one label for each device, in the order of the devices",
     )
     parser.add_argument(
         "--numa-node", type=int, metavar="N", help="preferred NUMA node of the host (default: use the fewest nodes)"

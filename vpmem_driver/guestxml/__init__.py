@@ -21,6 +21,7 @@ from vpmem_driver.guestxml.edit import (
     rewrite,
     uuid,
 )
+from vpmem_driver.guestxml.hotplug import plug, require_slots, reserve
 from vpmem_driver.guestxml.identity import find
 from vpmem_driver.guestxml.memory_device import MemoryDevice, device_for
 from vpmem_driver.guestxml.new import new_domain
@@ -48,9 +49,12 @@ __all__ = [
     "parse_integer",
     "parse_nodeset",
     "parse_size",
+    "plug",
     "refresh",
     "relocate",
     "remove",
+    "require_slots",
+    "reserve",
     "rewrite",
     "sources",
     "uuid",

@@ -55,7 +55,7 @@ def check(domain_xml: str) -> None:
     :raises InvalidDomainXML: see :func:`add`
     """
     domain = document.parse(domain_xml)
-    _require_numa_and_acpi(domain)
+    require_numa_and_acpi(domain)
     child(domain, "devices")
     guest_node(domain, None)
     Memory.of(domain)
@@ -78,7 +78,7 @@ def add(domain_xml: str, grants: Sequence[model.Grant]) -> str:
     domain = document.parse(domain_xml)
     if not grants:
         return domain_xml
-    _require_numa_and_acpi(domain)
+    require_numa_and_acpi(domain)
     added = [device_for(grant, node=guest_node(domain, grant.numa_node)) for grant in grants]
     for device, grant in zip(added, grants, strict=True):
         element = device.to_element()
@@ -268,7 +268,8 @@ def _require_same(device: MemoryDevice, replacement: MemoryDevice) -> None:
             raise invalid("device", replacement.path, reason, "Use a namespace with the same size, align and pmem")
 
 
-def _require_numa_and_acpi(domain: etree._Element) -> None:
+def require_numa_and_acpi(domain: etree._Element) -> None:
+    """Verify that a domain can have memory devices. :raises InvalidDomainXML: it cannot."""
     if domain.find("cpu/numa/cell") is None:
         vcpu, memory = domain.find("vcpu"), domain.find("memory")
         last = 0 if vcpu is None else read(vcpu, parse_integer) - 1

@@ -384,6 +384,44 @@ def test_a_rewrite_does_not_change_the_model():
         guestxml.rewrite(text, {"/pmem/a": nvdimm})
 
 
+# ---- hot plug ----
+
+
+def test_room_for_devices_on_q35_includes_ports():
+    """A virtio-pmem is a PCI device, and a running q35 takes it only in a free root port."""
+    text = guestxml.reserve(domain().replace("<type arch='x86_64'", "<type machine='pc-q35-7.2' arch='x86_64'"), 2, GIB)
+    assert maximum_of(text) == (3 * GIB, 2)
+    assert text.count('<controller type="pci" model="pcie-root-port"/>') == 2
+    assert "pcie-root-port" not in guestxml.reserve(domain(), 2, GIB)
+
+
+def test_a_device_to_plug_has_the_uuid_in_its_alias():
+    has_one = guestxml.reserve(guestxml.add(domain(), [grant("/dev/dax0.0")]), 2, 2 * GIB)
+    given = [grant("/dev/dax1.0"), grant("/pmem/a", size=8 * MIB, align=4096, hardware=VIRTIO_PMEM)]
+    guestxml.require_slots(has_one, 2)
+    plugged = [etree.fromstring(text) for text in guestxml.plug(has_one, given)]
+    assert [MemoryDevice.from_element(each) for each in plugged] == [
+        guestxml.device_for(each, node=0) for each in given
+    ]
+    assert [each.find("alias").get("name") for each in plugged] == [f"ua-vpmem-{each.uuid}" for each in given]
+
+
+@pytest.mark.parametrize(
+    ("reserved", "grants", "said"),
+    [
+        ((0, 0), [grant()], "it has no <maxMemory>"),
+        ((1, GIB), [grant(), grant("/dev/dax1.0")], "it has 1 free memory slots, and 2 are needed"),
+        ((1, 2 * MIB), [grant()], "its <maxMemory> has room for 2097152 more bytes, and 1073741824 are needed"),
+        ((1, GIB), [grant()], "it was started without a nvdimm"),
+    ],
+)
+def test_a_domain_that_takes_no_device(reserved, grants, said):
+    text = guestxml.reserve(domain(), *reserved) if reserved[0] else domain()
+    with pytest.raises(exception.DomainRefused, match=said):
+        guestxml.require_slots(text, len(grants))
+        guestxml.plug(text, grants)
+
+
 def test_a_label_that_is_too_small():
     with pytest.raises(exception.InvalidRequest) as error:
         guestxml.device_for(grant(hardware=labelled(64 * KIB)), node=0)
