@@ -88,6 +88,19 @@ def test_what_a_guest_has_flushed_is_there_after_qemu_is_killed(disk, boot, tmp_
     seen("virtio-pmem: the next guest", "finds only zeros")
 
 
+def test_a_guest_without_the_driver_boots_and_has_no_device(disk, boot, pytestconfig, tmp_path, seen):
+    owner = str(uuid.uuid4())
+    disk.pmem_namespaces = ["DISK:disk1"]
+    disk.make("disk1", size=SIZE)
+    (grant,) = disk.pool().claim(owner, ["DISK"])
+    unpacked = kernel.unpacked(pytestconfig.rootpath / ".tox" / "kernel")
+    without = boot._replace(initramfs=guest.build(tmp_path / "initramfs", unpacked, without="virtio_pmem"))
+    with running(without, owner, guestxml.device_for(grant, node=0), tmp_path / "log") as (_, report):
+        assert report.devices == ()
+    assert guest.is_zero(disk.path("disk1"))
+    seen("virtio-pmem: a guest without the driver", "boots, and has no /dev/pmemN")
+
+
 def test_which_model_is_claimed_follows_this_libvirt(host, vpmem, connection, seen):
     """libvirt 9.0 fails at the start of a guest with virtio-pmem, so it must not be claimed by default."""
     number = connection.getLibVersion()

@@ -136,9 +136,13 @@ class Report:
     devices: tuple[Device, ...]
 
 
-def build(target: pathlib.Path, of: kernel.Kernel) -> pathlib.Path:
-    """Write the guest's initramfs for kernel `of` to `target`. It needs ``console=ttyS0`` on its command line."""
-    return initramfs.build(target, of, MODULES, _INIT.replace("WRITTEN_BLOCKS", str(WRITTEN_BLOCKS)))
+def build(target: pathlib.Path, of: kernel.Kernel, *, without: str | None = None) -> pathlib.Path:
+    """Write the guest's initramfs for kernel `of` to `target`. It needs ``console=ttyS0`` on its command line.
+
+    :param without: a module that it does not have
+    """
+    modules = [module for module in MODULES if module != without]
+    return initramfs.build(target, of, modules, _INIT.replace("WRITTEN_BLOCKS", str(WRITTEN_BLOCKS)))
 
 
 def reports(serial: str) -> list[Report]:
