@@ -7,6 +7,7 @@ are msgspec.Structs, which are created ten times faster than frozen dataclasses.
 import dataclasses
 import enum
 import functools
+from typing import Annotated
 
 import msgspec
 import os_resource_classes
@@ -47,7 +48,7 @@ class Hardware(msgspec.Struct, frozen=True, gc=False):
     """
 
     device_model: DeviceModel = DeviceModel.NVDIMM
-    label_size: int = LABEL_SIZE
+    label_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = LABEL_SIZE
 
 
 #: What Nova's in-tree driver gives every guest, and what all owners before version 6 of the ledger have.

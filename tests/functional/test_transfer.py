@@ -233,6 +233,9 @@ def offer(namespaces="[]", version=1, copy="00c0ffee"):
     return text.encode()
 
 
+_SIZES = '"size":4194304,"align":4096'
+
+
 @pytest.mark.parametrize(
     "lines",
     [
@@ -245,6 +248,9 @@ def offer(namespaces="[]", version=1, copy="00c0ffee"):
         offer('[{"name":"n","label":null,"size":4194304,"align":4096}]'),
         offer('[{"name":"n","label":"SMALL","size":4194304,"align":4096,"namespace":"small0"}]'),
         offer('[{"name":"n","label":"SMALL","size":-1,"align":4096}]'),
+        offer(f'[{{"name":"n","label":"SMALL",{_SIZES},"hardware":{{"device_model":"dimm"}}}}]', 2),
+        offer(f'[{{"name":"n","label":"SMALL",{_SIZES},"hardware":{{"label_size":-1}}}}]', 2),
+        offer(f'[{{"name":"n","label":"SMALL",{_SIZES},"hardware":{{"device_model":"virtio-pmem"}}}}]', 2),
         b"[" * 100000 + b"\n",
     ],
 )
@@ -256,6 +262,21 @@ def test_what_is_not_an_offer_is_refused_and_changes_nothing(two, lines):
         with pytest.raises(ConnectionLost):
             connection.read()
     assert pool.held(two.owner) == []
+
+
+@pytest.mark.parametrize(("options", "version"), [({}, 1), ({"label_size": ["0"]}, 2)])
+def test_an_older_host_receives_what_it_understands(host, other, options, version, monkeypatch):
+    """An offer has version 2 only if its hardware is not what every version gives."""
+    written = []
+    real = ProcessConnection.write
+    monkeypatch.setattr(
+        ProcessConnection, "write", lambda self, message: (written.append(message), real(self, message))
+    )
+    host.options |= options
+    two = Two(host, other, ["SMALL"])
+    two.move()
+    assert [each.version for each in written if isinstance(each, messages.Offer)] == [version]
+    two.check_moved()
 
 
 def test_two_senders_of_one_copy_do_not_mix(two):
