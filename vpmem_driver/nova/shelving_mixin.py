@@ -1,11 +1,14 @@
 """Overrides of the methods that shelve a server and bring it back: the content of its memory, or a refusal."""
 
+import enum
 import logging
 import typing
 
+from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
 from nova.compute import power_state, task_states
+from nova.compute import utils as compute_utils
 from nova.conf import CONF
 
 from vpmem_driver import exception
@@ -22,6 +25,16 @@ LOG = logging.getLogger(__name__)
 ON_SHELVE = "vpmem:on_shelve"
 DISCARD, EXPORT = "discard", "export"
 
+_SHELVING = (task_states.SHELVING, task_states.SHELVING_OFFLOADING)
+
+
+class Offloading(enum.Enum):
+    """When Nova destroys a guest that it powers off to shelve it."""
+
+    NOW = "now"
+    #: it powers it off again before that
+    AFTER_SNAPSHOT = "after the snapshot"
+
 
 class ShelvingMixin(_Driver):
     """Overrides of LibvirtDriver."""
@@ -32,34 +45,43 @@ class ShelvingMixin(_Driver):
     def power_off(self, instance: objects.Instance, timeout: int = 0, retry_interval: int = 0) -> None:
         """Refuse to offload a server whose memory has content, unless it is discarded, or exported here.
 
-        Nova powers a server off before it shelves it, and again before it offloads it. It destroys the guest and its
-        memory only after the latter has succeeded. If this raises, Nova restores the state of the server.
+        Nova powers a server off before it takes a snapshot of it, and again before it offloads it. It destroys the
+        guest and its memory only after the latter has succeeded. If this raises, Nova restores the state of the server.
         """
-        decision = self._vpmem_on_shelve(instance)
-        if decision is None:
+        offloading = self._vpmem_offloading(instance)
+        if offloading is None:
             super().power_off(instance, timeout, retry_interval)
             return
-        offloads = instance.task_state == task_states.SHELVING_OFFLOADING
+        decision = self._vpmem_on_shelve(instance)
         if decision == EXPORT:
             self._require_room_to_export(instance)
-        elif offloads:
+        elif offloading is Offloading.NOW:
             self._vpmem_exports.forget(instance)
         was_running = self.get_info(instance).state == power_state.RUNNING
         super().power_off(instance, timeout, retry_interval)
-        if offloads and decision == EXPORT:
+        if offloading is Offloading.NOW and decision == EXPORT:
             self._export(instance, was_running=was_running)
 
-    def _vpmem_on_shelve(self, instance: objects.Instance) -> str | None:
-        """Return what the offloading that is under way does with the content: discard or export.
+    def _vpmem_offloading(self, instance: objects.Instance) -> "Offloading | None":
+        """Return when Nova destroys the guest that it powers off; None if it does not, or it has no memory here.
 
-        :returns: None if nothing is offloaded, or the instance has no memory here
-        :raises InstancePowerOffFailure: it is refused; nothing was changed
+        Nova takes no snapshot of a volume-backed server: it offloads it at once, also with task SHELVING
+        (compute/api.py, shelve; Nova 31 to 34).
         """
-        offloads = instance.task_state == task_states.SHELVING_OFFLOADING or (
-            instance.task_state == task_states.SHELVING and CONF.shelved_offload_time == 0
-        )
-        if not offloads or self._vpmem is None or not self._vpmem.held(instance):
+        if instance.task_state not in _SHELVING or self._vpmem is None or not self._vpmem.held(instance):
             return None
+        if instance.task_state == task_states.SHELVING_OFFLOADING:
+            return Offloading.NOW
+        if compute_utils.is_volume_backed_instance(nova_context.get_admin_context(), instance):
+            return Offloading.NOW
+        return Offloading.AFTER_SNAPSHOT if CONF.shelved_offload_time == 0 else None
+
+    @staticmethod
+    def _vpmem_on_shelve(instance: objects.Instance) -> str:
+        """Return what offloading does with the content: discard or export.
+
+        :raises InstancePowerOffFailure: it is refused
+        """
         decision = str(instance.flavor.extra_specs.get(ON_SHELVE) or CONF.vpmem.on_shelve)
         if decision not in {DISCARD, EXPORT}:
             reason = (

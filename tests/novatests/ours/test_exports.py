@@ -135,6 +135,21 @@ class ExportTest(test_moves.MoveTestCase):
         self.assertEqual(list(self.written), self.devices(self.server, self.host1))
         self.assertTrue(self.domain_runs(self.server, self.host1))
 
+    def test_a_volume_backed_server(self):
+        """Nova powers it off once, and offloads it at once. If that fails, it runs again."""
+        self.flags(shelved_offload_time=3600)
+        self.useFixture(fixtures.MockPatch("nova.compute.utils.is_volume_backed_instance", return_value=True))
+        with mock.patch("vpmem_driver.transfer.manifest.write", side_effect=OSError(errno.ENOSPC, "No space")):
+            self.api.post_server_action(self.server["id"], {"shelve": {}})
+            self._wait_for_action_fail_completion(self.server, "shelve", "compute_shelve_offload_instance")
+        self._wait_for_server_parameter(self.server, {"OS-EXT-STS:task_state": None, "status": "ACTIVE"})
+        self.assertTrue(self.domain_runs(self.server, self.host1))
+        self.assert_kept(self.written)
+        self.shelve()
+        self.assert_wiped(self.host1, [path.name for path in self.written])
+        self.unshelve(self.host2)
+        self.assertEqual(list(self.written.values()), self.content(self.server, self.host2))
+
     def test_an_unshelving_that_fails_keeps_the_export(self):
         self.shelve()
         with mock.patch.object(self.driver(self.host2)._vpmem_exports, "_path", None):

@@ -354,6 +354,17 @@ class ShelveTest(MoveTestCase):
         self.assert_kept(self.written)
         self.assertIn("vpmem:on_shelve=discard", self.fault(self.server))
 
+    def test_a_volume_backed_server_is_offloaded_at_once_and_so_refused(self):
+        """Nova takes no snapshot of it, and does not wait for shelved_offload_time."""
+        self.flags(shelved_offload_time=3600)
+        with mock.patch("nova.compute.utils.is_volume_backed_instance", return_value=True):
+            self.api.post_server_action(self.server["id"], {"shelve": {}})
+            self._wait_for_action_fail_completion(self.server, "shelve", "compute_shelve_offload_instance")
+        self._wait_for_server_parameter(self.server, {"OS-EXT-STS:task_state": None, "status": "ACTIVE"})
+        self.assertTrue(self.domain_runs(self.server, self.host))
+        self.assert_kept(self.written)
+        self.assertIn("vpmem:on_shelve=discard", self.fault(self.server))
+
     def test_a_server_that_is_shelved_and_not_offloaded_keeps_its_memory(self):
         self.flags(shelved_offload_time=-1)
         self._shelve_server(self.server, expected_state="SHELVED")
