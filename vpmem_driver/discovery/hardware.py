@@ -29,8 +29,12 @@ class Hardware(typing.NamedTuple):
 
 
 def by_region(root: str) -> Callable[[str], dict[str, typing.Any]]:
-    """Return a function from the name of a region to the fields of :func:`of_nd_region`, which reads each once."""
-    return functools.cache(lambda region: of_nd_region(root, region)._asdict())
+    """Return a function from the name of a region to the known fields of :func:`of_nd_region`. It reads each once."""
+
+    def fields(region: str) -> dict[str, typing.Any]:
+        return {name: value for name, value in of_nd_region(root, region)._asdict().items() if value is not None}
+
+    return functools.cache(fields)
 
 
 def of_nd_region(root: str, region: str) -> Hardware:

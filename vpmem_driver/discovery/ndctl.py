@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import typing
 from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
@@ -92,7 +91,8 @@ class NdctlDiscovery(interface.Discovery):
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
         text = run(self._timeout) if self._run is None else _call(self._run)
-        found = [*self._volatile(), *self._completed(_read(text, self._node_of()))]
+        listed = _read(text, self._node_of())
+        found = [*self._volatile(listed), *self._completed(listed)]
         namespaces = interface.check(self.name, [namespace for _, namespace in found])
         self._places = interface.places(dict(found), namespaces)
         return namespaces
@@ -109,9 +109,10 @@ class NdctlDiscovery(interface.Discovery):
         found = _read(run(self._timeout, f"--namespace={dev}"), self._node_of())
         return interface.check(self.name, [namespace for _, namespace in self._completed(found)])
 
-    def _volatile(self) -> Iterator[tuple[str, model.Namespace]]:
+    def _volatile(self, listed: list[tuple[str, model.Namespace]]) -> Iterator[tuple[str, model.Namespace]]:
+        on_bus = {os.path.basename(namespace.device) for _, namespace in listed if namespace.device is not None}
         try:
-            yield from volatile.namespaces(self._sysfs_root, volatile.links(self._sysfs_root))
+            yield from volatile.namespaces(self._sysfs_root, volatile.links(self._sysfs_root, on_bus))
         except OSError as exc:
             reason = f"{self._sysfs_root}/bus/dax/devices cannot be read ({exc.strerror})"
             raise _failed(reason, "Check the kernel log") from exc
@@ -121,11 +122,10 @@ class NdctlDiscovery(interface.Discovery):
         of_region = hardware.by_region(self._sysfs_root)
         filesystems = _names(f"{self._sysfs_root}/bus/dax/drivers/fsdev_dax")
         for dev, namespace in found:
-            changes: dict[str, typing.Any] = dict(of_region(dev.replace("namespace", "region", 1).partition(".")[0]))
-            device = os.path.basename(namespace.device or "")
-            if device in filesystems:
-                changes |= {"mode": "fsdev", "unusable": interface.why_not_mappable("fsdev", device)}
-            yield dev, msgspec.structs.replace(namespace, **changes)
+            changes = of_region(dev.partition(".")[0].replace("namespace", "region"))
+            if filesystems and (device := os.path.basename(namespace.device or "")) in filesystems:
+                changes = changes | {"mode": "fsdev", "unusable": interface.why_not_mappable("fsdev", device)}
+            yield dev, msgspec.structs.replace(namespace, **changes) if changes else namespace
 
     def options(self) -> dict[str, str]:
         return {} if self._sysfs_root == "/sys" else {"root": self._sysfs_root}

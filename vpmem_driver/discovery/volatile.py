@@ -12,7 +12,7 @@ Sources: drivers/dax/bus.c, dax/hmem and dax/cxl.c, Linux 6.12. Only root may re
 import os
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from vpmem_driver import model
 from vpmem_driver.discovery import hardware, interface
@@ -28,10 +28,11 @@ _RANGE = re.compile(r"mapping[0-9]+", re.ASCII)
 MODES = {"kmem": "system-ram", "fsdev_dax": "fsdev"}
 
 
-def links(root: str) -> dict[str, str]:
+def links(root: str, without: Container[str] = ()) -> dict[str, str]:
     """Return the target of the link of each device on the bus dax, by name.
 
     :param root: where sysfs is
+    :param without: names of devices that are known to be on an NVDIMM bus
     :raises OSError: the bus cannot be read. There is none, and nothing to return, if no driver of it is loaded
     """
     found: dict[str, str] = {}
@@ -40,6 +41,8 @@ def links(root: str) -> dict[str, str]:
     except FileNotFoundError:
         return found
     for name in names:
+        if name in without:
+            continue
         try:
             found[name] = os.readlink(f"{root}/bus/dax/devices/{name}")
         except FileNotFoundError:  # it has gone meanwhile
