@@ -48,10 +48,15 @@ class CxlHost(VirtualHost):
 
     def _machine(self) -> list[str]:
         # A kernel that sees a hypervisor refuses regions: it could not invalidate the caches of the CPUs.
-        words = [*tree.qemu_of(self._debian), "-machine", "q35,cxl=on", "-cpu", "max,-hypervisor,-erms,-fsrm"]
+        machine = "q35,cxl=on,cxl-fmw.0.targets.0=cxl,cxl-fmw.0.size=4G"
+        words = [*tree.qemu_of(self._debian), "-machine", machine, "-cpu", "max,-hypervisor,-erms,-fsrm"]
         words += ["-smp", "2", "-m", "3G,maxmem=12G,slots=4"]
-        words += ["-device", "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl", "-machine", "cxl-fmw.0.targets.0=cxl"]
-        words += ["-machine", "cxl-fmw.0.size=4G", "-qmp", f"unix:{self._work / 'qmp'},server=on,wait=off"]
+        words += [
+            "-device",
+            "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl",
+            "-qmp",
+            f"unix:{self._work / 'qmp'},server=on,wait=off",
+        ]
         for number, serial in enumerate((*PERSISTENT, VOLATILE)):
             words += ["-device", f"cxl-rp,port={number},bus=cxl,id=port{number},chassis=0,slot={number + 2}"]
             if serial not in self.absent:
