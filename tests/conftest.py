@@ -1,5 +1,6 @@
 """Fixtures of all tests."""
 
+import logging
 import os
 import pathlib
 import signal
@@ -33,3 +34,14 @@ def sigint_is_heard():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def log_handlers_go():
+    """The command line installs a handler for standard error, which is closed when a test has ended."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    yield
+    for handler in set(root.handlers) - set(before):
+        handler.close()
+    root.handlers[:] = before
