@@ -1,5 +1,6 @@
 """A server's life through the API, its guest's memory looked at after each step."""
 
+import hashlib
 import io
 import os
 import pathlib
@@ -204,15 +205,20 @@ class LifecycleTest(longer_waits.LongerWaits, integrated_helpers._IntegratedTest
         self._confirm_resize(server)
         self.assertEqual([new], self.names(server))
         self.assert_wiped([old])
-        self.assert_kept(server, [new], [LARGE])
+        self.assert_kept(server, [new], [SMALL])
         self.saw("resize to the same host, confirm", f"{new} has the same bytes; {old} is nobody's, and all zeros")
         self._delete_server(server)
         self.assert_wiped([new])
 
     def resize(self, server, old):
-        """Resize from SMALL to LARGE; returns the name of the new namespace. The old one is looked at, too."""
+        """Resize from SMALL to LARGE; returns the name of the new namespace. The old one is looked at, too.
+
+        The guest finds the bytes of the old one, and zeros behind them.
+        """
         report = self.again(server, lambda server: self._resize_server(server, self.flavor("LARGE")))
-        self.assertEqual([(True, LARGE - LABEL)], [(device.zeros, device.size) for device in report.devices])
+        content = guest.pattern(server["id"], 0, SMALL - LABEL) + bytes(LARGE - SMALL)
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        self.assertEqual([(LARGE - LABEL, md5)], [(device.size, device.md5) for device in report.devices])
         self.assert_kept(server, [old], [SMALL])
         (new,) = set(self.names(server)) - {old}
         return new
