@@ -116,6 +116,19 @@ def losses(snapshot: Snapshot) -> Iterator[Finding]:
         yield finding.ok(check, f"labels and alignment take {sizes.in_words(lost)} of all namespaces")
 
 
+def flushes(snapshot: Snapshot) -> Iterator[Finding]:
+    """Check that what the guests of files flush reaches the disk."""
+    check = "flushes"
+    cached = {ns.uuid for ns in _labelled(snapshot) if ns.mode == "file" and not ns.pmem}
+    owned = [record for record in snapshot.records if record.uuid in cached and record.device_model is not None]
+    for record in owned:
+        if record.device_model == model.DeviceModel.NVDIMM:
+            reason = "it is a nvdimm on a file without DAX, so that a flush of its guest does not reach the disk"
+            yield finding.warning(check, faults.FLUSH, f"{record.name}: {reason}")
+    if owned and all(record.device_model == model.DeviceModel.VIRTIO_PMEM for record in owned):
+        yield finding.ok(check, f"virtio-pmem writes what the guests of {len(owned)} files flush")
+
+
 def numa(host: Host, snapshot: Snapshot) -> Iterator[Finding]:
     """Check that the NUMA node of each namespace is known and exists."""
     check = "NUMA"

@@ -49,6 +49,7 @@ def _namespaces(subject: Subject) -> Iterator[Finding]:
     yield from devices.nodes(subject.host, subject.now, subject.conf)
     yield from devices.media(subject.now, discovery.from_conf(subject.conf))
     yield from devices.losses(subject.now)
+    yield from devices.flushes(subject.now)
     yield from devices.numa(subject.host, subject.now)
     yield from namespaces.check(subject.now)
 

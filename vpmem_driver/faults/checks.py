@@ -111,7 +111,8 @@ WASTE = Fault(
     "VPMEM-C16",
     "a guest gets much less than the size of its namespace",
     "The label of the guest and the alignment of the namespace take more than 2 MiB and more than a hundredth of it.",
-    "Create the namespace again with 'ndctl create-namespace --align 2M'. This erases it.",
+    "Create the namespace again with 'ndctl create-namespace --align 2M', which erases it; or set [vpmem] label_size = "
+    "LABEL:0, for new claims.",
 )
 NUMA = Fault(
     "VPMEM-C17",
@@ -143,8 +144,17 @@ REGION = Fault(
     "create-region'): namespaces are recorded in the label storage area of the devices. Do so at each boot, before "
     "guests start.",
 )
+FLUSH = Fault(
+    "VPMEM-C21",
+    "a guest loses what it has flushed when the host loses power",
+    "Its device is a nvdimm, and the namespace is a file on a filesystem without DAX. A flush of the guest stays in "
+    "the page cache of the host.",
+    "Use virtio-pmem ([vpmem] device_model), which needs libvirt 9.4, or a DAX filesystem. The owner keeps its nvdimm "
+    "until it releases the namespace.",
+)
 
 FAULTS = (
     *(NO_BUS, NOT_MAPPABLE, DEVICE, PROGRAM, LEDGER_STORAGE, LEDGER_SPACE, LEDGER_ACCESS, LIBVIRT, QEMU, HOOK),
     *(MEMORY_LOCK, CONFINED, PID_NAMESPACE, NOVA, WIPE_COMMAND, WASTE, NUMA, MEDIA, CONFIGURATION, REGION),
+    FLUSH,
 )

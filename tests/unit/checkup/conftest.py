@@ -47,10 +47,10 @@ def made(tmp_path):
 
 def namespace(name, **values):
     known = {"size": 250 * MIB, "align": 2 * MIB, "numa_node": 0, "mode": "devdax", "device": f"/dev/{name}"}
-    return model.Namespace(uuid=f"uuid-{name}", name=name, pmem=True, **(known | values))
+    return model.Namespace(uuid=f"uuid-{name}", name=name, **(known | {"pmem": True} | values))
 
 
-def seen(*namespaces, labels=None, hardware=model.IN_TREE):
+def seen(*namespaces, labels=None, hardware=model.IN_TREE, device_model=None):
     """A snapshot of these namespaces, all with a label."""
     records = [
         types.SimpleNamespace(
@@ -59,6 +59,7 @@ def seen(*namespaces, labels=None, hardware=model.IN_TREE):
             label="L" if labels is None else labels.get(ns.name),
             state=state,
             guest_size=layout.guest_size_of(ns.size, ns.align, hardware),
+            device_model=device_model,
         )
         for ns in namespaces
         for state in ["unusable" if ns.unusable else "clean"]

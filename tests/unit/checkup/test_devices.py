@@ -102,6 +102,24 @@ def test_a_device_that_this_user_may_not_open(made, monkeypatch):
     assert levels(devices.nodes(made, seen(namespace("a")), conf())) == ["failure"]
 
 
+@pytest.mark.parametrize(
+    ("mode", "pmem", "device_model", "expected"),
+    [
+        ("file", False, "nvdimm", ["warning"]),
+        ("file", False, "virtio-pmem", ["ok"]),
+        ("file", False, None, []),
+        ("file", True, "nvdimm", []),
+        ("devdax", False, "nvdimm", []),
+    ],
+)
+def test_whether_a_flush_reaches_the_disk(mode, pmem, device_model, expected):
+    found = list(devices.flushes(seen(namespace("a", mode=mode, pmem=pmem), device_model=device_model)))
+    assert levels(found) == expected
+    if expected == ["warning"]:
+        assert found[0].id == "VPMEM-C21"
+        assert found[0].message.startswith("a: it is a nvdimm on a file without DAX")
+
+
 def test_what_a_guest_loses():
     (found,) = devices.losses(seen(namespace("a"), namespace("b", align=4 * KIB)))
     assert found.message == "labels and alignment take 4194304 bytes of all namespaces"
