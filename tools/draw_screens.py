@@ -21,8 +21,10 @@ from rich import console, text  # noqa: E402
 
 from tests.functional import terminal  # noqa: E402
 from tests.functional.conftest import Host, new_owner  # noqa: E402
+from tests.functional.test_cli_domains import DOMAIN  # noqa: E402
 from tests.functional.test_listing import move  # noqa: E402
 from tests.ndctl_program import region  # noqa: E402
+from vpmem_driver import guestxml  # noqa: E402
 from vpmem_driver.ledger.reader import LedgerReader  # noqa: E402
 from vpmem_driver.model import State  # noqa: E402
 from vpmem_driver.sizes import GIB, MIB  # noqa: E402
@@ -85,6 +87,27 @@ def draw_plans(host: Host) -> None:
         terminal.run([*words, "--svg", IMAGES / "plan.svg"])
 
 
+def draw_reconcile(root: pathlib.Path) -> None:
+    """Draw what 'vpmem reconcile' shows after the ledger was lost: domains that vpmem has written, and one by hand."""
+    root.mkdir()
+    host = make_host(root)
+    pool = host.pool()
+    uuids = {row.name: row.uuid for row in pool.rows()}
+    domain = DOMAIN.replace("</domain>", "<devices>{devices}</devices></domain>")
+    domains = []
+    for name, namespace in (("db1", "ns4"), ("db2", "ns5")):
+        owner = new_owner()
+        pool.adopt(owner, [uuids[namespace]], in_domain=True)
+        domains.append(guestxml.add(domain.format(name=name, uuid=owner, devices=""), pool.grants(owner)))
+    disk = f"<disk type='file'><source file='{host.path('ns2')}'/><target dev='vda'/></disk>"
+    by_hand = domain.format(name="web", uuid=new_owner(), devices=disk)
+    (root / "domains.xml").write_text(f"<node>{''.join(domains)}{by_hand}</node>", encoding="utf-8")
+    host.close()
+    shutil.rmtree(host.state_path)
+    host.options["connection_uri"] = f"test://{root / 'domains.xml'}"
+    draw(host, "reconcile", "reconcile")
+
+
 def wait_for_progress(host: Host) -> None:
     """Return when a quarter of a namespace is wiped."""
     with contextlib.closing(LedgerReader(host.state_path)) as ledger:
@@ -112,6 +135,7 @@ def main() -> None:
         draw(host, "host-check-broken", "host", "check")
         draw(host, "host-show-broken", "host", "show")
         draw(host, "explain", "explain", "N01")
+        draw_reconcile(root / "lost")
     finally:
         shutil.rmtree(root)
 

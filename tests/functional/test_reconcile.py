@@ -66,9 +66,7 @@ class TestAgreement:
         code, out, err = vpmem("reconcile", "--connect", URI)
         assert code == 0, err
         assert out.endswith("\nLedger, devices, processes and domains agree.\n")
-        assert re.search(
-            rf"^large0 .* claimed +{domain.name()} +/\S+ +{domain.name()} \(defined\), .*$", out, re.MULTILINE
-        )
+        assert re.search(rf"^large0 .* claimed +{domain.name()} +/\S+ +{domain.name()} \(running\)$", out, re.MULTILINE)
 
     def test_an_empty_host_without_libvirt(self, host, vpmem):  # noqa: F811
         host.options["connection_uri"] = URI

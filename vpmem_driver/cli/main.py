@@ -27,8 +27,8 @@ and verified before another owner gets it.
 
 EPILOG = """\
 exit codes: 0 success; 1 bug in this program; 2 usage or configuration error; 3 not enough free namespaces; 4 refused
-(another owner, or in use); 5 host error (discovery, ledger, libvirt); 6 wipe failed; 7 copy failed; 8 status,
-reconcile or check found a fault; 130 interrupted.
+(another owner, or in use); 5 host error (discovery, ledger, libvirt); 6 wipe failed; 7 copy failed; 8 something
+needs a person (status -x, host check, host retire, reconcile); 130 interrupted.
 
 Every error message ends with an id, which 'vpmem explain' explains.
 

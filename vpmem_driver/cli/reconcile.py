@@ -175,10 +175,16 @@ def _ending(wrong: Sequence[Disagreement], done: Sequence[Disagreement], names: 
         yield "Ledger, devices, processes and domains agree."
 
 
+def _users(namespace: Compared) -> Iterator[str]:
+    """Yield each domain that has the namespace, and how it has it."""
+    for owner, name in {use.owner: use.domain for use in namespace.uses}.items():
+        ways = {use.is_running for use in namespace.uses if use.owner == owner}
+        yield f"{name} ({'defined' if True not in ways else 'running' if False in ways else 'running only'})"
+
+
 def _row(namespace: Compared, names: dict[str, str]) -> tables.Row:
     record, row = namespace.record, namespace.row
     state = row.state.value if row is not None else record.state if record.state == "unusable" else "-"
-    users = dict.fromkeys(f"{use.domain} ({'running' if use.is_running else 'defined'})" for use in namespace.uses)
     owner = record.owner
     with contextlib.suppress(KeyError):
         owner = names[owner or ""]
@@ -188,6 +194,6 @@ def _row(namespace: Compared, names: dict[str, str]) -> tables.Row:
         tables.Cell(state, listing.COLOURS.get(state)),
         owner or "",
         record.device or "missing",
-        ", ".join(map(exception.printable, users)),
+        ", ".join(exception.printable(user) for user in _users(namespace)),
         namespace.process or "",
     )
