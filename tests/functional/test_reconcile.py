@@ -1,5 +1,6 @@
 """vpmem reconcile: what ledger, devices, processes and libvirt's test driver say, and what it does about it."""
 
+import dataclasses
 import json
 import pathlib
 import re
@@ -17,7 +18,7 @@ from tests.functional.test_listing import move, schema
 from tests.functional.test_renumbered import attached, new_domain, swap  # noqa: F401  fixtures
 from tests.functional.test_status import files
 from tests.functional.test_users import DEVICES, xml
-from vpmem_driver import guestxml
+from vpmem_driver import guestxml, model
 from vpmem_driver.cli import tables
 from vpmem_driver.model import State
 
@@ -51,6 +52,10 @@ def lost(host):
 
 def owners(vpmem_json):  # noqa: F811
     return {row["name"]: row["owner"] for row in vpmem_json("namespace", "list") if row["owner"] is not None}
+
+
+def device_name(path):
+    return path.rpartition("/")[2]
 
 
 def defined(connection, path, kind="nvdimm"):  # noqa: F811
@@ -116,6 +121,25 @@ class TestLostLedger:
         assert {each[1:] for each in found} == {("VPMEM-N07", "adopt", True), ("VPMEM-N10", "refresh", True)}
         for domain, pattern in ((one, mine), (other, yours)):
             assert [pathlib.Path(path).read_bytes() for path in paths(domain)] == [*pattern.values()]
+
+    @pytest.mark.parametrize("is_running", [False, True], ids=["defined", "running"])
+    def test_the_hardware_of_the_guest_stays_what_it_is(self, host, connection, reconcile, is_running):  # noqa: F811
+        hardware = {
+            "small1": model.Hardware(model.DeviceModel.VIRTIO_PMEM, 0),
+            "small0": model.Hardware(model.DeviceModel.NVDIMM, 0),
+            "large0": model.IN_TREE,
+        }
+        pool, owner = host.pool(), new_owner()
+        rows = {row.name: row for row in pool.rows()}
+        grants = [dataclasses.replace(pool.grant(rows[name]), hardware=each) for name, each in hardware.items()]
+        bare = DOMAIN.format(name="db", uuid=owner).replace("</domain>", "<devices/></domain>")
+        domain = connection.defineXML(guestxml.add(bare, [dataclasses.replace(each, ready=True) for each in grants]))
+        if is_running:
+            domain.create()
+        reconcile("--yes", code=0)
+        held = host.pool().grants(owner)
+        assert {grant.name: grant.hardware for grant in held} == hardware
+        assert [grant.name for grant in held] == [device_name(path) for path in paths(domain)]
 
     def test_a_path_alone_proves_nothing_while_the_domain_is_shut_off(self, host, connection, reconcile, vpmem):  # noqa: F811
         domain = defined(connection, host.path("small0"))

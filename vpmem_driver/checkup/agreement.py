@@ -8,7 +8,7 @@ import dataclasses
 import typing
 from collections.abc import Iterator
 
-from vpmem_driver import exception
+from vpmem_driver import exception, model
 from vpmem_driver.checkup import finding
 from vpmem_driver.checkup.finding import Finding
 from vpmem_driver.faults import namespaces as faults
@@ -27,6 +27,7 @@ class Disagreement:
     :ivar action: None: a person must decide
     :ivar owner: uuid of the domain that the action is for
     :ivar position: order among the devices of the domain
+    :ivar hardware: what the device of the domain is, for an adoption
     """
 
     finding: Finding
@@ -34,6 +35,7 @@ class Disagreement:
     action: Action | None = None
     owner: str | None = None
     position: int = 0
+    hardware: model.Hardware | None = None
 
 
 def check(comparison: Comparison) -> list[Disagreement]:
@@ -94,15 +96,15 @@ def _of_one_user(namespace: Compared) -> Iterator[Disagreement]:
     name = namespace.record.name or namespace.record.uuid
     remedy = f"'vpmem reconcile --yes' or 'vpmem adopt {use.owner} {name}' records the domain as its owner"
     found = finding.failure(_check(namespace), faults.NOT_ADOPTED, message, f"{remedy}, and keeps the content.")
-    yield Disagreement(found, namespace.record.uuid, "adopt", use.owner, use.position)
+    yield Disagreement(found, namespace.record.uuid, "adopt", use.owner, use.position, use.hardware)
     if use.is_outdated:
         yield _outdated(namespace, use)
 
 
 def _obstacle(namespace: Compared, use: Use) -> str | None:
     """Return why the namespace cannot be adopted without a person; None if the content can only be the domain's."""
-    if use.kind != "memory":
-        return "it is not a memory device"
+    if use.kind != "memory" or use.hardware is None:
+        return "it is not a memory device that vpmem can make"
     if not (use.is_running or use.is_marked):
         return "only its path identifies it, which may have led to another namespace before a reboot"
     if namespace.record.state == "unusable" or (namespace.row is None and namespace.record.device is None):

@@ -96,7 +96,13 @@ class _Doer:
     def _adopt(self, owner: str, adopted: Sequence[Disagreement]) -> None:
         uuids = list(dict.fromkeys(each.namespace for each in adopted if each.namespace is not None))
         if uuids:
-            self._pool.adopt(owner, uuids, why="a domain has it (reconcile)", in_domain=True)
+            hardware_of = {
+                each.namespace: each.hardware
+                for each in adopted
+                if each.namespace is not None and each.hardware is not None
+            }
+            why = "a domain has it (reconcile)"
+            self._pool.adopt(owner, uuids, why=why, in_domain=True, hardware_of=hardware_of)
 
     def _refresh(self, owner: str) -> None:
         with self._domains.connection() as connection:

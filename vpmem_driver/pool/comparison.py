@@ -24,6 +24,7 @@ class Use:
     :ivar position: order among the places of the domain
     :ivar is_marked: the alias of the device has the uuid of the namespace
     :ivar is_outdated: the path no longer leads to the namespace
+    :ivar hardware: what the guest's device is; None if it is no memory device that vpmem can make
     """
 
     owner: str
@@ -34,6 +35,7 @@ class Use:
     position: int
     is_marked: bool = False
     is_outdated: bool = False
+    hardware: model.Hardware | None = None
 
     @property
     def user(self) -> str:
@@ -150,16 +152,17 @@ def _uses(domain: Described, devices: dict[str, str], rows: Iterable[Row]) -> li
 def _defined(
     domain: Described, devices: dict[str, str], wanted: hostpaths.Wanted, known_paths: dict[str, str]
 ) -> Iterator[tuple[str, Use]]:
-    nvdimms = guestxml.identified(domain.definition)
-    for position, (device, marked) in enumerate(nvdimms):
+    devices_of = guestxml.identified(domain.definition)
+    for position, (device, marked) in enumerate(devices_of):
         here = [devices[path] for path in wanted.reached_from(device.path)]
         claimed = known_paths.get(device.path)
         for uuid in [marked] if marked is not None else [claimed] if claimed is not None else here:
             use = Use(domain.uuid, domain.name, is_running=False, kind="memory", path=device.path, position=position)
-            yield uuid, dataclasses.replace(use, is_marked=marked is not None, is_outdated=uuid not in here)
-    of_nvdimms = {("memory", device.path) for device, _ in nvdimms}
+            use = dataclasses.replace(use, is_marked=marked is not None, hardware=device.hardware)
+            yield uuid, dataclasses.replace(use, is_outdated=uuid not in here)
+    of_devices = {("memory", device.path) for device, _ in devices_of}
     for source in guestxml.sources(domain.definition):
-        if source not in of_nvdimms:
+        if source not in of_devices:
             for path in wanted.reached_from(source.path):
                 yield (
                     devices[path],
@@ -170,10 +173,14 @@ def _defined(
 def _running(
     domain: Described, xml: str, devices: dict[str, str], wanted: hostpaths.Wanted
 ) -> Iterator[tuple[str, Use]]:
-    marks = {device.path: marked for device, marked in guestxml.identified(xml)}
-    for position, source in enumerate(guestxml.sources(xml)):
+    known = {
+        device.path: (position, marked, device.hardware)
+        for position, (device, marked) in enumerate(guestxml.identified(xml))
+    }
+    for source in guestxml.sources(xml):
+        is_known = source.kind == "memory" and source.path in known
+        position, marked, hardware = known[source.path] if is_known else (0, None, None)
         use = Use(domain.uuid, domain.name, is_running=True, kind=source.kind, path=source.path, position=position)
         here = [devices[path] for path in wanted.reached_from(source.path)]
-        marked = marks.get(source.path) if source.kind == "memory" else None
         for uuid in here or ([marked] if marked is not None else []):
-            yield uuid, dataclasses.replace(use, is_marked=uuid == marked)
+            yield uuid, dataclasses.replace(use, is_marked=uuid == marked, hardware=hardware)
