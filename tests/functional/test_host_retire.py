@@ -71,7 +71,9 @@ class TestRetired:
         assert (files(host), [host.path(name).read_bytes() for name in NAMES]) == before
 
     def test_nobody_gets_anything_until_it_is_cancelled(self, host, released, retire, refused, vpmem, vpmem_json):  # noqa: F811
+        assert "retired" not in vpmem("status")[1]
         retire("--yes")
+        assert re.search("^service +retired: no owner gets a namespace$", vpmem("status")[1], re.MULTILINE)
         owner = new_owner()
         assert "(VPMEM-E27)" in refused(4, "claim", owner, "SMALL")
         pool = host.pool()

@@ -110,6 +110,7 @@ class _Page:
                 ("host", os.uname().nodename),
                 ("namespaces", f"{_count(len(self._now.records))}, {total}"),
                 ("ledger", ledger),
+                ("service", "retired: no owner gets a namespace" if self._now.is_retired else ""),
                 ("state", verdict),
             ],
             tables.Screen(None, coloured=False),

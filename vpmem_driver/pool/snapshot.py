@@ -18,6 +18,7 @@ from vpmem_driver.ledger import FILE_NAME, Move, Row
 from vpmem_driver.ledger.reader import LedgerReader
 from vpmem_driver.pool import hardware, labels, matching
 from vpmem_driver.pool.progress import Progress, progress_of
+from vpmem_driver.pool.state import RETIRED
 from vpmem_driver.pool.view import View, hardware_of
 
 #: To see whether a wipe makes progress, wait at most this long for its next report. A worker sends five a second.
@@ -37,6 +38,7 @@ class Snapshot:
     :ivar ledger: the ledger file
     :ivar has_ledger: whether the ledger was read
     :ivar errors: what could not be read, and the entries of the configuration that do not match the host
+    :ivar is_retired: no owner gets a namespace of this host (:meth:`.Pool.retire`)
     """
 
     records: tuple[model.Record, ...]
@@ -47,6 +49,7 @@ class Snapshot:
     ledger: pathlib.Path
     has_ledger: bool
     errors: tuple[exception.VPMEMError, ...]
+    is_retired: bool = False
 
     def progress(self, uuid: str | None) -> Progress | None:
         """Return the progress of a wipe or copy; None if there is none."""
@@ -73,7 +76,7 @@ def read(conf: cfg.ConfigOpts, *, source: interface.Discovery | None = None) -> 
     rows: dict[str, Row] = {}
     moved_at: dict[str, datetime.datetime] = {}
     active: frozenset[str] = frozenset()
-    has_ledger = False
+    has_ledger = is_retired = False
     found: tuple[model.Namespace, ...] | None = None
     try:
         found = source.namespaces()
@@ -83,11 +86,12 @@ def read(conf: cfg.ConfigOpts, *, source: interface.Discovery | None = None) -> 
         with contextlib.suppress(FileNotFoundError), contextlib.closing(LedgerReader(path.parent)) as ledger:
             rows, moved_at = _contents(ledger)
             active = _active(ledger, rows)
+            is_retired = ledger.marked(RETIRED)
             has_ledger = True
     except exception.VPMEMError as error:
         errors.append(error)
     records = _records(config, choice, found, rows, errors)
-    return Snapshot(records, found, rows, moved_at, active, path, has_ledger, tuple(errors))
+    return Snapshot(records, found, rows, moved_at, active, path, has_ledger, tuple(errors), is_retired)
 
 
 def recent_moves(snapshot: Snapshot, since: datetime.datetime) -> Iterator[tuple[Move, datetime.datetime]]:
