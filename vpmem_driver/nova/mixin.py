@@ -191,13 +191,13 @@ class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
         disk_info: typing.Any,
         migrate_data: typing.Any,
     ) -> typing.Any:
-        if self._vpmem is not None:
-            new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), instance.flavor)
-            if new:
-                self._vpmem.starts.arrival_begins(instance.uuid)
-                # The guest keeps its hardware; the source refuses to send any other.
-                names = [resource.identifier for resource in new]
-                self._vpmem.claim(instance, names, rebuilding=False, hardware=model.IN_TREE)
+        new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), instance.flavor)
+        _require_enough(instance, self._get_vpmem_resources(self._get_resources(instance)), new)
+        if self._vpmem is not None and new:
+            self._vpmem.starts.arrival_begins(instance.uuid)
+            # The guest keeps its hardware; the source refuses to send any other.
+            names = [resource.identifier for resource in new]
+            self._vpmem.claim(instance, names, rebuilding=False, hardware=model.IN_TREE)
         return super().pre_live_migration(context, instance, block_device_info, network_info, disk_info, migrate_data)
 
     def _sorted_migrating_resources(self, instance: objects.Instance, flavor: objects.Flavor) -> typing.Any:
@@ -206,10 +206,13 @@ class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
         Nova indexes the list by position among *all* memory devices (migration._update_vpmems_xml). So each device is
         looked up by its path here, and a device of another kind gets a placeholder that Nova does not use.
         """
-        new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), flavor)
-        if not new or self._vpmem is None:
+        if self._vpmem is None:
             return None
+        new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), flavor)
         old = self._get_ordered_vpmem_resources(self._get_resources(instance), flavor)
+        _require_enough(instance, old, new)
+        if not new:
+            return None
         replacement: dict[str | None, objects.Resource] = {}
         for before, after in zip(old, new, strict=True):
             _require_same_device(instance, before, after)
@@ -297,6 +300,24 @@ class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
             return [resource.identifier for resource in resources]
         except (nova_exception.InstanceNotFound, nova_exception.OrphanedObjectError):
             return []
+
+
+def _require_enough(
+    instance: objects.Instance, old: Sequence[objects.Resource], new: Sequence[objects.Resource]
+) -> None:
+    """Verify that Nova has chosen a namespace on the destination for each device of the guest.
+
+    After a resize that failed at its source, Nova claims for a live migration by the flavor of that resize. A device
+    without a replacement would keep its path, which is another instance's namespace on the destination.
+
+    :raises MigrationError: it has not
+    """
+    if len(old) != len(new):
+        reason = (
+            f"instance {instance.uuid} has {len(old)} persistent memory devices, and Nova has chosen {len(new)} "
+            "namespaces for it on the destination"
+        )
+        raise nova_exception.MigrationError(reason=reason)
 
 
 def _require_same_device(instance: objects.Instance, before: objects.Resource, after: objects.Resource) -> None:

@@ -1,11 +1,13 @@
 """A live migration that fails or is aborted at any stage leaves one copy owned, and the other one wiped."""
 
+import contextlib
 from unittest import mock
 
 import fixtures
 import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
 from nova import exception
 from nova.tests.fixtures import libvirt as fakelibvirt
+from nova.virt.libvirt import driver as libvirt_driver
 from novatests.ours import test_defects
 
 DRIVER = "nova.virt.libvirt.driver.LibvirtDriver"
@@ -82,6 +84,49 @@ class LiveMigrationTest(test_defects.DefectTestCase):
         with self.held_open(self.dest.path("small0")):
             self.live_migrate(*FAILED)
             self.assert_only_at_the_source(received=False)
+
+    def test_after_a_resize_that_was_refused_no_guest_gets_the_paths_of_this_host_on_the_other(self):
+        """Nova's request spec still has the flavor of the resize, and Nova claims nothing for the migration."""
+        flavor = self._create_flavor(vcpu=1, memory_mb=512, disk=1, ephemeral=0)
+        self.api.post_server_action(self.server["id"], {"resize": {"flavorRef": flavor}})
+        self._wait_for_action_fail_completion(self.server, "resize", "compute_resize_instance")
+        self.assert_on(self.source)
+        # The resize has a migration in error, too: that does not tell when this one has ended.
+        with self.errors_of(self.dest, "pre_live_migration") as errors:
+            self.live_migrate("error")
+            self.wait_for(lambda: errors, "the refusal at the destination", seconds=_IN_TIME)
+        self.assert_only_at_the_source(received=False)
+        self.assertIsNone(self.domain_that_moves)
+        self.assertIn("has 1 persistent memory devices, and Nova has chosen 0 namespaces", errors[0])
+        with (
+            self.errors_of(self.source, "_sorted_migrating_resources") as errors,
+            mock.patch("vpmem_driver.nova.mixin.VPMEMDriverMixin.pre_live_migration", self.as_in_tree),
+        ):
+            self.live_migrate("error")
+            self.wait_for_error(self.server)
+        self.assertIsNone(self.domain_that_moves)
+        self.assertIn("has 1 persistent memory devices, and Nova has chosen 0 namespaces", errors[0])
+        self.assert_kept(self.written)
+
+    @contextlib.contextmanager
+    def errors_of(self, host, method):
+        """The errors that a method of the driver raises there."""
+        driver, errors = self.computes[host.name].driver, []
+        original = getattr(driver, method)
+
+        def look(*arguments, **keywords):
+            try:
+                return original(*arguments, **keywords)
+            except exception.MigrationError as error:
+                errors.append(str(error))
+                raise
+
+        with mock.patch.object(driver, method, side_effect=look):
+            yield errors
+
+    @staticmethod
+    def as_in_tree(driver, *arguments, **keywords):
+        return libvirt_driver.LibvirtDriver.pre_live_migration(driver, *arguments, **keywords)
 
     def test_aborted_by_the_user_while_it_runs(self):
         self.completes = False
