@@ -1,6 +1,7 @@
 """Three compute hosts and what a walk does to them: requests, failures, and hosts that go down and come back."""
 
 import contextlib
+import tempfile
 import time
 from unittest import mock
 
@@ -53,6 +54,10 @@ class Server:
         self.source = None
         self.old_pmem = None
         self.stuck = False
+        #: what Nova's request spec has, by which it claims for an unshelving or an evacuation: see doc/walk.md
+        self.requested = pmem
+        #: what its guest had in its devices when it was shelved
+        self.exported = []
         self.runs = False
         self.tracked = {}
 
@@ -62,13 +67,17 @@ class Server:
 
 
 class Deployment(base.VPMEMTestCase):
+    #: whether the content goes with a server that moves, and comes back when it is unshelved
+    copies = False
+
     def setUp(self):
         # On a slow machine no service counts as down because it reports late, and (below) no call is given up.
         self.flags(report_interval=600, service_down_time=3600)
         super().setUp()
         self.flags(allow_resize_to_same_host=True, resume_guests_state_on_host_boot=True, shelved_offload_time=0)
-        # The oracle knows moves that discard, as Nova's own do. Moves that copy: ours/test_moves.py.
-        self.flags(on_move="discard", on_shelve="discard", group="vpmem")
+        self.flags(export_path=tempfile.mkdtemp(dir=self.root), group="vpmem")
+        self.flags(on_move="copy" if self.copies else "discard", group="vpmem")
+        self.flags(on_shelve="export" if self.copies else "discard", group="vpmem")
         self.flags(running_deleted_instance_timeout=0)
         self.flags(rpc_response_timeout=600)
         self.useFixture(fixtures.MonkeyPatch("nova.tests.fixtures.libvirt.Domain.migrateToURI3", self._migrate))

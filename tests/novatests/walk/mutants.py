@@ -163,6 +163,10 @@ MUTANTS = {
     "a source that returns keeps": Mutant(
         _both(_decides(elsewhere="KEEP"), _IGNORES_LEFTOVERS), ("take_down", "evacuate", "bring_back")
     ),
+    "moves discard": Mutant(_replaces("vpmem_driver.nova.moves.on_move", lambda _flavor: "discard"), ("resize",)),
+    "unshelving brings nothing back": Mutant(
+        _replaces(f"{_DRIVER}._bring_back", lambda *_args: None), ("shelve", "unshelve")
+    ),
     "spawn failure keeps": Mutant(
         _replaces(f"{_DRIVER}._releasing_on_failure", _keeps_what_fails), ("shelve", "unshelve_fails")
     ),

@@ -28,11 +28,16 @@ class Oracle:
         self._size = size
         self.memory = {}
         self.leftovers = set()
+        #: those in `memory` whose order of devices is not known
+        self.unordered = set()
 
     # What guests do
 
-    def starts_anew(self, server, host, paths, *, runs):
-        """A guest of `server` starts on `host` for the first time: it must find zeros."""
+    def starts_anew(self, server, host, paths, *, runs, blocks=()):
+        """A guest of `server` starts on `host` for the first time: it must find zeros.
+
+        :param blocks: what it must find instead in its first devices
+        """
         for key in self.of(host=host):
             memory = self.memory[key]
             if key == (server, host, NOW) or not set(paths) & set(memory):
@@ -41,20 +46,24 @@ class Oracle:
                 self.leaves(*key)
             else:
                 raise Wrong(f"{server} starts on {host} with {_names(paths)}, of which {key[0]} has {_names(memory)}")
-        for path in paths:
-            self._require(server, host, path, ZERO)
-        self.memory[server, host, NOW] = dict.fromkeys(paths, ZERO)
+        wanted = dict.fromkeys(paths, ZERO) | dict(zip(paths, blocks, strict=False))
+        for path, block in wanted.items():
+            self._require(server, host, path, block)
+        self.memory[server, host, NOW] = wanted
         if runs:
             self.write(server, host)
 
     def comes_back(self, server, host, paths, *, runs):
         """The same guest starts again on `host`: it must find its namespaces, and in them what it wrote."""
-        memory = self.memory.get((server, host, NOW), {})
-        if list(memory) != list(paths) and not (None in memory.values() and set(memory) == set(paths)):
+        key = (server, host, NOW)
+        memory = self.memory.get(key, {})
+        is_unordered = key in self.unordered or None in memory.values()
+        if list(memory) != list(paths) and not (is_unordered and set(memory) == set(paths)):
             raise Wrong(f"{server} comes back on {host} with {_names(paths)}; it had {_names(memory)}")
         for path, block in memory.items():
             self._require(server, host, path, ZERO if block is None else block)
-        self.memory[server, host, NOW] = {path: memory[path] or ZERO for path in paths}
+        self.memory[key] = {path: memory[path] or ZERO for path in paths}
+        self.unordered.discard(key)
         if runs:
             self.write(server, host)
 
@@ -86,6 +95,11 @@ class Oracle:
         for key in self.of(server, host, kind):
             del self.memory[key]
             self.leftovers.discard(key)
+            self.unordered.discard(key)
+
+    def blocks(self, server, host):
+        """What the guest of `server` has on `host`, in the order of its devices."""
+        return list(self.memory[server, host, NOW].values())
 
     def of(self, server=None, host=None, kind=None):
         """The keys of `memory` that fit."""
@@ -146,9 +160,9 @@ class Oracle:
 
 
 def read_ledger(path):
-    """name, state and owner of each namespace in the ledger of a host."""
+    """name, state and owner of each namespace in a host's ledger; those of an owner in the order of its devices."""
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
-        return connection.execute("SELECT name, state, owner FROM namespace").fetchall()
+        return connection.execute("SELECT name, state, owner FROM namespace ORDER BY position").fetchall()
 
 
 def _names(paths):

@@ -75,6 +75,8 @@ class Steps(deployment.Deployment):
             return False
         if server.source is not None and self.down & {server.source, server.host}:
             return False
+        if step.startswith(("shelve", "evacuate", "live_migrate")) and server.requested != server.pmem:
+            return False
         if step.startswith("evacuate"):
             return server.host in self.down
         return server.host not in self.down or step == "delete"
@@ -130,13 +132,13 @@ class Steps(deployment.Deployment):
         server.host = shown["OS-EXT-SRV-ATTR:host"]
         server.runs = server.status == "ACTIVE" or (server.status == "VERIFY_RESIZE" and server.runs)
 
-    def starts_anew(self, server):
+    def starts_anew(self, server, blocks=()):
         host = self.host_of(server)
         paths = self.devices(server, host)
         labels = [path.name.rstrip("0123456789").upper() for path in paths]
         if sorted(labels) != sorted(server.pmem.split(",")) or (labels != server.pmem.split(",") and not server.stuck):
             raise oracle.Wrong(f"{server.name} asks for {server.pmem} and gets {labels}")
-        self.oracle.starts_anew(server.id, host.name, paths, runs=server.runs)
+        self.oracle.starts_anew(server.id, host.name, paths, runs=server.runs, blocks=blocks)
 
     def comes_back(self, server):
         host = self.host_of(server)

@@ -18,17 +18,33 @@ class BetweenHostsSteps(steps.Steps):
             return self.say("is left out")
         return self.resize(server, server.pmem, dest, migrate=True)
 
+    def is_refused(self, server, pmem):
+        """Whether a move would lose content: the new flavor has fewer devices. All have the same size."""
+        return self.copies and len(pmem.split(",")) < len(server.pmem.split(","))
+
     def resize(self, server, pmem, dest, *, migrate=False):
         old_pmem, source = server.pmem, server.host
+        if self.is_refused(server, pmem):
+            return self.resize_is_refused(server, pmem, dest)
+        blocks = self.oracle.blocks(server.id, source) if self.copies else ()
         self.ask_to_resize(server, pmem, dest, "VERIFY_RESIZE", migrate=migrate)
         self.must_be(server, "VERIFY_RESIZE")
         server.old_pmem, server.source, server.pmem = old_pmem, source, pmem
         self.oracle.sets_aside(server.id, source)
-        self.starts_anew(server)
+        return self.starts_anew(server, blocks)
+
+    def resize_is_refused(self, server, pmem, dest):
+        source = server.host
+        self.ask_to_resize(server, pmem, dest, "ACTIVE", "SHUTOFF")
+        self.must_be(server, "ACTIVE", "SHUTOFF")
+        self.unsettled.update(self.hosts)
+        if server.host != source:
+            raise oracle.Wrong(f"{server.name} is on {server.host}, though its move was refused")
 
     def ask_to_resize(self, server, pmem, dest, *statuses, migrate=False):
         self.say(f"from {server.host} to {pmem} on {dest.name}")
         self.preferred = dest.name
+        server.requested = pmem
         if migrate:
             shown = self.request(server, "migrate", {"host": dest.name}, *statuses)
         else:
@@ -43,31 +59,48 @@ class BetweenHostsSteps(steps.Steps):
         if dest is None:
             return self.say("is left out")
         self.say(f"{'after' if after else 'before'} migrate_disk_and_power_off")
+        refused = self.is_refused(server, pmem)
         with self.failing(self.host_of(server), "migrate_disk_and_power_off", after=after):
             self.ask_to_resize(server, pmem, dest, "ACTIVE", "SHUTOFF")
+        if self.copies and after and not refused:
+            self.has_copied(server, dest)
         return None
+
+    def has_copied(self, server, dest):
+        """The destination has a copy that nothing will use. It releases it when the server is well at the source."""
+        names = [name for name, _state, owner in oracle.read_ledger(dest.ledger) if owner == server.id]
+        if names:
+            self.oracle.memory[server.id, dest.name, oracle.OLD] = {dest.path(name): None for name in names}
+        server.stuck = server.status == "ERROR"
+        if not server.stuck:
+            self.oracle.leftovers |= set(self.oracle.of(server.id, dest.name, oracle.OLD))
 
     def do_resize_fails_at_dest(self, server):
         pmem = self.rng.choice(steps.PMEMS)
         dest = self.pick_host(pmem, other_than=(server.host,))
         method = self.rng.choice(("finish_migration", *steps.GUEST_STARTS))
-        if dest is None:
+        is_partly_copied = self.copies and len(pmem.split(",")) != len(server.pmem.split(","))
+        if dest is None or is_partly_copied:
             return self.say("is left out")
         source = server.host
+        blocks = self.oracle.blocks(server.id, source) if self.copies else ()
         self.say(f"in {method}")
         with self.failing(dest, method):
             self.ask_to_resize(server, pmem, dest)
         self.must_be(server, "ERROR")
         self.oracle.sets_aside(server.id, source)
         server.stuck, server.pmem = True, pmem
-        return self.has_claimed(server)
+        return self.has_claimed(server, blocks)
 
-    def has_claimed(self, server):
+    def has_claimed(self, server, blocks):
         """Look up what was claimed for it where it is, before its guest could start."""
         host = self.host_of(server)
-        names = sorted(name for name, _state, owner in oracle.read_ledger(host.ledger) if owner == server.id)
-        if names:
-            self.oracle.memory[server.id, host.name, oracle.NOW] = {host.path(name): None for name in names}
+        names = [name for name, _state, owner in oracle.read_ledger(host.ledger) if owner == server.id]
+        if not names:
+            return
+        paths, key = [host.path(name) for name in names], (server.id, host.name, oracle.NOW)
+        self.oracle.memory[key] = dict(zip(paths, blocks or [None] * len(paths), strict=True))
+        self.oracle.unordered.add(key)
 
     def do_confirm(self, server):
         self.found(server, self.request(server, "confirmResize", None, "ACTIVE", "SHUTOFF"))
@@ -85,7 +118,8 @@ class BetweenHostsSteps(steps.Steps):
     def has_reverted(self, server, dest):
         self.oracle.leaves(server.id, dest, oracle.NOW)
         self.oracle.returns(server.id, server.source)
-        server.pmem, server.source = server.old_pmem, None
+        server.pmem = server.requested = server.old_pmem
+        server.source = None
 
     def do_revert_fails(self, server):
         method = self.rng.choice(("destroy", "finish_revert_migration", *steps.GUEST_STARTS))
@@ -99,6 +133,7 @@ class BetweenHostsSteps(steps.Steps):
         self.must_be(server, "ERROR")
         if method == "destroy":
             self.leaked[server.source] += server.old_pmem.split(",")
+            server.requested = server.old_pmem
             server.stuck, server.source = True, None
         else:
             self.has_reverted(server, dest)
@@ -142,6 +177,7 @@ class BetweenHostsSteps(steps.Steps):
 
     def do_shelve(self, server):
         source = server.host
+        server.exported = self.oracle.blocks(server.id, source) if self.copies else []
         self.found(server, self.request(server, "shelve", None, "SHELVED_OFFLOADED"))
         self.must_be(server, "SHELVED_OFFLOADED")
         self.oracle.leaves(server.id, source)  # a host that it was evacuated from keeps its own until it is back
@@ -153,7 +189,7 @@ class BetweenHostsSteps(steps.Steps):
         self.say(f"on {dest.name}")
         self.found(server, self.request(server, "unshelve", {"host": dest.name}, "ACTIVE"))
         self.must_be(server, "ACTIVE")
-        return self.starts_anew(server)
+        return self.starts_anew(server, server.exported)
 
     def do_unshelve_fails(self, server):
         dest, method = self.pick_host(server.pmem), self.rng.choice(("spawn", *steps.GUEST_STARTS))

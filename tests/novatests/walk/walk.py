@@ -26,6 +26,7 @@ class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_
 
     def setUp(self):
         mutants.apply(self, self.mutant)
+        self.copies = self.seed % 2 == 0
         super().setUp()
         self.servers, self.names, self.count, self.trace = [], {}, 0, []
         #: host -> the labels for which Placement keeps an allocation of a migration that nobody will end: see steps.py
