@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lab import ready
+from tests.lab import planned, ready
 
 _SEEN = pytest.StashKey[list[tuple[str, str]]]()
 
@@ -16,6 +16,17 @@ def host():
     """Switched on, with namespaces of every kind, and configured."""
     with ready.virtual_host() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def cut(host):
+    """The same host, whose namespaces were removed, and cut anew with ``vpmem plan`` and ``vpmem provision``."""
+    return planned.cut(host)
+
+
+def pytest_collection_modifyitems(items):
+    """What removes the namespaces of all others is the last."""
+    items.sort(key=lambda item: "cut" in item.fixturenames)
 
 
 @pytest.fixture

@@ -94,7 +94,7 @@ class VirtualHost:
         self._console = work / "console"
         self.notes = work / "notes"
         self._make_memory()
-        make_file(work / "disk", 64 * MIB)
+        make_file(work / "disk", 256 * MIB)
         commands.run("/sbin/mkfs.ext4", "-q", work / "disk")
         inside = pathlib.Path(__file__).with_name("inside.py")
         script = _INIT.format(share=SHARE, state=STATE, inside=inside, **self._parts())

@@ -49,11 +49,14 @@ LABELS = {
     "GUEST": ["guest"],
 }
 
-_MAKE = """
+_BARE = """
 set -e
 ndctl disable-region all
 ndctl init-labels --force all
 ndctl enable-region all
+"""
+
+_MAKE = """
 for region in /sys/bus/nd/devices/region*; do
     case $(cat "$region/numa_node") in
         0) node0=${region##*/} ;;
@@ -88,12 +91,21 @@ def make_namespaces(host: VirtualHost) -> None:
         " &&\n".join(f"ndctl create-namespace --region=$node{node} {kind}" for kind in kinds)
         for node, kinds in _NAMESPACES.items()
     ]
-    host.run("sh", "-c", _MAKE + " &\n".join(made) + "\nwait %1")
+    host.run("sh", "-c", _BARE + _MAKE + " &\n".join(made) + "\nwait %1")
+
+
+def remove_namespaces(host: VirtualHost) -> None:
+    """Leave regions without any namespace."""
+    host.run("sh", "-c", _BARE)
 
 
 def configure(host: VirtualHost, *, discovery: str = "ndctl", labels: dict[str, list[str]] = LABELS) -> None:
     """Write vpmem's configuration, and one beside it with which a wipe takes long. They are lost without power."""
-    entries = ",".join(f"{label}:{'|'.join(names)}" for label, names in labels.items())
+    write_configuration(host, ",".join(f"{label}:{'|'.join(names)}" for label, names in labels.items()), discovery)
+
+
+def write_configuration(host: VirtualHost, entries: str, discovery: str = "ndctl") -> None:
+    """Write both with this value of ``pmem_namespaces``."""
     text = f"[libvirt]\npmem_namespaces = {entries}\n[vpmem]\ndiscovery = {discovery}\nstate_path = {STATE}\n"
     host.call("write", CONFIG, text)
     host.call("write", SLOW_CONFIG, text + "wipe_rate = 1\nwipe_parallel = 8\n")
