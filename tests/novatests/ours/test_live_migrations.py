@@ -100,10 +100,12 @@ class LiveMigrationTest(test_defects.DefectTestCase):
         self.assertIn("has 1 persistent memory devices, and Nova has chosen 0 namespaces", errors[0])
         with (
             self.errors_of(self.source, "_sorted_migrating_resources") as errors,
+            self.end_of(self.source, "live_migration") as ended,
             mock.patch("vpmem_driver.nova.mixin.VPMEMDriverMixin.pre_live_migration", self.as_in_tree),
         ):
             self.live_migrate("error")
-            self.wait_for_error(self.server)
+            self.wait_for(lambda: ended, "the end of the migration", seconds=_IN_TIME)
+        self._wait_for_server_parameter(self.server, {"OS-EXT-STS:task_state": None})
         self.assertIsNone(self.domain_that_moves)
         self.assertIn("has 1 persistent memory devices, and Nova has chosen 0 namespaces", errors[0])
         self.assert_kept(self.written)
@@ -123,6 +125,21 @@ class LiveMigrationTest(test_defects.DefectTestCase):
 
         with mock.patch.object(driver, method, side_effect=look):
             yield errors
+
+    @contextlib.contextmanager
+    def end_of(self, host, method):
+        """Whether a method of the driver has ended there."""
+        driver, ended = self.computes[host.name].driver, []
+        original = getattr(driver, method)
+
+        def run(*arguments, **keywords):
+            try:
+                return original(*arguments, **keywords)
+            finally:
+                ended.append(True)
+
+        with mock.patch.object(driver, method, side_effect=run):
+            yield ended
 
     @staticmethod
     def as_in_tree(driver, *arguments, **keywords):
