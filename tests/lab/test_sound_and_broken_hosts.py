@@ -15,9 +15,10 @@ _HOOK = "/etc/libvirt/hooks/qemu.d/vpmem"
 
 @pytest.fixture(scope="module")
 def sound(cut):
-    """The host that was cut by plan, with its libvirtd."""
+    """The host that was cut by plan, with its libvirtd, and a ledger that knows its namespaces."""
     if cut.host.call("run", ["virsh", "uri"])["code"]:
         daemon.start(cut.host)
+    cut.host.vpmem("namespace", "list")
     return cut
 
 
@@ -87,7 +88,7 @@ def filesystem_mode(cut):
     """The namespace has another uuid afterwards, so the ledger is made anew."""
     _, name = device_of(cut, "PAIR-0")
     convert = f"ndctl create-namespace --force --reconfig={name} --mode"
-    back = f"{convert}=devdax --map=dev --align=2M; rm {STATE}/ledger.sqlite3*"
+    back = f"{convert}=devdax --map=dev --align=2M; rm -f {STATE}/ledger.sqlite3*"
     return commands(cut.host, f"{convert}=fsdax", back)
 
 
