@@ -29,10 +29,10 @@ def _progress_of_whatever_is_dirty(self, uuid, _run, *, wiped=None, verified=Non
     return True
 
 
-def _take_clean_ones_at_once(self, owner, rows, reservation):
+def _take_clean_ones_at_once(self, owner, rows, reservation, hardware=None):
     return [
         reservations.claim(self._state.ledger, row) if row.state is State.CLEAN else row
-        for row in _TAKE(self, owner, rows, reservation)
+        for row in _TAKE(self, owner, rows, reservation, hardware)
     ]
 
 
