@@ -7,6 +7,7 @@ are msgspec.Structs, which are created ten times faster than frozen dataclasses.
 import dataclasses
 import enum
 import functools
+import typing
 from typing import Annotated
 
 import msgspec
@@ -139,6 +140,30 @@ class Inventory:
     unavailable: int
 
 
+class Described(typing.Protocol):
+    """What another host, or a file, says of a namespace."""
+
+    @property
+    def name(self) -> str:
+        """Its name there."""
+
+    @property
+    def label(self) -> str | None:
+        """Its label there."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+
+    @property
+    def align(self) -> int:
+        """Its alignment in bytes."""
+
+    @property
+    def hardware(self) -> Hardware:
+        """What the guest's device is."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
     """One namespace that an owner holds, with the values that its guest needs. Grants are in the order of the request.
@@ -162,6 +187,23 @@ class Grant:
     pmem: bool
     ready: bool = True
     hardware: Hardware = IN_TREE
+
+    @classmethod
+    def elsewhere(cls, described: Described, owner: str = "") -> "Grant":
+        """Return a namespace of another host, or that of which a file has the content: without uuid and device."""
+        return cls(
+            owner=owner,
+            uuid="",
+            name=described.name,
+            label=described.label,
+            size=described.size,
+            align=described.align,
+            numa_node=None,
+            device=None,
+            known_device=None,
+            pmem=False,
+            hardware=described.hardware,
+        )
 
 
 @functools.lru_cache

@@ -279,30 +279,14 @@ def opened(
                 header = archive.read_header(fd)
             except StreamDamaged as error:
                 raise _invalid_file(shown, str(error), "For an image, give --file-format raw or qcow2") from error
-            yield Source(shown, _grant(header), lambda: archive.cells_of_stream(fd, header.size))
+            yield Source(shown, model.Grant.elsewhere(header), lambda: archive.cells_of_stream(fd, header.size))
             return
         length = os.fstat(fd).st_size
         if length != size:
             reason = f"it has {length} bytes, and the namespace has {size}"
             raise _invalid_file(shown, reason, "Import it into a namespace of the same size")
         header = Header(name=os.path.basename(shown), label=None, size=size, align=align, hardware=hardware)
-        yield Source(shown, _grant(header), lambda: archive.cells_of_image(fd, size))
-
-
-def _grant(header: Header) -> model.Grant:
-    return model.Grant(
-        owner="",
-        uuid="",
-        name=header.name,
-        label=header.label,
-        size=header.size,
-        align=header.align,
-        numa_node=None,
-        device=None,
-        known_device=None,
-        pmem=False,
-        hardware=header.hardware,
-    )
+        yield Source(shown, model.Grant.elsewhere(header), lambda: archive.cells_of_image(fd, size))
 
 
 @contextlib.contextmanager

@@ -117,7 +117,7 @@ class _Restore:
         for index, entry in enumerate(self._entries):
             node = self.current[index].numa_node if self.current else None
             chosen.append(self._choose(entry, node, chosen))
-        sources = [_grant(entry) for entry in self._entries]
+        sources = [model.Grant.elsewhere(entry) for entry in self._entries]
         return self._pool.copies.expect_exact(self._owner, copy_ids.new_id(self._purpose), chosen, sources)
 
     @contextlib.contextmanager
@@ -151,22 +151,6 @@ class _Restore:
             return guestxml.add(self._definition, new)
         paths = [self._paths[row.uuid] for row in self.current]
         return guestxml.relocate(self._definition, dict(zip(paths, new, strict=True)))
-
-
-def _grant(entry: manifest.Entry) -> model.Grant:
-    return model.Grant(
-        owner="",
-        uuid="",
-        name=entry.name,
-        label=entry.label,
-        size=entry.size,
-        align=entry.align,
-        numa_node=None,
-        device=None,
-        known_device=None,
-        pmem=False,
-        hardware=entry.hardware,
-    )
 
 
 def _refused(domain: typing.Any, reason: str, remedy: str) -> exception.DomainRefused:

@@ -183,7 +183,7 @@ class Exports:
                 directory, f"it has {len(snapshot.namespaces)} namespaces, and the instance has {len(uuids)}"
             )
         rows = self._pool.copies.expect_exact(
-            instance.uuid, export, uuids, [_grant(entry) for entry in snapshot.namespaces]
+            instance.uuid, export, uuids, [model.Grant.elsewhere(entry) for entry in snapshot.namespaces]
         )
         for row, entry in zip(rows, snapshot.namespaces, strict=True):
             path = directory / entry.file
@@ -305,22 +305,6 @@ def _unusable(path: pathlib.Path, reason: str) -> exception.HostToolError:
         what=f"Access to {exception.shorten(path)}",
         reason=reason,
         remedy="Check [vpmem] export_path and its filesystem",
-    )
-
-
-def _grant(entry: manifest.Entry) -> model.Grant:
-    return model.Grant(
-        owner="",
-        uuid="",
-        name=entry.name,
-        label=entry.label,
-        size=entry.size,
-        align=entry.align,
-        numa_node=None,
-        device=None,
-        known_device=None,
-        pmem=False,
-        hardware=entry.hardware,
     )
 
 

@@ -121,7 +121,7 @@ def require_adoptable(owner: str, row: ledger.Row, *, in_domain: bool = False) -
     elif row.state is State.DIRTY and row.begun:
         fault = "its wipe has begun"
     elif row.state is State.DIRTY and row.last_owner != owner:
-        fault = f"it still contains the data of {row.last_owner}"
+        fault = f"it still contains the data of {row.last_owner or 'an unknown owner'}"
     if fault is not None:
         raise exception.NotOwner(owner=owner, namespace=name, reason=fault)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from vpmem_driver import exception, model
 from vpmem_driver.pool import Pool, Row, wipes
 from vpmem_driver.transfer import messages
-from vpmem_driver.transfer.messages import Abandon, Begin, Offer, Offered
+from vpmem_driver.transfer.messages import Abandon, Begin, Offer
 
 LOG = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Receiver:
         if not offer.namespaces:
             raise messages.Garbled("it offers no namespace")
         uuids = self._expected(self._pool, offer)
-        sources = [grant_of(offer.owner, offered) for offered in offer.namespaces]
+        sources = [model.Grant.elsewhere(offered, offer.owner) for offered in offer.namespaces]
         if uuids is not None and not offer.reserve:
             raise messages.Garbled("an offer that only asks cannot name namespaces")
         if uuids is not None:
@@ -126,20 +126,3 @@ class Receiver:
 
     def _reply(self, message: messages.FromReceiver) -> None:
         os.write(self._replies, messages.encode(message))
-
-
-def grant_of(owner: str, offered: Offered) -> model.Grant:
-    """Return an offered namespace of the sender as a grant, without a device."""
-    return model.Grant(
-        owner=owner,
-        uuid="",
-        name=offered.name,
-        label=offered.label,
-        size=offered.size,
-        align=offered.align,
-        numa_node=None,
-        device=None,
-        known_device=None,
-        pmem=False,
-        hardware=offered.hardware,
-    )
