@@ -6,6 +6,9 @@ import subprocess
 import sys
 import termios
 
+#: The environment of a terminal that shows ASCII only. tox sets PYTHONIOENCODING.
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+
 
 def run(words, *, width=100, environment=None, module="vpmem_driver.cli.main"):
     """Returns exit code, what the terminal got on standard output, and standard error."""

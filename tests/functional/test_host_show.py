@@ -43,7 +43,7 @@ def test_a_map_changes_nothing(host, vpmem, used):  # noqa: F811
 
 @pytest.mark.parametrize(
     ("width", "environment"),
-    [(100, {}), (80, {"NO_COLOR": "1"}), (80, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})],
+    [(100, {}), (80, {"NO_COLOR": "1"}), (80, terminal.ASCII)],
     ids=["colour", "NO_COLOR", "ASCII"],
 )
 def test_every_line_fits(broken, width, environment):

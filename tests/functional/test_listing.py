@@ -248,7 +248,7 @@ ENVIRONMENTS = {
     "colour": {},
     "NO_COLOR": {"NO_COLOR": "1"},
     "C locale": {"LC_ALL": "C"},
-    "ASCII": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "ASCII": terminal.ASCII,
 }
 
 

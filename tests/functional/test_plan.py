@@ -148,7 +148,7 @@ class TestPlan:
 
     @pytest.mark.parametrize(
         ("width", "environment"),
-        [(100, {}), (80, {"NO_COLOR": "1"}), (80, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})],
+        [(100, {}), (80, {"NO_COLOR": "1"}), (80, terminal.ASCII)],
         ids=["colour", "NO_COLOR", "ASCII"],
     )
     def test_every_line_fits(self, host, flavors, regions, tmp_path, width, environment):

@@ -22,9 +22,6 @@ from vpmem_driver import guestxml, model
 from vpmem_driver.cli import tables
 from vpmem_driver.model import State
 
-#: tox sets PYTHONIOENCODING.
-ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
-
 
 @pytest.fixture
 def reconcile(host, vpmem):  # noqa: F811
@@ -333,7 +330,7 @@ class TestBadHost:
 
 @pytest.mark.parametrize(
     ("width", "environment"),
-    [(100, {}), (80, {"NO_COLOR": "1"}), (80, ASCII)],
+    [(100, {}), (80, {"NO_COLOR": "1"}), (80, terminal.ASCII)],
     ids=["colour", "NO_COLOR", "ASCII"],
 )
 def test_every_line_fits(host, tmp_path, attached, lost, width, environment):  # noqa: F811

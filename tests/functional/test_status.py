@@ -274,7 +274,7 @@ class TestHostCheck:
     @pytest.mark.parametrize("words", [("status",), ("status", "-x"), ("host", "check")], ids=" ".join)
     @pytest.mark.parametrize(
         ("width", "environment"),
-        [(100, {}), (80, {"NO_COLOR": "1"}), (80, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"})],
+        [(100, {}), (80, {"NO_COLOR": "1"}), (80, terminal.ASCII)],
         ids=["colour", "NO_COLOR", "ASCII"],
     )
     def test_every_line_fits(self, host, used, words, width, environment):  # noqa: F811
