@@ -24,11 +24,6 @@ FORMATS = ("stream", "raw", "qcow2")
 _PIPE_BYTES = 1 << 20
 
 
-def header_of(grant: model.Grant) -> Header:
-    """Return the header for a file of a namespace."""
-    return Header(name=grant.name, label=grant.label, size=grant.size, align=grant.align, hardware=grant.hardware)
-
-
 # Reading a namespace
 
 
@@ -94,7 +89,7 @@ def export_stream(
         fd = file.fileno()
         os.fchmod(fd, 0o600)  # the content is the guest's
         while True:
-            begun = _resume(fd, path, header_of(grant))
+            begun = _resume(fd, path, Header.of(grant))
             frames = Frames(fd, grant.size, done=begun.done, digests=begun.digests)
 
             def consume(readable: int, frames: Frames = frames, begun: archive.Begun = begun) -> bytes:
@@ -130,7 +125,7 @@ def _resume(fd: int, path: pathlib.Path, header: Header) -> archive.Begun:
 
 def export_pipe(pool: Pool, departure: str, grant: model.Grant, fd: int, on_progress: wipes.OnProgress) -> None:
     """Write a namespace to a pipe. Errors are those of :func:`export_stream`."""
-    archive.write_header(fd, header_of(grant))
+    archive.write_header(fd, Header.of(grant))
     frames = Frames(fd, grant.size)
     read(
         pool,

@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from vpmem_driver import exception, model
+from vpmem_driver import exception
 from vpmem_driver.cli import archives, common
 from vpmem_driver.transfer import manifest
 
@@ -37,25 +37,11 @@ class DomainSnapshot(common.Command):
             manifest.prepare(directory, len(grants))
             with pool.copies.hold_still(owner) as departure, common.wipe_progress(self) as on_progress:
                 entries = [
-                    _entry(
-                        index,
+                    manifest.Entry.of(
                         grant,
-                        archives.export_stream(
-                            pool, departure, grant, directory / manifest.file_name(index), on_progress
-                        ),
+                        file=(file := manifest.file_name(index)),
+                        digest=archives.export_stream(pool, departure, grant, directory / file, on_progress).hex(),
                     )
                     for index, grant in enumerate(grants)
                 ]
             manifest.write(directory, manifest.Manifest(domain=owner, name=name, namespaces=tuple(entries)))
-
-
-def _entry(index: int, grant: model.Grant, digest: bytes) -> manifest.Entry:
-    return manifest.Entry(
-        file=manifest.file_name(index),
-        name=grant.name,
-        label=grant.label,
-        size=grant.size,
-        align=grant.align,
-        digest=digest.hex(),
-        hardware=grant.hardware,
-    )

@@ -115,12 +115,11 @@ class Exports:
             _sync(path)
 
     def _write(self, departure: str, grant: model.Grant, path: pathlib.Path) -> manifest.Entry:
-        header = Header(name=grant.name, label=grant.label, size=grant.size, align=grant.align, hardware=grant.hardware)
         readable, writable = os.pipe()
         failure: exception.VPMEMError | None = None
         try:
             try:
-                process = FileProcess(Write(path=str(path), header=header), stdin=readable)
+                process = FileProcess(Write(path=str(path), header=Header.of(grant)), stdin=readable)
             finally:
                 os.close(readable)
             self._pool.copies.send(
@@ -142,15 +141,7 @@ class Exports:
             raise failure or _unusable(path, str(error)) from error
         if failure is not None:
             raise failure
-        return manifest.Entry(
-            file=path.name,
-            name=grant.name,
-            label=grant.label,
-            size=grant.size,
-            align=grant.align,
-            digest=digest,
-            hardware=grant.hardware,
-        )
+        return manifest.Entry.of(grant, file=path.name, digest=digest)
 
     @staticmethod
     def forget(instance: objects.Instance) -> None:

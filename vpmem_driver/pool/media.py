@@ -1,7 +1,8 @@
-"""Bad media: what the kernel knows of it is looked at before a namespace is handed out, and can be repaired.
+"""Bad media. A claim asks the kernel for the bad ranges of a namespace; ``vpmem repair`` clears them.
 
-What a claim would hand out and has bad ranges is quarantined with them, unless it may have content that is nobody's in
-this ledger: that stays unknown, so that its guest can still be adopted. A claimed namespace is never touched.
+A claim quarantines a namespace that has bad ranges, unless it is unknown. An unknown one stays as it is: it may
+contain the data of a guest that this ledger does not know, and can still be adopted. A claimed namespace is never
+changed.
 """
 
 import logging

@@ -13,7 +13,7 @@ import msgspec
 
 from vpmem_driver import stream
 from vpmem_driver.layout import Part
-from vpmem_driver.model import IN_TREE, Hardware
+from vpmem_driver.model import IN_TREE, Described, Hardware
 from vpmem_driver.protocol import NOT_UNDERSTOOD, Bytes
 from vpmem_driver.stream import CELL, HEADER_BYTES, NO_DIGEST, Digests, Frame, Kind, StreamBroken, StreamDamaged
 from vpmem_driver.transfer import messages
@@ -36,6 +36,17 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     size: Annotated[int, msgspec.Meta(gt=0, le=1 << 52)]
     align: Bytes
     hardware: Hardware = IN_TREE
+
+    @classmethod
+    def of(cls, namespace: Described) -> "Header":
+        """Return the header for a file of a namespace."""
+        return cls(
+            name=namespace.name,
+            label=namespace.label,
+            size=namespace.size,
+            align=namespace.align,
+            hardware=namespace.hardware,
+        )
 
 
 class Cell(NamedTuple):

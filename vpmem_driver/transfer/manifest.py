@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from vpmem_driver import exception
-from vpmem_driver.model import IN_TREE, Hardware
+from vpmem_driver.model import IN_TREE, Described, Hardware
 from vpmem_driver.protocol import NOT_UNDERSTOOD
 from vpmem_driver.stream import StreamDamaged
 from vpmem_driver.transfer import archive
@@ -31,10 +31,23 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     digest: _Digest
     hardware: Hardware = IN_TREE
 
+    @classmethod
+    def of(cls, namespace: Described, *, file: str, digest: str) -> "Entry":
+        """Return the entry for a namespace whose content is in `file`."""
+        return cls(
+            file=file,
+            name=namespace.name,
+            label=namespace.label,
+            size=namespace.size,
+            align=namespace.align,
+            digest=digest,
+            hardware=namespace.hardware,
+        )
+
     @property
     def header(self) -> Header:
         """The header of its file."""
-        return Header(name=self.name, label=self.label, size=self.size, align=self.align, hardware=self.hardware)
+        return Header.of(self)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
