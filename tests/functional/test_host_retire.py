@@ -11,7 +11,6 @@ from tests.functional import terminal
 from tests.functional.conftest import fill, is_zero, new_owner
 from tests.functional.test_cli import refused, vpmem, vpmem_json  # noqa: F401  fixtures
 from tests.functional.test_listing import move, schema, used  # noqa: F401  fixtures
-from tests.functional.test_reconcile import ASCII
 from tests.functional.test_status import files
 from vpmem_driver import exception, model
 from vpmem_driver.cli import tables
@@ -173,7 +172,9 @@ class TestRefused:
 
 
 @pytest.mark.parametrize(
-    ("width", "environment"), [(100, {}), (80, {"NO_COLOR": "1"}), (80, ASCII)], ids=["colour", "NO_COLOR", "ASCII"]
+    ("width", "environment"),
+    [(100, {}), (80, {"NO_COLOR": "1"}), (80, terminal.ASCII)],
+    ids=["colour", "NO_COLOR", "ASCII"],
 )
 def test_every_line_fits(host, released, width, environment):
     (host.directory / "empty").touch()

@@ -17,12 +17,10 @@ from tests.functional.conftest import new_owner
 from tests.functional.test_cli import vpmem, vpmem_json  # noqa: F401  fixtures
 from tests.functional.test_cli_domains import DOMAIN, URI, connection  # noqa: F401  fixtures
 from tests.functional.test_listing import check, move
-from tests.functional.test_reconcile import ASCII
 from tests.functional.test_renumbered import attached, new_domain  # noqa: F401  fixtures
 from tests.functional.test_status import files
 from vpmem_driver import exception, ledger
 from vpmem_driver.cli import tables
-from vpmem_driver.ledger.ledger import Ledger
 from vpmem_driver.model import State
 from vpmem_driver.pool import Pool
 
@@ -115,21 +113,21 @@ class TestRestored:
         vpmem_json("ledger", "restore", backup, "--yes")
         assert states(vpmem_json)["small0"] == ("claimed", owner)
 
-    def test_only_the_departure_of_an_export_ends(self, host, owner, backup, vpmem, vpmem_json):  # noqa: F811
+    @pytest.mark.parametrize("moving", ["0123456789abcdef", "0123456789abcdef-0123"], ids=["by Nova", "by vpmem"])
+    def test_only_the_departure_of_an_export_ends(self, host, owner, backup, vpmem, vpmem_json, moving):  # noqa: F811
         other = new_owner()
         move(host, "small1", State.DIRTY, State.CLAIMED, owner=other)
-        records = Ledger(host.state_path)
-        for name, departure in (("small0", "0123456789abcdef"), ("small1", "0123456789abcdef-0123")):
-            with records.transaction():
-                records.depart(next(row for row in records.rows() if row.name == name), departure)
-        records.close()
+        pool = host.pool()
+        pool.copies.depart(other, moving)
         backup.unlink()
-        assert vpmem("ledger", "backup", backup)[0] == 0
+        with pool.copies.hold_still(owner):
+            assert vpmem("ledger", "backup", backup)[0] == 0
+        pool.close()
         lose(host)
         vpmem_json("ledger", "restore", backup, "--yes")
         rows = {row.name: row for row in host.pool().rows()}
         assert (rows["small0"].state, rows["small0"].departure) == (State.CLAIMED, None)
-        assert (rows["small1"].state, rows["small1"].departure) == (State.CLAIMED, "0123456789abcdef-0123")
+        assert (rows["small1"].state, rows["small1"].departure) == (State.CLAIMED, moving)
 
 
 class TestSinceTheBackup:
@@ -307,7 +305,9 @@ def test_whatever_interrupts_it_no_ledger_is_made_that_knows_nothing(
 
 
 @pytest.mark.parametrize(
-    ("width", "environment"), [(100, {}), (80, {"NO_COLOR": "1"}), (80, ASCII)], ids=["colour", "NO_COLOR", "ASCII"]
+    ("width", "environment"),
+    [(100, {}), (80, {"NO_COLOR": "1"}), (80, terminal.ASCII)],
+    ids=["colour", "NO_COLOR", "ASCII"],
 )
 def test_every_line_fits(host, owner, backup, width, environment):
     lose(host)

@@ -26,6 +26,15 @@ from vpmem_driver.pool.wipes import OnProgress
 LOG = logging.getLogger(__name__)
 
 
+#: The ids of departures that end with their process begin with it, and no others.
+_HELD = "held-"
+
+
+def ends_with_its_process(departure: str) -> bool:
+    """Whether it is a departure of :meth:`Copies.hold_still`."""
+    return departure.startswith(_HELD)
+
+
 class Copies:
     """The copies of one host, to and from it."""
 
@@ -250,7 +259,7 @@ class Copies:
         :raises CopyFailed: it was released meanwhile
         :raises NamespaceInUse: a domain uses it all the same
         """
-        departure = secrets.token_hex(8)
+        departure = f"{_HELD}{secrets.token_hex(8)}"
         with self._state.ledger.hold(departure):
             try:
                 rows = self.depart(owner, departure, uuids)

@@ -25,7 +25,7 @@ from vpmem_driver.ledger import FILE_NAME, Ledger, Row, replacement, state_direc
 from vpmem_driver.ledger.reader import LedgerReader
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.pool import comparison
+from vpmem_driver.pool import comparison, copies
 from vpmem_driver.pool.comparison import Use
 
 
@@ -132,7 +132,7 @@ def _restore_row(ledger: Ledger, row: Row, uses: Mapping[str, Sequence[Use]]) ->
         reason = f"{row.state} in the backup; it may have been claimed since"
     if row.state is not State.CLAIMED or reason is not None:
         now = ledger.move(row, State.UNKNOWN, f"ledger restored: {reason}")
-    elif row.departure is not None and _ends_with_its_process(row.departure):
+    elif row.departure is not None and copies.ends_with_its_process(row.departure):
         now = ledger.depart(row, None)
     reason = reason or "claimed in the backup"
     return Restored(row.uuid, row.name, row.state, row.owner, now.state, now.owner, reason)
@@ -143,8 +143,3 @@ def _other_users(row: Row, uses: Sequence[Use]) -> str | None:
     if not uses or any(use.owner == row.owner for use in uses):
         return None
     return f"{uses[0].user} has it, not {row.owner}"
-
-
-def _ends_with_its_process(departure: str) -> bool:
-    """Whether it is a departure of :meth:`.copies.Copies.hold_still`, whose ids are hexadecimal digits only."""
-    return departure.isalnum()
