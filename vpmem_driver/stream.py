@@ -199,9 +199,10 @@ def unpack(content: memoryview, length: int) -> bytes:
     except ImportError as error:
         raise StreamDamaged("it is compressed, and the Python package zstandard is not installed here") from error
     try:
-        content_bytes: bytes = zstandard.ZstdDecompressor().decompress(content, max_output_size=length)
+        # The decompressor allocates what the content itself declares, whatever its limit is.
+        if zstandard.frame_content_size(content) != length:
+            raise StreamDamaged("a compressed cell has the wrong size")
+        unpacked: bytes = zstandard.ZstdDecompressor().decompress(content)
     except zstandard.ZstdError as error:
         raise StreamDamaged(f"a cell cannot be decompressed: {error}") from error
-    if len(content_bytes) != length:
-        raise StreamDamaged("a compressed cell has the wrong size")
-    return content_bytes
+    return unpacked
