@@ -77,7 +77,7 @@ class About:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Described:
+class DomainXML:
     """One domain with its XML.
 
     :ivar definition: what it has from its next start; of a transient domain, its current XML
@@ -138,14 +138,14 @@ class Domains:
         match = _NOVA_NAME.search(metadata)
         return (html.unescape(match[1]) if match else name), name
 
-    def described(self) -> list[Described]:
+    def domain_xml(self) -> list[DomainXML]:
         """Return every domain with its XML, without secrets; none if there is no libvirt. The connection is read-only.
 
         :raises LibvirtError: libvirt did not answer
         """
-        return [] if self.uri is None else self._call(self._described)
+        return [] if self.uri is None else self._call(self._domain_xml)
 
-    def _described(self) -> list[Described]:
+    def _domain_xml(self) -> list[DomainXML]:
         libvirt = self._binding()
         found = []
         with contextlib.closing(self._open(read_only=True)) as connection:
@@ -153,7 +153,7 @@ class Domains:
                 try:
                     running = domain.XMLDesc() if domain.isActive() else None
                     definition = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
-                    found.append(Described(domain.UUIDString(), domain.name(), definition, running))
+                    found.append(DomainXML(domain.UUIDString(), domain.name(), definition, running))
                 except libvirt.libvirtError as error:
                     if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                         raise

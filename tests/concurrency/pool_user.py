@@ -140,7 +140,7 @@ class PoolUser:
 
     def _wipe(self) -> None:
         """Wipe one that is dirty, or try to wipe one that is held."""
-        dirty = self._pool.dirty()
+        dirty = self._pool.maintenance.dirty()
         chosen = self._rng.choice(dirty or [record.uuid for record in self._pool.records()])
         with self._account.operation("wipe", refusals=(exception.NamespaceClaimed,)) as done:
             results = self._pool.wipe([chosen])

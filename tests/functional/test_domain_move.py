@@ -15,7 +15,7 @@ from tests.functional.test_renumbered import hook  # noqa: F401  fixture
 from vpmem_driver import exception, guestxml, interpreter
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.pool import Pool
+from vpmem_driver.pool.holdings import Holdings
 from vpmem_driver.sizes import MIB
 
 #: As ssh: options, --, host, command. It runs 'vpmem receive' of the other host, or does as it is told in a file.
@@ -232,7 +232,7 @@ class TestInterrupted:
 
     def test_only_the_release_is_left(self, move, fail_once):
         """The domain is not defined here any more, and is found by its name on the other host."""
-        fail_once(Pool, "release")
+        fail_once(Holdings, "release")
         assert move()[0] == 130
         assert move("--wait")[0] == 0
         move.complete()

@@ -153,7 +153,7 @@ class TestRefused:
         assert f"belongs to {used}" in refused(4, "host", "retire", *words)
         host.path("small0").unlink()
         assert f"belongs to {used}" in refused(4, "host", "retire", *words), "also while it is missing"
-        assert not host.pool().is_retired()
+        assert not host.pool().maintenance.is_retired()
 
     def test_somebody_has_reserved_one(self, host, refused):  # noqa: F811
         from vpmem_driver import ledger

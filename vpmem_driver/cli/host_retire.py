@@ -57,12 +57,12 @@ class HostRetire(common.Command):
         pool = common.app(self).pool()
         if parsed_args.cancel:
             return self._cancel(pool)
-        planned = [record.uuid for record in pool.retirable() if record.uuid is not None]
+        planned = [record.uuid for record in pool.maintenance.retirable() if record.uuid is not None]
         begun = _now()
         results: list[Result] = []
         if parsed_args.yes:
             with common.wipe_progress(self) as on_progress:
-                results = pool.retire(on_progress=on_progress)
+                results = pool.maintenance.retire(on_progress=on_progress)
         report = _report(pool, planned, results, begun, is_done=parsed_args.yes)
         if parsed_args.format == "json":
             self.app.stdout.write(json.dumps(report, indent=2) + "\n")
@@ -72,7 +72,7 @@ class HostRetire(common.Command):
         return 0 if report["complete"] or not parsed_args.yes else findings.EXIT_CODE
 
     def _cancel(self, pool: Pool) -> int:
-        if not pool.return_to_service():
+        if not pool.maintenance.return_to_service():
             raise exception.InvalidRequest(
                 what="option", value="--cancel", reason="the host is not retired", remedy="Nothing was changed"
             )

@@ -24,9 +24,9 @@ class Repair(listing.NamespaceLister):
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[tuple[str, ...], list[common.Row]]:
         pool = common.app(self).pool()
         uuid = pool.find(parsed_args.namespace)
-        record = pool.repairable(uuid)
+        record = pool.maintenance.repairable(uuid)
         if parsed_args.dry_run:
             return common.rows([record])
         with common.wipe_progress(self) as on_progress:
-            wipes.raise_for(pool.repair(uuid, on_progress=on_progress))
+            wipes.raise_for(pool.maintenance.repair(uuid, on_progress=on_progress))
         return common.rows([pool.record(uuid)])

@@ -30,7 +30,7 @@ class Wipe(listing.NamespaceLister):
         wanted = parsed_args.namespace
         uuids = None if wanted is None else [pool.find(name) for name in wanted]
         if parsed_args.dry_run:
-            return common.rows(pool.wipeable(uuids))
+            return common.rows(pool.maintenance.wipeable(uuids))
         with common.wipe_progress(self) as on_progress:
             results = pool.wipe(uuids, on_progress=on_progress)
         common.prune_history(self, pool)  # each release starts this command

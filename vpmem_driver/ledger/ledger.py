@@ -6,98 +6,19 @@ order the moves of all processes. If the ledger cannot be read or written, an er
 """
 
 import contextlib
-import dataclasses
 import datetime
 import os
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
 from vpmem_driver import exception, model
-from vpmem_driver.ledger import file, holds, migrations, pruning, state_directory
+from vpmem_driver.ledger import file, holds, migrations, pruning, queries, state_directory
+from vpmem_driver.ledger.rows import Row
 
 FILE_NAME = file.FILE_NAME
 
-#: Number of history lines read at a time.
-_HISTORY_CHUNK = 1000
-
-
-class Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One namespace in the ledger. Sizes are bytes.
-
-    :ivar owner: the owner that holds it (claimed), has reserved it (dirty or clean), or gets it (receiving)
-    :ivar position: index among the owner's devices
-    :ivar label: label of the last claim
-    :ivar last_owner: last owner that held it claimed, whose data it may contain
-    :ivar begun: whether a wipe or copy has overwritten any of it since it became dirty or receiving, or it lost its
-        content in a restart of the host
-    :ivar wiped: number of bytes from the start that this wipe has durably zeroed
-    :ivar verified: number of bytes from the start that this wipe has read back as zeros
-    :ivar run: fencing token of the wipe or copy that may write and report now. A new one invalidates it, and so does
-        any move to or from the states dirty and receiving
-    :ivar reservation: id of the claim that has reserved this namespace; all namespaces of a claim are claimed together
-    :ivar reason: why it is quarantined, or not wiped yet
-    :ivar changed: id of the history line of its last move
-    :ivar copied: number of bytes from the start that a copy has durably written here (receiving) or at the destination
-        (claimed, with a departure)
-    :ivar arrival: id of the copy that fills it, or has filled it since it was claimed
-    :ivar departure: id of the copy that takes its content to another namespace. Its guest must not start meanwhile
-    :ivar boot: id of the boot of the host in which `state` is true; None if the namespace is not volatile
-    :ivar device_model: model of the owner's device; None without an owner
-    :ivar label_size: bytes for labels in the owner's device; None without an owner
-    """
-
-    uuid: str
-    name: str | None
-    size: int
-    align: int
-    numa_node: int | None
-    mode: str
-    device: str | None
-    pmem: bool
-    state: model.State
-    owner: str | None
-    position: int | None
-    label: str | None
-    last_owner: str | None
-    begun: bool
-    wiped: int
-    verified: int
-    run: str | None
-    reservation: str | None
-    reason: str | None
-    changed: int
-    copied: int
-    arrival: str | None
-    departure: str | None
-    boot: str | None
-    device_model: model.DeviceModel | None
-    label_size: int | None
-
-    @property
-    def hardware(self) -> model.Hardware | None:
-        """The hardware of the owner's device; None without an owner."""
-        if self.device_model is None or self.label_size is None:
-            return None
-        return model.Hardware(self.device_model, self.label_size)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Move:
-    """One line of the history: a change of state, with time (``at``: UTC, ISO 8601), owner and reason."""
-
-    id: int
-    at: str
-    uuid: str
-    name: str | None
-    from_state: str | None
-    to_state: str
-    owner: str | None
-    reason: str
-
-
-_ROW_COLUMNS = ", ".join(Row.__struct_fields__)
 #: The columns of a row that a move changes.
 _MOVED = (
     *("state", "owner", "position", "label", "device", "last_owner"),
@@ -109,81 +30,18 @@ _MOVE = f"UPDATE namespace SET {', '.join(f'{column} = ?' for column in _MOVED)}
 _OVERWRITTEN = (model.State.CLEAN, model.State.QUARANTINED)
 #: States in which a namespace may contain data of its last owner, unless a wipe or copy has begun.
 _PARTLY_OVERWRITTEN = (model.State.DIRTY, model.State.RECEIVING)
-_MOVE_COLUMNS = ", ".join(field.name for field in dataclasses.fields(Move))
 
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-class Ledger(pruning.PrunableFile):
+class Ledger(queries.Queries, pruning.PrunableFile):
     """An open ledger. Any number of threads and processes may use the same file."""
 
     def __init__(self, state_path: str | os.PathLike[str]) -> None:
         """Open the ledger in `state_path`, or create it; see :class:`~vpmem_driver.ledger.file.LedgerFile`."""
         super().__init__(state_path, migrations.SCRIPTS)
-
-    def rows(self) -> list[Row]:
-        """Return every namespace ever recorded, sorted by name and uuid."""
-        return self._select("ORDER BY name, uuid")
-
-    def row(self, uuid: str) -> Row | None:
-        """Return the row of one namespace."""
-        return next(iter(self._select("WHERE uuid = ?", uuid)), None)
-
-    def named(self, name: str, uuids: Collection[str] = ()) -> list[Row]:
-        """Return the namespaces with that name, and those of `uuids`, sorted by name and uuid."""
-        wanted = ", ".join("?" * len(uuids))
-        return self._select(f"WHERE name = ? OR uuid IN ({wanted}) ORDER BY name, uuid", name, *uuids)
-
-    def held(self, owner: str) -> list[Row]:
-        """Return the namespaces that `owner` holds or has reserved, in the order of its devices."""
-        return self._select("WHERE owner = ? ORDER BY position", owner)
-
-    def departing(self) -> list[Row]:
-        """Return the namespaces whose content a copy takes away."""
-        return self._select("WHERE departure IS NOT NULL ORDER BY name, uuid")
-
-    def next_position(self, owner: str) -> int:
-        """Return the position for the next device of `owner`, after all that it holds or has reserved."""
-        with self._lock:
-            ((position,),) = self._fetch(
-                "SELECT coalesce(max(position), -1) + 1 FROM namespace WHERE owner = ?", (owner,)
-            )
-            return int(position)
-
-    def changed_since(self, move_id: int) -> list[Row]:
-        """Return the rows that moved after history line `move_id`."""
-        return self._select("WHERE uuid IN (SELECT uuid FROM history WHERE id > ?)", move_id)
-
-    def last_move(self) -> int:
-        """Return the id of the newest history line, 0 if there is none."""
-        with self._lock:
-            ((move_id,),) = self._fetch("SELECT coalesce(max(id), 0) FROM history")
-            return int(move_id)
-
-    def history(self, *, uuid: str | None = None, owner: str | None = None, limit: int | None = None) -> Iterator[Move]:
-        """Yield the newest `limit` lines (None: all), oldest first, of one namespace or owner if given.
-
-        Lines are read on demand, in bounded memory, and no transaction remains open in between.
-        """
-        chosen = "(? IS NULL OR uuid = ?) AND (? IS NULL OR owner = ?)"
-        values = (uuid, uuid, owner, owner)
-        with self._lock:
-            ((before, last),) = self._fetch(
-                f"SELECT min(id) - 1, max(id) FROM (SELECT id FROM history WHERE {chosen} ORDER BY id DESC LIMIT ?)",  # noqa: S608
-                (*values, -1 if limit is None else limit),
-            )
-        while True:
-            with self._lock:
-                lines = self._fetch(
-                    f"SELECT {_MOVE_COLUMNS} FROM history WHERE id > ? AND id <= ? AND {chosen} ORDER BY id LIMIT ?",  # noqa: S608
-                    (before, last, *values, _HISTORY_CHUNK),
-                )
-            if not lines:
-                return
-            yield from (Move(*line) for line in lines)
-            before = lines[-1][0]
 
     def insert(self, namespace: model.Namespace) -> int:
         """Record a new namespace as unknown. Call it inside a transaction.
@@ -436,11 +294,6 @@ class Ledger(pruning.PrunableFile):
                 (reason, row.uuid, run, run, row.changed),
             )
 
-    def marked(self, name: str) -> bool:
-        """Return whether :meth:`mark` has recorded `name`."""
-        with self._lock:
-            return bool(self._fetch("SELECT 1 FROM mark WHERE name = ?", (name,)))
-
     def mark(self, name: str) -> None:
         """Record durably, in its own transaction, that a one-time step for this ledger is done."""
         with self.transaction():
@@ -465,11 +318,3 @@ class Ledger(pruning.PrunableFile):
         )
         assert done.lastrowid is not None  # noqa: S101  always set after an INSERT into a rowid table
         return done.lastrowid
-
-    def _select(self, rest: str, *values: object) -> list[Row]:
-        with self._lock:
-            found = self._fetch(f"SELECT {_ROW_COLUMNS} FROM namespace {rest}", values)  # noqa: S608
-        try:
-            return msgspec.convert(found, list[Row], strict=False)  # converts SQLite's 0 and 1 to bool
-        except msgspec.ValidationError as error:
-            raise self._corrupt(str(error)) from error

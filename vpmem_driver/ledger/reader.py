@@ -16,7 +16,8 @@ from typing import NoReturn, TypeVar
 
 from vpmem_driver import exception
 from vpmem_driver.ledger import check, file, migrations
-from vpmem_driver.ledger.ledger import Ledger, Move
+from vpmem_driver.ledger.ledger import Ledger
+from vpmem_driver.ledger.rows import Move
 
 #: How long to retry while SQLite recovers the write-ahead log or the sqlite3 program holds its lock, in seconds.
 _PATIENCE_SECONDS = 1.0

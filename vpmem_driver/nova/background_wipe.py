@@ -63,7 +63,7 @@ class BackgroundWipe:
 
     def _dirty(self) -> list[str]:
         try:
-            return [uuid for uuid in self._pool.dirty() if uuid not in self._failed]
+            return [uuid for uuid in self._pool.maintenance.dirty() if uuid not in self._failed]
         except exception.VPMEMError as error:
             LOG.error("Cannot wipe released namespaces; retrying at the next periodic task: %s", error)
         except Exception:

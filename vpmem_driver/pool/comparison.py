@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from vpmem_driver import device_users, exception, guestxml, hostpaths, model
 from vpmem_driver.ledger import Row
-from vpmem_driver.libvirt_domains import Described, Domains
+from vpmem_driver.libvirt_domains import Domains, DomainXML
 from vpmem_driver.pool.snapshot import Snapshot
 from vpmem_driver.pool.view import View
 
@@ -78,7 +78,7 @@ def compare(now: Snapshot, domains: Domains) -> Comparison:
     :raises DomainRefused: the XML of a domain cannot be read
     :raises HostToolError: /proc does not list the processes
     """
-    uses = uses_of(domains.described(), now.found or (), now.rows.values())
+    uses = uses_of(domains.domain_xml(), now.found or (), now.rows.values())
     processes = device_users.users_of(ns.device for ns in now.found or () if ns.device is not None)
     known = {record.uuid for record in now.records}
     return Comparison(
@@ -101,12 +101,12 @@ def require_abandoned(owner: str, rows: Collection[Row], view: View, domains: Do
 
     :raises DomainRefused, NamespaceInUse, LibvirtError: see :meth:`.Pool.require_abandoned`
     """
-    described = domains.described()
-    for domain in described:
+    defined = domains.domain_xml()
+    for domain in defined:
         if domain.uuid == owner:
             remedy = "'vpmem domain detach' releases what it has. Nothing was changed"
             raise exception.DomainRefused(domain=domain.name, reason="it exists", remedy=remedy)
-    uses = uses_of(described, view.found, rows)
+    uses = uses_of(defined, view.found, rows)
     devices = {row.uuid: view.grant(row).device or "" for row in rows}
     processes = device_users.users_of(devices.values())
     for row in rows:
@@ -116,7 +116,7 @@ def require_abandoned(owner: str, rows: Collection[Row], view: View, domains: Do
 
 
 def uses_of(
-    domains: Iterable[Described], found: Iterable[model.Namespace], rows: Collection[Row]
+    domains: Iterable[DomainXML], found: Iterable[model.Namespace], rows: Collection[Row]
 ) -> dict[str, list[Use]]:
     """Return where `domains` have namespaces, by uuid.
 
@@ -131,7 +131,7 @@ def uses_of(
     return uses
 
 
-def _uses(domain: Described, devices: dict[str, str], rows: Iterable[Row]) -> list[tuple[str, Use]]:
+def _uses(domain: DomainXML, devices: dict[str, str], rows: Iterable[Row]) -> list[tuple[str, Use]]:
     """Return the namespaces that a domain has, by uuid, with the place.
 
     :param devices: uuid by current device path
@@ -150,7 +150,7 @@ def _uses(domain: Described, devices: dict[str, str], rows: Iterable[Row]) -> li
 
 
 def _defined(
-    domain: Described, devices: dict[str, str], wanted: hostpaths.Wanted, known_paths: dict[str, str]
+    domain: DomainXML, devices: dict[str, str], wanted: hostpaths.Wanted, known_paths: dict[str, str]
 ) -> Iterator[tuple[str, Use]]:
     devices_of = guestxml.identified(domain.definition)
     for position, (device, marked) in enumerate(devices_of):
@@ -171,7 +171,7 @@ def _defined(
 
 
 def _running(
-    domain: Described, xml: str, devices: dict[str, str], wanted: hostpaths.Wanted
+    domain: DomainXML, xml: str, devices: dict[str, str], wanted: hostpaths.Wanted
 ) -> Iterator[tuple[str, Use]]:
     known = {
         device.path: (position, marked, device.hardware)

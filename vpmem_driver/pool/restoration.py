@@ -93,7 +93,7 @@ def _prepare(conf: cfg.ConfigOpts, backup: pathlib.Path, draft: pathlib.Path, do
                 reader.check_all()
             rows = ledger.rows()
             found = discovery.from_conf(conf).namespaces()
-            uses = comparison.uses_of(domains.described(), found, rows)
+            uses = comparison.uses_of(domains.domain_xml(), found, rows)
             with ledger.transaction():
                 restored = [_restore_row(ledger, row, uses) for row in rows]
                 ledger.unmark_all()

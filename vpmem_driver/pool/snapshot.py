@@ -38,7 +38,7 @@ class Snapshot:
     :ivar ledger: the ledger file
     :ivar has_ledger: whether the ledger was read
     :ivar errors: what could not be read, and the entries of the configuration that do not match the host
-    :ivar is_retired: no owner gets a namespace of this host (:meth:`.Pool.retire`)
+    :ivar is_retired: no owner gets a namespace of this host (:meth:`.Maintenance.retire`)
     """
 
     records: tuple[model.Record, ...]

@@ -217,7 +217,7 @@ def test_history_by_namespace_owner_and_length(records):
 
 
 def test_history_is_read_in_pieces_without_a_transaction_that_stays_open(records, tmp_path, monkeypatch):
-    monkeypatch.setattr("vpmem_driver.ledger.ledger._HISTORY_CHUNK", 2)
+    monkeypatch.setattr("vpmem_driver.ledger.queries._HISTORY_CHUNK", 2)
     rows = [insert(records) for _ in range(5)]
     lines = records.history()
     assert next(lines).uuid == rows[0].uuid

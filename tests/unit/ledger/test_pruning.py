@@ -147,7 +147,7 @@ def test_what_another_process_claims_meanwhile_stays(records, tmp_path, monkeypa
 
 
 def test_a_reader_in_the_middle_of_the_history_goes_on(records, monkeypatch):
-    monkeypatch.setattr(ledger.ledger, "_HISTORY_CHUNK", 2)
+    monkeypatch.setattr(ledger.queries, "_HISTORY_CHUNK", 2)
     row = move(records, insert(records), State.CLAIMED, State.DIRTY, State.CLEAN, State.CLAIMED)
     make_older(records, 401)
     reading = records.history()
