@@ -61,10 +61,16 @@ def limit(measure: Measure) -> None:
 
 def make_sysfs(root: pathlib.Path, count: int) -> None:
     """What the kernel shows of `count` devdax namespaces: the attributes that tell them, and the links."""
-    nd, dax, platform = root / "bus/nd/devices", root / "bus/dax/devices", root / "devices/platform"
+    nd, dax, platform = root / "bus/nd/devices", root / "bus/dax/devices", root / "devices/platform/ndbus0"
     drivers = [root / "bus/nd/drivers/dax_pmem", root / "bus/dax/drivers/device_dax"]
     for directory in (nd, dax, *drivers):
         directory.mkdir(parents=True)
+    for region in range(hosts.NODES):
+        _attributes(
+            platform / f"region{region}", {"persistence_domain": "memory_controller", "mapping0": "nmem0,0,1,0"}
+        )
+        (nd / f"region{region}").symlink_to(os.path.relpath(platform / f"region{region}", nd))
+    _attributes(platform, {"provider": "ACPI.NFIT"})
     for number in range(count):
         region, place = number % hosts.NODES, number // hosts.NODES
         size = random.randrange(16, 4096) * 2 * MIB

@@ -28,28 +28,39 @@ class Hardware(typing.NamedTuple):
     serial: str | None = None
 
 
-def by_region(root: str) -> Callable[[str], dict[str, typing.Any]]:
-    """Return a function from the name of a region to the known fields of :func:`of_nd_region`. It reads each once."""
+#: The fields that a region has a value for. None of them changes while the region exists.
+Fields = dict[str, typing.Any]
 
-    def fields(region: str) -> dict[str, typing.Any]:
-        return {name: value for name, value in of_nd_region(root, region)._asdict().items() if value is not None}
+
+def by_region(root: str) -> Callable[[str], Fields]:
+    """Return a function from the number of a region of the NVDIMM bus to the known fields of its hardware.
+
+    It looks once whether the region exists.
+
+    :param root: where sysfs is
+    """
+
+    def fields(number: str) -> Fields:
+        path = f"{root}/bus/nd/devices/region{number}"
+        try:
+            return _of_nd_region(root, path, os.stat(path).st_ino)
+        except OSError:
+            return {}
 
     return functools.cache(fields)
 
 
-def of_nd_region(root: str, region: str) -> Hardware:
-    """Return the hardware of a region of an NVDIMM bus.
-
-    :param root: where sysfs is
-    :param region: its name in the kernel, ``region0``
-    """
-    path = os.path.realpath(f"{root}/bus/nd/devices/{region}")
+@functools.lru_cache
+def _of_nd_region(root: str, path: str, _inode: int) -> Fields:
+    """Read the hardware of the region at `path`. Its inode tells it from a later one with the same number."""
+    path = os.path.realpath(path)
     dimms = [text(f"{path}/{name}").partition(",")[0] for name in _indexed(path, "mapping")]
-    return Hardware(
+    found = Hardware(
         text(f"{os.path.dirname(path)}/provider") or None,
         text(f"{path}/persistence_domain") or None,
         *_listed(_of_dimm(root, dimm) for dimm in dimms),
     )
+    return {name: value for name, value in found._asdict().items() if value is not None}
 
 
 def of_cxl_region(root: str, path: str) -> Hardware:

@@ -67,6 +67,7 @@ _DECODER: msgspec.json.Decoder[list[_Item] | _Item] = msgspec.json.Decoder(list[
 _NO_DEVICE = _Device("")
 
 NodeOf = Callable[[str], int | None]
+HardwareOf = Callable[[str], hardware.Fields]
 
 
 class NdctlDiscovery(interface.Discovery):
@@ -91,8 +92,8 @@ class NdctlDiscovery(interface.Discovery):
 
     def namespaces(self) -> tuple[model.Namespace, ...]:
         text = run(self._timeout) if self._run is None else _call(self._run)
-        listed = _read(text, self._node_of())
-        found = [*self._volatile(listed), *self._completed(listed)]
+        listed = self._read(text)
+        found = [*self._volatile(listed), *listed]
         namespaces = interface.check(self.name, [namespace for _, namespace in found])
         self._places = interface.places(dict(found), namespaces)
         return namespaces
@@ -106,26 +107,22 @@ class NdctlDiscovery(interface.Discovery):
             return () if again is None else interface.check(self.name, [again])
         if self._run is not None:
             return ()
-        found = _read(run(self._timeout, f"--namespace={dev}"), self._node_of())
-        return interface.check(self.name, [namespace for _, namespace in self._completed(found)])
+        found = self._read(run(self._timeout, f"--namespace={dev}"))
+        return interface.check(self.name, [namespace for _, namespace in found])
 
     def _volatile(self, listed: list[tuple[str, model.Namespace]]) -> Iterator[tuple[str, model.Namespace]]:
-        on_bus = {os.path.basename(namespace.device) for _, namespace in listed if namespace.device is not None}
+        on_bus = {namespace.device.removeprefix("/dev/") for _, namespace in listed if namespace.device is not None}
         try:
             yield from volatile.namespaces(self._sysfs_root, volatile.links(self._sysfs_root, on_bus))
         except OSError as exc:
             reason = f"{self._sysfs_root}/bus/dax/devices cannot be read ({exc.strerror})"
             raise _failed(reason, "Check the kernel log") from exc
 
-    def _completed(self, found: list[tuple[str, model.Namespace]]) -> Iterator[tuple[str, model.Namespace]]:
-        """Add what ndctl does not print: the hardware, and which devices are bound to fsdev_dax."""
-        of_region = hardware.by_region(self._sysfs_root)
+    def _read(self, text: str) -> list[tuple[str, model.Namespace]]:
+        """Read what ndctl printed, and add what it does not print: the hardware, and which devices are fsdev_dax's."""
+        found = _read(text, self._node_of(), hardware.by_region(self._sysfs_root))
         filesystems = _names(f"{self._sysfs_root}/bus/dax/drivers/fsdev_dax")
-        for dev, namespace in found:
-            changes = of_region(dev.partition(".")[0].replace("namespace", "region"))
-            if filesystems and (device := os.path.basename(namespace.device or "")) in filesystems:
-                changes = changes | {"mode": "fsdev", "unusable": interface.why_not_mappable("fsdev", device)}
-            yield dev, msgspec.structs.replace(namespace, **changes) if changes else namespace
+        return [(dev, _mark(namespace, filesystems)) for dev, namespace in found] if filesystems else found
 
     def options(self) -> dict[str, str]:
         return {} if self._sysfs_root == "/sys" else {"root": self._sysfs_root}
@@ -156,6 +153,15 @@ def _names(directory: str) -> frozenset[str]:
         return frozenset()
 
 
+def _mark(namespace: model.Namespace, filesystems: frozenset[str]) -> model.Namespace:
+    """Make it unusable if its device is one of `filesystems`, which the driver fsdev_dax has."""
+    device = (namespace.device or "").removeprefix("/dev/")
+    if device not in filesystems:
+        return namespace
+    reason = interface.why_not_mappable("fsdev", device)
+    return msgspec.structs.replace(namespace, mode="fsdev", unusable=reason)
+
+
 def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ...]:
     """Parse the output of ``ndctl list``, with any of its options except ``--human``.
 
@@ -171,11 +177,13 @@ def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ..
     return interface.check(NdctlDiscovery.name, [namespace for _, namespace in _read(text, node_of)])
 
 
-def _read(text: str, node_of: NodeOf | None) -> list[tuple[str, model.Namespace]]:
+def _read(
+    text: str, node_of: NodeOf | None, hardware_of: HardwareOf = lambda _number: {}
+) -> list[tuple[str, model.Namespace]]:
     """Like :func:`parse`, but unchecked and with the kernel name of each namespace."""
     found: list[tuple[str, model.Namespace]] = []
     if text and not text.isspace():
-        _add(found, _decode(text), -1, node_of)
+        _add(found, _decode(text), -1, node_of, hardware_of)
     return found
 
 
@@ -247,12 +255,16 @@ def _decode(text: str) -> Sequence[_Item]:
 
 
 def _add(
-    found: list[tuple[str, model.Namespace]], items: Sequence[_Item], region_node: int, node_of: NodeOf | None
+    found: list[tuple[str, model.Namespace]],
+    items: Sequence[_Item],
+    region_node: int,
+    node_of: NodeOf | None,
+    hardware_of: HardwareOf,
 ) -> None:
     """Add the namespaces in `items`, except empty slots. `region_node` is the NUMA node of their region, or -1."""
     for item in items:
         if item.dev.startswith("namespace"):
-            namespace = _namespace(item, region_node, node_of)
+            namespace = _namespace(item, region_node, node_of, hardware_of)
             if namespace.size or namespace.uuid:
                 found.append((item.dev, namespace))
             continue
@@ -260,10 +272,10 @@ def _add(
         if not inner and not item.dev and item.dimms is None:
             raise _failed("its output is JSON, but not a list of namespaces", _BY_HAND)
         for part in inner:
-            _add(found, part, item.numa_node, node_of)
+            _add(found, part, item.numa_node, node_of, hardware_of)
 
 
-def _namespace(item: _Item, region_node: int, node_of: NodeOf | None) -> model.Namespace:
+def _namespace(item: _Item, region_node: int, node_of: NodeOf | None, hardware_of: HardwareOf) -> model.Namespace:
     region = item.daxregion
     devices = region.devices if region is not None else _only(item)
     if len(devices) != 1:
@@ -297,6 +309,7 @@ def _namespace(item: _Item, region_node: int, node_of: NodeOf | None) -> model.N
             uuid=uuid,
             size=size,
         ),
+        **hardware_of(item.dev[len("namespace") :].partition(".")[0]),
     )
 
 

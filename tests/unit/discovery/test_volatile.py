@@ -158,3 +158,14 @@ def test_persistent_cxl_memory_says_on_which_device_it_is(tree: hosts.Tree) -> N
     tree.device("cxl", "pci/mem4", serial="0xbeef")
     tree.device("cxl", "pci/mem4/pmem0")
     assert hardware(tree, slot) == ["CXL", "memory_controller", "mem4", "0xbeef"]
+
+
+def test_another_region_with_the_same_number_has_hardware_of_its_own(tree: hosts.Tree) -> None:
+    slot = hosts.Slot()
+    tree.slot(slot)
+    region = tree.device("nd", "platform/ndbus0/region0", persistence_domain="cpu_cache")
+    assert hardware(tree, slot)[1] == "cpu_cache"
+    region.rename(region.with_name("old"))
+    region.mkdir()
+    (region / "persistence_domain").write_text("memory_controller\n")
+    assert hardware(tree, slot)[1] == "memory_controller"
