@@ -163,9 +163,8 @@ def test_persistent_cxl_memory_says_on_which_device_it_is(tree: hosts.Tree) -> N
 def test_another_region_with_the_same_number_has_hardware_of_its_own(tree: hosts.Tree) -> None:
     slot = hosts.Slot()
     tree.slot(slot)
-    region = tree.device("nd", "platform/ndbus0/region0", persistence_domain="cpu_cache")
+    tree.device("nd", "platform/ndbus0/region0", persistence_domain="cpu_cache")
     assert hardware(tree, slot)[1] == "cpu_cache"
-    region.rename(region.with_name("old"))
-    region.mkdir()
-    (region / "persistence_domain").write_text("memory_controller\n")
+    (tree.root / "bus/nd/devices/region0").unlink()
+    tree.device("nd", "platform/ndbus1/region0", persistence_domain="memory_controller")
     assert hardware(tree, slot)[1] == "memory_controller"
