@@ -12,14 +12,14 @@ from collections.abc import Iterator, Mapping
 
 from oslo_config import cfg
 
-from vpmem_driver import discovery, exception, layout, model
+from vpmem_driver import discovery, exception, model
 from vpmem_driver.discovery import interface
 from vpmem_driver.ledger import FILE_NAME, Move, Row
 from vpmem_driver.ledger.reader import LedgerReader
 from vpmem_driver.pool import hardware, labels, matching
 from vpmem_driver.pool.progress import Progress, progress_of
 from vpmem_driver.pool.state import RETIRED
-from vpmem_driver.pool.view import View, hardware_of
+from vpmem_driver.pool.view import View
 
 #: To see whether a wipe makes progress, wait at most this long for its next report. A worker sends five a second.
 _PATIENCE_SECONDS = 1.0
@@ -147,7 +147,7 @@ def _records(
     records = list(view.records(rows.values()))
     if found is None:  # nothing is known about the devices
         records = [dataclasses.replace(record, state=rows[record.uuid or ""].state.value) for record in records]
-    records += [_unknown(ns, view) for uuid, ns in usable.items() if uuid not in rows]
+    records += [view.unrecorded(ns) for uuid, ns in usable.items() if uuid not in rows]
     return tuple(sorted(records, key=lambda record: (record.name or "", record.uuid or "")))
 
 
@@ -160,29 +160,6 @@ def _mismatches(
     except exception.InvalidNamespaceConfig as error:
         return [error]
     return []
-
-
-def _unknown(namespace: model.Namespace, view: View) -> model.Record:
-    """Return the record of a namespace that the ledger does not have yet."""
-    index = view.label_of.get(namespace.uuid or "")
-    label = None if index is None else view.config.labels[index]
-    expected = view.hardware.expected(namespace, label)
-    return model.Record(
-        uuid=namespace.uuid,
-        name=namespace.name,
-        label=label,
-        resource_class=None if label is None else model.resource_class(label),
-        size=namespace.size,
-        align=namespace.align,
-        numa_node=namespace.numa_node,
-        device=namespace.device,
-        state=model.State.UNKNOWN.value,
-        owner=None,
-        reason=None,
-        volatile=namespace.volatile,
-        **hardware_of(namespace),
-        guest_size=layout.guest_size_of(namespace.size, namespace.align, expected),
-    )
 
 
 def _ignore(_warning: str) -> None:

@@ -58,8 +58,31 @@ class View:
     def records(self, rows: Iterable[ledger.Row]) -> tuple[model.Record, ...]:
         """Return all namespaces of ledger and host as listings show them, sorted by name and uuid."""
         records = {row.uuid: self.record(row) for row in rows}
-        unusable = [_unusable(ns) for ns in self.found if ns.unusable is not None and ns.uuid not in records]
+        unusable = [self.unrecorded(ns) for ns in self.found if ns.unusable is not None and ns.uuid not in records]
         return tuple(sorted([*records.values(), *unusable], key=lambda record: (record.name or "", record.uuid or "")))
+
+    def unrecorded(self, namespace: model.Namespace) -> model.Record:
+        """Return a namespace that is not in the ledger as listings show it: unusable, or still unknown."""
+        usable = namespace.unusable is None
+        index = self.label_of.get(namespace.uuid or "") if usable else None
+        label = None if index is None else self.config.labels[index]
+        expected = self.hardware.expected(namespace, label) if usable else None
+        return model.Record(
+            uuid=namespace.uuid,
+            name=namespace.name,
+            label=label,
+            resource_class=None if label is None else model.resource_class(label),
+            size=namespace.size,
+            align=namespace.align,
+            numa_node=namespace.numa_node,
+            device=namespace.device,
+            state=model.State.UNKNOWN.value if usable else "unusable",
+            owner=None,
+            reason=namespace.unusable,
+            volatile=namespace.volatile,
+            **hardware_of(namespace),
+            guest_size=None if expected is None else layout.guest_size_of(namespace.size, namespace.align, expected),
+        )
 
     def grant(self, row: ledger.Row) -> model.Grant:
         """Return the grant for the owner of the row."""
@@ -105,21 +128,3 @@ class View:
 def hardware_of(namespace: model.Namespace | None) -> dict[str, typing.Any]:
     """Return the fields of a record that describe the hardware of a namespace; None if it is missing."""
     return {name: getattr(namespace, name, None) for name in hardware.Hardware._fields}
-
-
-def _unusable(namespace: model.Namespace) -> model.Record:
-    return model.Record(
-        uuid=namespace.uuid,
-        name=namespace.name,
-        label=None,
-        resource_class=None,
-        size=namespace.size,
-        align=namespace.align,
-        numa_node=namespace.numa_node,
-        device=namespace.device,
-        state="unusable",
-        owner=None,
-        reason=namespace.unusable,
-        volatile=namespace.volatile,
-        **hardware_of(namespace),
-    )
