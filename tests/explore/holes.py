@@ -47,10 +47,10 @@ def _cancel_to_clean(self, owner, rows, why):
 
 def _record_whatever_was_copied(self, result):
     if result.outcome is Outcome.COPIED:
-        with self._copies.ledger.transaction():
-            row = self._copies.ledger.row(result.uuid)
+        with self._records.ledger.transaction():
+            row = self._records.ledger.row(result.uuid)
             if row.state is not State.CLAIMED or row.owner != self._row.owner:
-                self._copies.ledger.move(
+                self._records.ledger.move(
                     row, State.CLAIMED, "x", owner=self._row.owner, position=self._row.position, arrival=self.arrival
                 )
 

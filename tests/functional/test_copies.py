@@ -30,7 +30,7 @@ class Moving:
 
     def transfer(self, index=0, on_progress=lambda event: None, fd=None):
         """Send and receive one namespace."""
-        grant, row = self.grants[index], self.destination.copies.ledger.row(self.rows[index].uuid)
+        grant, row = self.grants[index], self.destination._state.ledger.row(self.rows[index].uuid)
         read, write = os.pipe()
         target = self.destination.grants(self.owner)[index]
         errors = []
@@ -55,7 +55,7 @@ class Moving:
         assert errors == []
 
     def at_destination(self, index=0):
-        return self.destination.copies.ledger.row(self.rows[index].uuid)
+        return self.destination._state.ledger.row(self.rows[index].uuid)
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_copy_that_is_abandoned_before_its_first_byte_changes_nothing(moving, 
     before = {path: path.read_bytes() for path in moving.other.directory.glob("*")}
     (row,) = moving.begin()
     pool.copies.abandon(moving.owner, COPY)
-    after = pool.copies.ledger.row(row.uuid)
+    after = pool._state.ledger.row(row.uuid)
     assert after.owner is None
     assert after.state is (State.UNKNOWN if first == "unknown" else State.DIRTY)
     assert {path: path.read_bytes() for path in moving.other.directory.glob("*")} == before
@@ -142,7 +142,7 @@ def test_a_copy_that_is_abandoned_later_is_wiped_before_anybody_gets_it(moving):
     (row,) = moving.begin()
     moving.transfer()
     moving.destination.copies.abandon(moving.owner, COPY)
-    after = moving.destination.copies.ledger.row(row.uuid)
+    after = moving.destination._state.ledger.row(row.uuid)
     assert (after.state, after.owner, after.wiped) == (State.DIRTY, None, 0)
     moving.destination.claim_exact(new_owner(), [row.uuid])
     assert is_zero(moving.other.path(row.name))
@@ -206,7 +206,7 @@ def test_a_copy_on_one_host(moving):
     assert moving.host.path(target.name).read_bytes() == moving.content[0]
     held = pool.held(moving.owner)
     assert [row.state for row in held] == [State.CLAIMED, State.CLAIMED]
-    assert pool.copies.ledger.row(source.uuid).copied == source.size
+    assert pool._state.ledger.row(source.uuid).copied == source.size
     pool.release(moving.owner, [source.uuid])
     pool.wipe()
     assert is_zero(moving.host.path(source.name))

@@ -428,7 +428,7 @@ class Move:
         self.pool.copies.copy(self.copy, self.source.uuid, self.target.uuid, on_progress=on_progress)
 
     def row(self, which):
-        return self.pool.copies.ledger.row(which.uuid)
+        return self.pool._state.ledger.row(which.uuid)
 
     def bytes_of(self, which):
         return self.host.path(which.name).read_bytes()

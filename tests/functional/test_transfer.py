@@ -324,7 +324,7 @@ def test_a_copy_is_abandoned_where_a_namespace_was_lost_and_none_is_free(two):
     pool.claim(new_owner(), ["SMALL", "SMALL"])
     two.sender().abandon()
     assert pool.held(two.owner) == []
-    assert pool.copies.ledger.row(small.uuid).state is State.QUARANTINED
+    assert pool._state.ledger.row(small.uuid).state is State.QUARANTINED
 
 
 def test_a_copy_that_was_never_begun_is_abandoned_without_an_error(two):

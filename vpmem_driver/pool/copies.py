@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from vpmem_driver import exception, layout, model
 from vpmem_driver.engine import CopyJob, Engine, Job, Outcome, ReceiveJob, Result, SendJob
-from vpmem_driver.ledger import Ledger, Row
+from vpmem_driver.ledger import Row
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import copy_recorders, requests
@@ -41,7 +41,7 @@ class Copies:
     def __init__(self, state: PoolState, engine: Engine, domains: Domains) -> None:
         self._state = state
         self._engine = engine
-        self._domains = domains
+        self._records = copy_recorders.Records(state, domains)
 
     # The destination
 
@@ -166,7 +166,7 @@ class Copies:
         """
         row = self._state.row(uuid)
         job = ReceiveJob(uuid=uuid, name=row.name or uuid, size=row.size, start=row.copied, fd=fd)
-        self._fill(job, copy_recorders.Arrival(self, row, arrival, on_progress, on_ready), stop)
+        self._fill(job, copy_recorders.Arrival(self._records, row, arrival, on_progress, on_ready), stop)
 
     def copy(
         self,
@@ -191,7 +191,7 @@ class Copies:
             source_size=origin.size,
             parts=require_fit(self._state.view.grant(origin), row),
         )
-        self._fill(job, copy_recorders.Arrival(self, row, copy, on_progress, source=origin), stop)
+        self._fill(job, copy_recorders.Arrival(self._records, row, copy, on_progress, source=origin), stop)
 
     def _fill(self, job: Job, recorder: copy_recorders.Arrival, stop: threading.Event | None) -> None:
         row = self._state.row(job.uuid)
@@ -275,7 +275,7 @@ class Copies:
             raise _failure(
                 Result(uuid=row.uuid, name=row.name or row.uuid, outcome=Outcome.STOPPED, reason="it was released")
             )
-        if (user := self.user_of(now)) is not None:
+        if (user := self._records.user_of(now)) is not None:
             raise exception.NamespaceInUse(namespace=row.name or row.uuid, user=user)
 
     def end_stale(self) -> None:
@@ -325,7 +325,7 @@ class Copies:
             destination_size=destination.size,
             pack=pack,
         )
-        recorder = copy_recorders.Departure(self, departure, is_wanted, on_progress)
+        recorder = copy_recorders.Departure(self._records, departure, is_wanted, on_progress)
         result = self._engine.run([job], recorder, stop)[uuid]
         if result.outcome is not Outcome.SENT:
             raise _failure(recorder.refusal or result)
@@ -333,26 +333,6 @@ class Copies:
     def departed(self, departure: str, uuid: str, copied: int) -> None:
         """Record how much of the content of a departing namespace is durable at the destination."""
         self._state.ledger.departed(uuid, departure, copied)
-
-    # For the recorders
-
-    @property
-    def ledger(self) -> Ledger:
-        """The ledger."""
-        return self._state.ledger
-
-    def user_of(self, row: Row) -> str | None:
-        """Describe the domain that uses a namespace, running or, if its data has no last owner, defined."""
-        device = self._state.discovery.find(row.uuid).device or ""
-        unclaimed = row.state is not State.CLAIMED and row.last_owner is None
-        return self._domains.user_of(device, defined=unclaimed)
-
-    def settle(self, row: Row, state: State, why: str, *, reason: str | None = None) -> None:
-        """Record the end of a copy to `row`, inside a transaction."""
-        if state is State.CLAIMED:
-            self._state.move(row, state, why, owner=row.owner, position=row.position, arrival=row.arrival)
-        else:
-            self._state.move(row, state, why, reason=reason)
 
 
 def fits(source: model.Grant, row: Row) -> bool:

@@ -1,19 +1,39 @@
 """Record in the ledger what workers report of a copy, and decide whether one may start (:mod:`.copies`)."""
 
-import typing
 from collections.abc import Callable
 
 from vpmem_driver import exception
 from vpmem_driver.engine import Job, Outcome, Result
 from vpmem_driver.ledger import Row
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
+from vpmem_driver.pool.state import PoolState
 from vpmem_driver.pool.wipes import OnProgress, WipeProgress
-
-if typing.TYPE_CHECKING:
-    from vpmem_driver.pool import copies
 
 #: Called with the next byte that a destination needs, when its worker has locked it.
 OnReady = Callable[[int], None]
+
+
+class Records:
+    """What all recorders of a host need of its ledger and domains."""
+
+    def __init__(self, state: PoolState, domains: Domains) -> None:
+        self._state = state
+        self._domains = domains
+        self.ledger = state.ledger
+
+    def user_of(self, row: Row) -> str | None:
+        """Describe the domain that uses a namespace, running or, if its data has no last owner, defined."""
+        device = self._state.discovery.find(row.uuid).device or ""
+        unclaimed = row.state is not State.CLAIMED and row.last_owner is None
+        return self._domains.user_of(device, defined=unclaimed)
+
+    def settle(self, row: Row, state: State, why: str, *, reason: str | None = None) -> None:
+        """Record the end of a copy to `row`, inside a transaction."""
+        if state is State.CLAIMED:
+            self._state.move(row, state, why, owner=row.owner, position=row.position, arrival=row.arrival)
+        else:
+            self._state.move(row, state, why, reason=reason)
 
 
 class Arrival:
@@ -21,7 +41,7 @@ class Arrival:
 
     def __init__(
         self,
-        copies: "copies.Copies",
+        records: Records,
         row: Row,
         arrival: str,
         on_progress: OnProgress,
@@ -29,7 +49,7 @@ class Arrival:
         *,
         source: Row | None = None,
     ) -> None:
-        self._copies = copies
+        self._records = records
         self._row = row
         self.arrival = arrival
         self._on_progress = on_progress
@@ -41,20 +61,20 @@ class Arrival:
 
     def may_start(self, job: Job) -> bool:
         """See :class:`vpmem_driver.engine.job.Recorder`."""
-        row = self._copies.ledger.row(job.uuid)
+        row = self._records.ledger.row(job.uuid)
         if row is None:
             raise exception.UnknownNamespace(namespace=job.uuid)
         try:
-            user = self._copies.user_of(row) or (self._source and self._copies.user_of(self._source))
+            user = self._records.user_of(row) or (self._source and self._records.user_of(self._source))
         except exception.HostError as error:
             return self._refuse(job, Outcome.HOST, str(error).rstrip("."))
         if user:
             return self._refuse(job, Outcome.IN_USE, user)
         if self._source is not None:
-            source = self._copies.ledger.row(self._source.uuid)
+            source = self._records.ledger.row(self._source.uuid)
             if source is None or source.departure != self.arrival:
                 return self._refuse(job, Outcome.STOPPED, "its source is no longer to be copied")
-        self._run = self._copies.ledger.begin_copy(job.uuid, self.arrival, job.start)
+        self._run = self._records.ledger.begin_copy(job.uuid, self.arrival, job.start)
         if self._run is None:
             return self._refuse(job, Outcome.STOPPED, "another process receives it, or the copy was abandoned")
         self._on_ready(job.start)
@@ -69,15 +89,15 @@ class Arrival:
         assert self._run is not None  # noqa: S101  the worker has begun
         self._verifies = phase == "verify"
         recorded = (
-            self._copies.ledger.progress(job.uuid, self._run, verified=done)
+            self._records.ledger.progress(job.uuid, self._run, verified=done)
             if self._verifies
-            else self._copies.ledger.progress(job.uuid, self._run, copied=done)
+            else self._records.ledger.progress(job.uuid, self._run, copied=done)
         )
         if not recorded:
             self.refusal = job.ended(Outcome.STOPPED, "it was released, or another process receives it")
             return False
         if self._source is not None and not self._verifies:
-            self._copies.departed(self.arrival, self._source.uuid, done)
+            self._records.ledger.departed(self._source.uuid, self.arrival, done)
         self._on_progress(WipeProgress(uuid=job.uuid, name=job.name, phase=phase, done=done, size=job.size))
         return True
 
@@ -85,29 +105,29 @@ class Arrival:
         """See :class:`vpmem_driver.engine.job.Recorder`."""
         if self._run is None or self.refusal is not None:
             return
-        with self._copies.ledger.transaction():
-            row = self._copies.ledger.row(result.uuid)
+        with self._records.ledger.transaction():
+            row = self._records.ledger.row(result.uuid)
             if row is None or row.run != self._run:
                 self.refusal = Result(
                     uuid=result.uuid, name=result.name, outcome=Outcome.STOPPED, reason="it was released"
                 )
             elif result.outcome is Outcome.COPIED:
-                self._copies.settle(row, State.CLAIMED, f"received by copy {self.arrival}")
+                self._records.settle(row, State.CLAIMED, f"received by copy {self.arrival}")
             elif result.outcome is Outcome.MEDIA:
-                self._copies.settle(row, State.QUARANTINED, f"copy failed: {result.reason}", reason=result.reason)
+                self._records.settle(row, State.QUARANTINED, f"copy failed: {result.reason}", reason=result.reason)
         if result.outcome is Outcome.LOST and self._verifies:
-            self._copies.ledger.progress(result.uuid, self._run, copied=0)  # what an earlier run received is not it
+            self._records.ledger.progress(result.uuid, self._run, copied=0)  # what an earlier run received is not it
         if result.outcome not in {Outcome.COPIED, Outcome.MEDIA} and result.reason:
-            self._copies.ledger.explain(self._row, self._run, result.reason)
+            self._records.ledger.explain(self._row, self._run, result.reason)
 
 
 class Departure:
     """Watches a sender: its namespace must still depart with this copy, and no domain may run on it."""
 
     def __init__(
-        self, copies: "copies.Copies", departure: str, is_wanted: Callable[[], bool], on_progress: OnProgress | None
+        self, records: Records, departure: str, is_wanted: Callable[[], bool], on_progress: OnProgress | None
     ) -> None:
-        self._copies = copies
+        self._records = records
         self._departure = departure
         self._is_wanted = is_wanted
         self._on_progress = on_progress
@@ -115,12 +135,12 @@ class Departure:
 
     def may_start(self, job: Job) -> bool:
         """See :class:`vpmem_driver.engine.job.Recorder`."""
-        row = self._copies.ledger.row(job.uuid)
+        row = self._records.ledger.row(job.uuid)
         if row is None or row.departure != self._departure:
             self.refusal = job.ended(Outcome.STOPPED, "it is no longer to be copied")
             return False
         try:
-            user = self._copies.user_of(row)
+            user = self._records.user_of(row)
         except exception.HostError as error:
             self.refusal = job.ended(Outcome.HOST, str(error).rstrip("."))
             return False
@@ -132,7 +152,7 @@ class Departure:
         """See :class:`vpmem_driver.engine.job.Recorder`."""
         if self._on_progress is not None:
             self._on_progress(WipeProgress(uuid=job.uuid, name=job.name, phase=phase, done=done, size=job.length))
-        row = self._copies.ledger.row(job.uuid)
+        row = self._records.ledger.row(job.uuid)
         return row is not None and row.departure == self._departure and self._is_wanted()
 
     def finished(self, result: Result) -> None:

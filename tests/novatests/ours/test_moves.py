@@ -257,7 +257,7 @@ class DecisionTest(MoveTestCase):
         self.assertTrue(self.domain_runs(self.server, self.source))
         for text in texts:
             self.assertIn(text, self.fault(self.server))
-        self.assertEqual([], driver._vpmem.pool.copies.ledger.held(self.server["id"])[0].departure or [])
+        self.assertEqual([], driver._vpmem.pool._state.ledger.held(self.server["id"])[0].departure or [])
 
     def test_a_missing_label(self):
         self.resize(self.server, self.flavor("SMALL"))
