@@ -125,6 +125,19 @@ class TestPlan:
         assert [kept["name"] for kept in plan["regions"][0]["namespaces"]] == ["big", "mine"]
         check(plan["regions"][0]["namespaces"], "Namespaces of a region of a plan")
 
+    def test_the_label_areas_are_those_that_claims_get(self, host, vpmem, flavors, regions):  # noqa: F811
+        regions.write_text(json.dumps([region(0, 64 * GIB, node=0)]))
+
+        def sizes(*words):
+            plan = json.loads(vpmem("plan", flavors, "--align", "1G", "-f", "json", *words)[1])[0]
+            return {step["label"]: (step["raw"], step["guest"]) for step in plan["steps"]}
+
+        assert sizes() == {"LARGE": (3 * GIB, GIB), "SMALL": (3 * GIB, GIB)}
+        host.options["label_size"] = ["0"]
+        assert sizes() == {"LARGE": (2 * GIB, GIB), "SMALL": (2 * GIB, GIB)}
+        host.options["label_size"] = ["LARGE:0", "SMALL:128KiB"]  # of labels that pmem_namespaces does not have
+        assert sizes("--inventory", regions) == {"LARGE": (2 * GIB, GIB), "SMALL": (3 * GIB, GIB)}
+
     def test_many_hosts(self, vpmem, flavors, tmp_path):  # noqa: F811
         directory, output = tmp_path / "hosts", tmp_path / "plans"
         directory.mkdir()
@@ -194,6 +207,10 @@ class TestPlan:
     def test_a_host_without_ndctl(self, refused, flavors, host, monkeypatch, tmp_path):  # noqa: F811
         monkeypatch.setenv("PATH", str(tmp_path))
         assert "Install the package ndctl" in refused(5, "plan", flavors)
+
+    def test_a_label_area_that_is_impossible(self, refused, flavors, regions, host):  # noqa: F811
+        host.options["label_size"] = ["LARGE:1KiB"]
+        assert "[vpmem] label_size: 'LARGE:1KiB'" in refused(2, "plan", flavors)
 
     def test_what_guests_have_cannot_be_read(self, refused, flavors, regions, host):  # noqa: F811
         host.options |= {"discovery": "directory", "directory": "/nonexistent"}

@@ -4,7 +4,7 @@ import argparse
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -12,7 +12,7 @@ from vpmem_driver import exception, sizes
 from vpmem_driver.cli import common, findings, tables
 from vpmem_driver.planning import cutting, inventory, picture, wishes
 from vpmem_driver.planning import plan as plans
-from vpmem_driver.pool import labels, snapshot
+from vpmem_driver.pool import hardware, labels, snapshot
 
 _FLAVORS = (
     tables.Column("FLAVOR"),
@@ -82,6 +82,7 @@ class Plan(common.Command):
 
     def take_action(self, parsed_args: argparse.Namespace) -> None:
         wanted = wishes.read(parsed_args.flavors)
+        wanted = wanted.with_label_sizes(self._label_sizes([label.name for label in wanted.labels]))
         planner = plans.Planner(wanted, sizes.parse(parsed_args.align), cutting.Map(parsed_args.map))
         if parsed_args.inventory is None:
             made: Iterable[plans.Plan] = [planner.plan(inventory.of_this_host(), self._labelled())]
@@ -98,6 +99,11 @@ class Plan(common.Command):
             screen = tables.Screen.of(self.app.stdout)
             (count, plan), *others = groups
             self.app.stdout.write(_many(groups, screen) if others or count > 1 else _one(plan, screen))
+
+    def _label_sizes(self, wanted: Sequence[str]) -> list[int]:
+        conf = common.app(self).configuration()
+        configured = labels.parse(conf.libvirt.pmem_namespaces).labels
+        return hardware.label_sizes(conf.vpmem.label_size, configured, wanted)
 
     def _labelled(self) -> plans.Labelled:
         """Return what the configuration gives to guests already."""

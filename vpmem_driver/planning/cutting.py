@@ -11,7 +11,7 @@ import math
 
 from vpmem_driver import layout
 from vpmem_driver.discovery.interface import SIZE_LIMIT
-from vpmem_driver.sizes import GIB, KIB, MIB
+from vpmem_driver.sizes import GIB, KIB, LABEL_SIZE, MIB
 
 #: Size and position of a namespace are multiples of this if the kernel does not tell (MEMREMAP_COMPAT_ALIGN_MAX).
 DEFAULT_REGION_ALIGN = 16 * MIB
@@ -54,17 +54,20 @@ def unit(region_align: int, ways: int, align: int) -> int:
     return math.lcm(region_align, align * ways)
 
 
-def cut(raw: int, align: int, where: Map) -> Cut:
-    """Return what a namespace of `raw` bytes has."""
+def cut(raw: int, align: int, where: Map, label_size: int = LABEL_SIZE) -> Cut:
+    """Return what a namespace of `raw` bytes has.
+
+    :param label_size: of the label area of a guest's device
+    """
     step = max(align, _LEAST_ALIGN)
     pages = max(raw - _INFO_BLOCK, 0) // _PAGE
     head = _INFO_BLOCK + (_PAGE_DESCRIPTOR * pages if where is Map.DEV else 0)
     data = max(raw // step * step - -(-head // step) * step, 0)
-    return Cut(raw, data, layout.guest_size(layout.device_size(data, align), align))
+    return Cut(raw, data, layout.guest_size(layout.device_size(data, align), align, label_size))
 
 
-def smallest(wanted: int, unit: int, align: int, where: Map) -> Cut | None:
+def smallest(wanted: int, unit: int, align: int, where: Map, label_size: int = LABEL_SIZE) -> Cut | None:
     """Return the smallest namespace that gives a guest at least `wanted` bytes; None if no host can have it."""
     sizes = range(unit, SIZE_LIMIT, unit)
-    index = bisect.bisect_left(sizes, wanted, key=lambda raw: cut(raw, align, where).guest)
-    return cut(sizes[index], align, where) if index < len(sizes) else None
+    index = bisect.bisect_left(sizes, wanted, key=lambda raw: cut(raw, align, where, label_size).guest)
+    return cut(sizes[index], align, where, label_size) if index < len(sizes) else None

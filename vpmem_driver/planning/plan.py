@@ -167,7 +167,7 @@ class Planner:
         self._map = where
         self._demands = tuple(self._demand(flavor) for flavor in wishes.flavors)
         self._solved: dict[solve.Problem, solve.Solution] = {}
-        self._smallest: dict[tuple[int, int], Cut | None] = {}  # by wanted size and unit
+        self._smallest: dict[tuple[int, int, int], Cut | None] = {}  # by wanted size, label area and unit
 
     @property
     def solved(self) -> int:
@@ -203,9 +203,9 @@ class Planner:
         unit = cutting.unit(region.align, region.ways, self._align)
         found = []
         for label in self._wishes.labels:
-            key = (label.size, unit)
+            key = (label.size, label.label_size, unit)
             if key not in self._smallest:
-                self._smallest[key] = cutting.smallest(label.size, unit, self._align, self._map)
+                self._smallest[key] = cutting.smallest(label.size, unit, self._align, self._map, label.label_size)
             found.append(self._smallest[key])
         return [cut if cut is not None and cut.raw <= region.extent else None for cut in found]
 

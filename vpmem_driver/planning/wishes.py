@@ -15,7 +15,7 @@
 import dataclasses
 import pathlib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -40,10 +40,15 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Label:
-    """A label, and the bytes that a guest gets at least."""
+    """A label.
+
+    :ivar size: bytes that a guest gets at least
+    :ivar label_size: bytes of the label area of a guest's device
+    """
 
     name: str
     size: int
+    label_size: int = sizes.LABEL_SIZE
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,6 +75,11 @@ class Wishes:
 
     labels: tuple[Label, ...]
     flavors: tuple[Flavor, ...]
+
+    def with_label_sizes(self, label_sizes: Iterable[int]) -> "Wishes":
+        """Return the same with these label areas, in the order of the labels."""
+        pairs = zip(self.labels, label_sizes, strict=True)
+        return Wishes(tuple(Label(label.name, label.size, area) for label, area in pairs), self.flavors)
 
 
 def read(path: str) -> Wishes:

@@ -68,7 +68,7 @@ class HardwareChoice:
             if problem := self._problem(namespace):
                 raise _invalid("device_model", f"{namespace.name or namespace.uuid}: {problem}", "Use nvdimm for it")
             return Hardware(wanted, 0)
-        return Hardware(wanted, self._label_size(label))
+        return Hardware(wanted, self.label_size(label))
 
     def require_possible(self, row: Row, hardware: Hardware) -> None:
         """Verify that `row` can become what a guest already has elsewhere.
@@ -85,9 +85,10 @@ class HardwareChoice:
         """Return what :meth:`choose` returns if libvirt starts virtio-pmem. It asks and raises nothing."""
         if (_of_label(self._config.models, label) or _best(namespace)) is DeviceModel.VIRTIO_PMEM:
             return Hardware(DeviceModel.VIRTIO_PMEM, 0)
-        return Hardware(DeviceModel.NVDIMM, self._label_size(label))
+        return Hardware(DeviceModel.NVDIMM, self.label_size(label))
 
-    def _label_size(self, label: str | None) -> int:
+    def label_size(self, label: str | None) -> int:
+        """Return the label area of a nvdimm, in bytes."""
         size = _of_label(self._config.label_sizes, label)
         return LABEL_SIZE if size is None else size
 
@@ -130,6 +131,19 @@ def parse(device_model: Sequence[str], label_size: Sequence[str], labels: LabelC
             where = "all labels" if resource_class is None else _name(labels, resource_class)
             raise _invalid("label_size", f"{where}: a virtio-pmem has no label area", "Remove the entry, or write 0")
     return HardwareConfig(models, sizes)
+
+
+def label_sizes(label_size: Sequence[str], configured: Iterable[str], wanted: Sequence[str]) -> list[int]:
+    """Return the label areas that new claims of the labels `wanted` get.
+
+    :param label_size: the option
+    :param configured: the labels of ``[libvirt] pmem_namespaces``: `wanted` may be others
+    :raises InvalidOption: see :func:`parse`
+    """
+    known = {model.resource_class(label): label for label in (*configured, *wanted)}
+    config = parse((), label_size, LabelConfig(tuple(known.values()), tuple(known), ()))
+    choice = HardwareChoice(config)
+    return [choice.label_size(label) for label in wanted]
 
 
 def _entries(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from vpmem_driver.planning import cutting
 from vpmem_driver.planning.cutting import Map
-from vpmem_driver.sizes import GIB, MIB
+from vpmem_driver.sizes import GIB, KIB, MIB
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,14 @@ def test_a_label_costs_a_whole_alignment():
     assert cutting.cut(4 * GIB, 2 * MIB, Map.MEM).guest == 4 * GIB - 4 * MIB
     assert cutting.cut(4 * GIB, GIB, Map.MEM) == cutting.Cut(4 * GIB, 3 * GIB, 2 * GIB)
     assert cutting.cut(16 * MIB, GIB, Map.DEV).guest == 0
+
+
+def test_a_guest_gets_what_its_label_area_leaves():
+    assert cutting.cut(4 * GIB, GIB, Map.MEM, 0).guest == 3 * GIB
+    assert cutting.cut(4 * GIB, GIB, Map.MEM, 128 * KIB).guest == 2 * GIB
+    assert cutting.cut(4 * GIB, 4096, Map.MEM, 128 * KIB).guest == 4 * GIB - 2 * MIB - 128 * KIB
+    assert cutting.smallest(3 * GIB, GIB, GIB, Map.MEM, 0).raw == 4 * GIB
+    assert cutting.smallest(3 * GIB, GIB, GIB, Map.MEM).raw == 5 * GIB
 
 
 def test_a_unit_suits_region_and_interleaving():
