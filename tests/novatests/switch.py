@@ -9,6 +9,7 @@ import collections
 import functools
 import os
 import pathlib
+import sys
 import tempfile
 
 import fixtures
@@ -93,7 +94,10 @@ def _no_wipes(self, jobs, watcher, stop=None):
 
 
 def _count() -> None:
-    """With VPMEM_MADE set, write to that file at exit what drivers were made, by class; workers are processes."""
+    """With VPMEM_MADE set, write to that file at exit what drivers were made, by class; workers are processes.
+
+    And whether Nova ran with native threads or under eventlet.
+    """
     original = libvirt_driver.LibvirtDriver.__init__
 
     def __init__(self, *args, **kwargs):  # noqa: N807
@@ -105,6 +109,11 @@ def _count() -> None:
     def report():
         if MADE and (path := os.environ.get("VPMEM_MADE")):
             with pathlib.Path(path).open("a", encoding="utf-8") as file:
-                file.writelines(f"{count} {name}\n" for name, count in sorted(MADE.items()))
+                file.writelines(f"{count} {name}, {_mode()}\n" for name, count in sorted(MADE.items()))
 
     atexit.register(report)
+
+
+def _mode() -> str:
+    patcher = sys.modules.get("eventlet.patcher")
+    return "eventlet" if patcher is not None and patcher.is_monkey_patched("thread") else "native threads"
