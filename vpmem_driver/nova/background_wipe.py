@@ -5,7 +5,8 @@ import threading
 
 from vpmem_driver import exception
 from vpmem_driver.engine import Outcome
-from vpmem_driver.pool import Pool, wipes
+from vpmem_driver.pool import wipes
+from vpmem_driver.pool.maintenance import Maintenance
 
 try:
     from nova.thread_pool_factory import spawn  # Nova 34
@@ -21,9 +22,9 @@ class BackgroundWipe:
     :meth:`start` is called after each release and by each periodic task. It retries the wipes that failed before.
     """
 
-    def __init__(self, pool: Pool, parallel: int) -> None:
+    def __init__(self, maintenance: Maintenance, parallel: int) -> None:
         """`parallel` is the number of namespaces wiped at a time."""
-        self._pool = pool
+        self._maintenance = maintenance
         self._parallel = parallel
         self._lock = threading.Lock()
         self._workers = 0
@@ -63,7 +64,7 @@ class BackgroundWipe:
 
     def _dirty(self) -> list[str]:
         try:
-            return [uuid for uuid in self._pool.maintenance.dirty() if uuid not in self._failed]
+            return [uuid for uuid in self._maintenance.dirty() if uuid not in self._failed]
         except exception.VPMEMError as error:
             LOG.error("Cannot wipe released namespaces; retrying at the next periodic task: %s", error)
         except Exception:
@@ -72,7 +73,7 @@ class BackgroundWipe:
 
     def _wipe(self, uuid: str) -> bool:
         try:
-            (result,) = self._pool.wipe_dirty([uuid], on_progress=wipes.ProgressLog(), stop=self.stop)
+            (result,) = self._maintenance.wipe_dirty([uuid], on_progress=wipes.ProgressLog(), stop=self.stop)
         except exception.VPMEMError as error:
             LOG.error("Wipe of namespace %s interrupted; retrying at the next periodic task: %s", uuid, error)
             return False

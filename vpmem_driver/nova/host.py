@@ -61,7 +61,7 @@ class HostPool:
         self._leftovers: frozenset[tuple[str | None, str | None]] = frozenset()
         #: uuids of the namespaces that cannot be offered but are part of an instance's allocation
         self._allocated: frozenset[str | None] = frozenset()
-        self.background = BackgroundWipe(pool, wipe_parallel)
+        self.background = BackgroundWipe(pool.maintenance, wipe_parallel)
         self.starts = Starts(self._release_all)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Maintenance: an operator wipes, repairs and retires what no owner holds."""
+"""Maintenance: wipe, repair and retire what no owner holds."""
 
 import dataclasses
 import threading
@@ -13,7 +13,7 @@ from vpmem_driver.pool.state import RETIRED, PoolState
 
 
 class Maintenance:
-    """Works on the namespaces of one host at the request of its operator."""
+    """Works on the unowned namespaces of one host, for its operator and in the background."""
 
     def __init__(self, state: PoolState, wiper: wipes.Wiper, reconcile: Callable[[], None]) -> None:
         self._state = state
@@ -47,6 +47,16 @@ class Maintenance:
     def dirty(self) -> list[str]:
         """Return the uuids of the dirty namespaces that are on this host."""
         return [row.uuid for row in self._to_wipe(None)]
+
+    def wipe_dirty(
+        self,
+        uuids: Collection[str],
+        *,
+        on_progress: wipes.OnProgress | None = None,
+        stop: threading.Event | None = None,
+    ) -> list[Result]:
+        """Wipe the dirty namespaces among `uuids`, and wait until they end. The others do not change."""
+        return self._wiper.wipe(uuids, on_progress=on_progress, stop=stop)
 
     def repair(self, uuid: str, *, on_progress: wipes.OnProgress | None = None) -> list[Result]:
         """Clear the bad ranges of an unowned namespace, wipe it, and look for bad ranges again.

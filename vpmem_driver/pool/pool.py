@@ -15,7 +15,7 @@ from oslo_config import cfg
 
 from vpmem_driver import discovery, exception, model
 from vpmem_driver.discovery import interface
-from vpmem_driver.engine import Engine, Result, poll
+from vpmem_driver.engine import Engine, poll
 from vpmem_driver.ledger import FILE_NAME, Ledger, Move, Row
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.pool import claims, comparison, copies, hardware, holdings, labels, maintenance, requests, wipes
@@ -273,18 +273,6 @@ class Pool:
         """
         owner = requests.owner(owner)
         comparison.require_abandoned(owner, self._holdings.held(owner, uuids), self._state.view, self._wiper.domains)
-
-    # Wiping
-
-    def wipe_dirty(
-        self,
-        uuids: Collection[str],
-        *,
-        on_progress: wipes.OnProgress | None = None,
-        stop: threading.Event | None = None,
-    ) -> list[Result]:
-        """Wipe the dirty namespaces among `uuids`, and wait until they end. The others do not change."""
-        return self._wiper.wipe(uuids, on_progress=on_progress, stop=stop)
 
     # The history
 
