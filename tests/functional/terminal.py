@@ -10,22 +10,22 @@ import termios
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
 
 
-def run(words, *, width=100, environment=None, module="vpmem_driver.cli.main"):
-    """Returns exit code, what the terminal got on standard output, and standard error."""
+def run(words, *, width=100, environment=None, module="vpmem_driver.cli.main", shows_errors=False):
+    """Returns exit code, what the terminal got, and standard error unless the terminal got that too."""
     main, side = pty.openpty()
     termios.tcsetwinsize(side, (24, width))
     inherited = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "NO_COLOR"}}
     with subprocess.Popen(
         [sys.executable, "-m", module, *map(str, words)],
         stdout=side,
-        stderr=subprocess.PIPE,
+        stderr=side if shows_errors else subprocess.PIPE,
         env=inherited | {"TERM": "xterm"} | (environment or {}),
     ) as process:
         os.close(side)
         shown = bytearray()
         while chunk := _read(main):
             shown += chunk
-        err = process.stderr.read()
+        err = process.stderr.read() if process.stderr is not None else b""
     os.close(main)
     return process.returncode, shown.decode().replace("\r\n", "\n"), err.decode()
 

@@ -36,6 +36,16 @@ pmem = "SMALL"
 count = 3
 """
 
+#: With these, only some guests may be on several nodes, which needs the solver.
+MIXED = (
+    FLAVORS
+    + """[flavors.wide]
+pmem = "SMALL,SMALL"
+count = 2
+nodes = "any"
+"""
+)
+
 
 @pytest.fixture
 def flavors(tmp_path):
@@ -92,6 +102,7 @@ class TestPlan:
         assert out.splitlines()[-1] == "No plan fits more."
 
     def test_a_solver_that_ended_early(self, vpmem, flavors, regions, monkeypatch):  # noqa: F811
+        flavors.write_text(MIXED)
         regions.write_text(json.dumps([region(0, 2 * GIB, node=0)]))
         milp = optimize.milp
 
@@ -200,6 +211,22 @@ class TestPlan:
     def test_bad_input(self, refused, flavors, regions, tmp_path, words):  # noqa: F811
         refused(2, "plan", *[word.format(tmp=tmp_path, flavors=flavors) for word in words])
 
+    @pytest.mark.parametrize("words", [(), ("-f", "json")], ids=["text", "json"])
+    def test_progress_on_a_terminal(self, flavors, tmp_path, words):
+        hosts = tmp_path / "hosts"
+        hosts.mkdir()
+        for number in range(3):
+            (hosts / f"host{number}.json").write_text(json.dumps([region(0, (3 + number) * GIB, node=0)]))
+        command = ["plan", flavors, "--inventory", hosts, *words]
+        code, out, _ = terminal.run(command, shows_errors=True)
+        plain = ESCAPE.sub("", out)
+        assert code == 0
+        assert ("Planning" in plain) == (not words)
+        if words:
+            assert len(json.loads(plain)) == 3
+        else:
+            assert plain.rstrip().endswith("No plan fits more.")
+
     def test_a_host_without_regions(self, refused, flavors, regions):  # noqa: F811
         regions.write_text("[]")
         assert "(VPMEM-E14)" in refused(5, "plan", flavors)
@@ -217,6 +244,7 @@ class TestPlan:
         assert "(VPMEM-E14)" in refused(5, "plan", flavors)
 
     def test_without_the_solver(self, refused, flavors, regions, monkeypatch):  # noqa: F811
+        flavors.write_text(MIXED)
         monkeypatch.setitem(sys.modules, "scipy", None)
         assert "vpmem_driver[plan]" in refused(5, "plan", flavors)
 

@@ -4,6 +4,7 @@ import argparse
 import functools
 import os
 import pathlib
+import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
@@ -87,7 +88,8 @@ class Plan(common.Command):
         if parsed_args.inventory is None:
             made: Iterable[plans.Plan] = [planner.plan(inventory.of_this_host(), self._labelled())]
         else:
-            made = map(planner.plan, inventory.of_files(parsed_args.inventory))
+            files = self._counted(inventory.files(parsed_args.inventory), is_json=parsed_args.format == "json")
+            made = map(planner.plan, inventory.of_files(files))
         if parsed_args.output is not None:
             made = _saved(made, parsed_args.output, is_many=os.path.isdir(parsed_args.inventory or ""))
         if parsed_args.format == "json":
@@ -125,6 +127,15 @@ class Plan(common.Command):
             if record.label is not None and record.state not in _NOT_USABLE
         ]
         return plans.Labelled(names, usable)
+
+    def _counted(self, files: Sequence[pathlib.Path], *, is_json: bool) -> Iterable[pathlib.Path]:
+        """Return the files, and show on a terminal how many of them were taken, unless plans are printed meanwhile."""
+        stream = typing.cast("typing.TextIO", self.app.stderr)
+        if len(files) == 1 or not stream.isatty() or (is_json and self.app.stdout.isatty()):
+            return files
+        from rich import console, progress  # noqa: PLC0415  slow to import, and rarely needed
+
+        return progress.track(files, "Planning", console=console.Console(file=stream), transient=True)
 
     def _print_json(self, made: Iterable[plans.Plan]) -> Iterator[plans.Plan]:
         """Print each plan as soon as it is made."""

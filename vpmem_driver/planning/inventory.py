@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -120,25 +120,29 @@ def of_this_host(*, timeout: float = ndctl.TIMEOUT) -> Inventory:
         ) from error
 
 
-def of_files(path: str) -> Iterator[Inventory]:
-    """Read a file, or each file with the suffix ``.json`` of a directory; their names are those of the hosts.
+def of_files(files: Iterable[pathlib.Path]) -> Iterator[Inventory]:
+    """Read files, whose names are those of the hosts.
 
-    :raises InvalidRequest: there is none, or one cannot be read or parsed
+    :raises InvalidRequest: one cannot be read or parsed
     """
-    for file in _files(path):
+    for file in files:
         try:
             yield Inventory(file.stem, parse(file.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise _wrong(os.fspath(file), getattr(error, "strerror", None) or str(error)) from error
 
 
-def _files(path: str) -> list[pathlib.Path]:
+def files(path: str) -> list[pathlib.Path]:
+    """Return this file, or each file with the suffix ``.json`` of this directory.
+
+    :raises InvalidRequest: there is none
+    """
     if not os.path.isdir(path):
         return [pathlib.Path(path)]
-    files = sorted(pathlib.Path(path).glob("*.json"))
-    if not files:
+    found = sorted(pathlib.Path(path).glob("*.json"))
+    if not found:
         raise _wrong(path, "this directory has no file whose name ends in .json")
-    return files
+    return found
 
 
 def parse(text: str) -> tuple[Region, ...]:

@@ -159,6 +159,7 @@ class Planner:
     """Makes the plans of many hosts. Hosts that are alike are solved once.
 
     :param align: bytes
+    :raises InstallationError: a package that it needs is not installed
     """
 
     def __init__(self, wishes: Wishes, align: int, where: Map) -> None:
@@ -166,6 +167,7 @@ class Planner:
         self._align = align
         self._map = where
         self._demands = tuple(self._demand(flavor) for flavor in wishes.flavors)
+        self._frontiers = solve.frontiers()
         self._solved: dict[solve.Problem, solve.Solution] = {}
         self._smallest: dict[tuple[int, int, int], Cut | None] = {}  # by wanted size, label area and unit
 
@@ -177,7 +179,7 @@ class Planner:
     def plan(self, host: Inventory, labelled: Labelled = NOTHING_LABELLED) -> Plan:
         """Plan one host.
 
-        :raises InstallationError: the solver is not installed
+        :raises InstallationError: the solver is needed and not installed
         :raises HostToolError: the solver failed
         """
         places: list[int | str | None] = [_place(region) for region in host.regions]
@@ -190,7 +192,7 @@ class Planner:
         ]
         problem = solve.Problem(tuple(bins), self._kept(nodes, labelled), self._demands)
         if problem not in self._solved:
-            self._solved[problem] = solve.solve(problem)
+            self._solved[problem] = self._frontiers.solve(problem) or solve.solve(problem)
         return self._write(host, labelled, problem, self._solved[problem], cuts)
 
     def _demand(self, flavor: Flavor) -> solve.Demand:

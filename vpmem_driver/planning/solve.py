@@ -7,12 +7,16 @@ The unknown numbers are: namespaces cut, by region and label; guests of each fla
 of each other flavor; namespaces that those take, by node and label; and sets.
 """
 
+import contextlib
 import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from vpmem_driver import exception
+
+if typing.TYPE_CHECKING:
+    from vpmem_driver.planning.frontiers import Frontiers
 
 #: A host with many regions that are alike may need longer than anybody waits.
 LIMIT_SECONDS = 10.0
@@ -233,11 +237,28 @@ def _optimize() -> typing.Any:
 
     :raises InstallationError: it is not installed
     """
-    try:
+    with _optional():
         from scipy import optimize  # noqa: PLC0415  an optional package, and slow to import
+    return optimize
+
+
+def frontiers() -> "Frontiers":
+    """Return what solves small problems without the solver.
+
+    :raises InstallationError: numpy is not installed
+    """
+    with _optional():
+        from vpmem_driver.planning.frontiers import Frontiers  # noqa: PLC0415  numpy is an optional package
+    return Frontiers()
+
+
+@contextlib.contextmanager
+def _optional() -> Iterator[None]:
+    """:raises InstallationError: a package that is imported in this context is not installed."""
+    try:
+        yield
     except ImportError as error:
         raise exception.InstallationError(
-            reason="vpmem plan needs the Python package scipy, which is not installed",
-            remedy="Install it in the same environment: pip install 'vpmem_driver[plan]', or the package python3-scipy",
+            reason="vpmem plan needs the Python packages numpy and scipy, which are not installed",
+            remedy="Install them in the same environment: pip install 'vpmem_driver[plan]', or Debian's python3-scipy",
         ) from error
-    return optimize

@@ -68,14 +68,14 @@ def test_a_directory(tmp_path):
     for name in ("b", "a"):
         (tmp_path / f"{name}.json").write_text(json.dumps([region(0, GIB)]))
     (tmp_path / "notes.txt").write_text("x")
-    assert [found.host for found in inventory.of_files(str(tmp_path))] == ["a", "b"]
+    assert [found.host for found in inventory.of_files(inventory.files(str(tmp_path)))] == ["a", "b"]
     (tmp_path / "c.json").write_text("x")
     with pytest.raises(exception.InvalidRequest, match="c.json"):
-        list(inventory.of_files(str(tmp_path)))
+        list(inventory.of_files(inventory.files(str(tmp_path))))
 
 
 @pytest.mark.parametrize("path", ["", "absent", "a\0b", "{directory}"])
 def test_paths_without_an_inventory(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(exception.InvalidRequest):
-        list(inventory.of_files(path.format(directory=tmp_path)))
+        list(inventory.of_files(inventory.files(path.format(directory=tmp_path))))

@@ -1,4 +1,4 @@
-"""The solver's numbers, against trying everything."""
+"""The numbers of the solver, and those that are found without it, against trying everything."""
 
 import itertools
 import sys
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 
 from vpmem_driver import exception
-from vpmem_driver.planning import solve
+from vpmem_driver.planning import frontiers, solve
 from vpmem_driver.planning.solve import Bin, Demand, Problem
 
 MOST = 6
@@ -73,28 +73,27 @@ def quality(problem, guests):
 
 
 @st.composite
-def problems(draw):
-    nodes, labels = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+def problems(draw, *, most=2, room=9, most_kept=1):
+    """Small problems: up to `most` nodes, labels, regions and flavors."""
+    nodes, labels = draw(st.integers(1, most)), draw(st.integers(1, most))
     raw = st.one_of(st.none(), st.integers(3, 5))
     bins = [
-        Bin(draw(st.integers(0, nodes - 1)), draw(st.integers(0, 9)), tuple(draw(raw) for _ in range(labels)))
-        for _ in range(draw(st.integers(1, 2)))
+        Bin(draw(st.integers(0, nodes - 1)), draw(st.integers(0, room)), tuple(draw(raw) for _ in range(labels)))
+        for _ in range(draw(st.integers(1, most)))
     ]
-    kept = tuple(tuple(draw(st.integers(0, 1)) for _ in range(labels)) for _ in range(nodes))
+    kept = tuple(tuple(draw(st.integers(0, most_kept)) for _ in range(labels)) for _ in range(nodes))
     numbers = st.tuples(*[st.integers(0, 2)] * labels).filter(any)
     counted = draw(st.booleans())
     demands = []
-    for _ in range(draw(st.integers(1, 2))):
+    for _ in range(draw(st.integers(1, most))):
         taken = draw(numbers)
         count, weight = (draw(st.integers(0, 3)), 1) if counted else (None, draw(st.integers(1, 2)))
         demands.append(Demand(taken, sum(taken) * draw(st.integers(1, 3)), count, weight, draw(st.booleans())))
     return Problem(tuple(bins), kept, tuple(demands))
 
 
-@settings(max_examples=60)
-@given(problems())
-def test_nothing_is_better(problem):
-    found = solve.solve(problem)
+def check(problem, found):
+    """Check that regions have room for what is cut, and nodes for the guests."""
     assert found.gap == 0
     supply = [list(row) for row in problem.kept]
     for box, row in zip(problem.bins, found.cuts, strict=True):
@@ -103,6 +102,13 @@ def test_nothing_is_better(problem):
         for label, number in enumerate(row):
             supply[box.node][label] += number
     assert fits(problem, supply, found.guests)
+
+
+@settings(max_examples=60)
+@given(problems())
+def test_nothing_is_better(problem):
+    found = solve.solve(problem)
+    check(problem, found)
     choices = list(itertools.product(range(MOST + 1), repeat=len(problem.demands)))
     best = max(
         quality(problem, guests)
@@ -111,6 +117,50 @@ def test_nothing_is_better(problem):
         if fits(problem, supply, guests)
     )
     assert quality(problem, found.guests) == best
+
+
+@settings(max_examples=200)
+@given(problems(most=3, room=14, most_kept=0))
+def test_without_the_solver_the_result_is_as_good(problem):
+    found = frontiers.Frontiers().solve(problem)
+    some_may_be_anywhere = {demand.one_node for demand in problem.demands if sum(demand.numbers) > 1} == {False, True}
+    assert (found is None) == some_may_be_anywhere
+    if found is not None:
+        check(problem, found)
+        solved = solve.solve(problem)
+        assert quality(problem, found.guests) == quality(problem, solved.guests)
+        if problem.is_counted:
+            assert sum(map(sum, found.cuts)) == sum(map(sum, solved.cuts))
+
+
+@given(st.lists(problems(most_kept=0), min_size=2, max_size=4))
+def test_a_result_does_not_depend_on_hosts_before(several):
+    for problem in several:
+        shared = frontiers.Frontiers()
+        first = [shared.solve(other) for other in several]
+        assert shared.solve(problem) == frontiers.Frontiers().solve(problem)
+        assert [shared.solve(other) for other in several] == first
+
+
+def test_what_is_too_large_is_left_to_the_solver():
+    demand = Demand((1, 1, 1), 3, None, 1, True)
+    assert frontiers.Frontiers().solve(Problem((Bin(0, 10**9, (1, 2, 3)),), ((0, 0, 0),), (demand,))) is None
+
+
+def test_existing_namespaces_are_left_to_the_solver():
+    assert frontiers.Frontiers().solve(Problem((Bin(0, 9, (3,)),), ((1,),), (Demand((1,), 1, 1, 1, True),))) is None
+
+
+def test_numbers_beyond_32_bits():
+    tib = 1 << 40
+    problem = Problem(
+        tuple(Bin(node, 4000 * tib, (900 * tib, 300 * tib)) for node in range(2)),
+        ((0, 0), (0, 0)),
+        (Demand((1, 1), 1200 * tib, None, 1, True), Demand((0, 1), 300 * tib, None, 1, True)),
+    )
+    found = frontiers.Frontiers().solve(problem)
+    check(problem, found)
+    assert found.guests == (5, 6)
 
 
 @pytest.mark.parametrize("one_node", [True, False])
@@ -130,17 +180,21 @@ def test_real_sizes():
         ((0, 0), (0, 0)),
         (Demand((1, 2), 5 * gib, None, 1, True), Demand((0, 1), gib // 2, None, 4, True)),
     )
-    found = solve.solve(problem)
+    found = frontiers.Frontiers().solve(problem)
     assert found.gap == 0
+    assert quality(problem, found.guests) == quality(problem, solve.solve(problem).guests)
     assert found.guests[1] >= 4 * found.guests[0]
     for row in found.cuts:
         assert 512 * gib - sum(n * size for n, size in zip(row, raw, strict=True)) < raw[1]
 
 
-def test_without_the_solver(monkeypatch):
+def test_without_the_packages(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(exception.InstallationError, match=r"vpmem_driver\[plan\]"):
         solve.solve(Problem((Bin(0, 10, (5,)),), ((0,),), (Demand((1,), 5, 1, 1, True),)))
+    monkeypatch.setitem(sys.modules, "vpmem_driver.planning.frontiers", None)
+    with pytest.raises(exception.InstallationError, match=r"vpmem_driver\[plan\]"):
+        solve.frontiers()
 
 
 def test_a_solver_that_finds_nothing_in_time(monkeypatch):
