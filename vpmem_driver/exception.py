@@ -320,9 +320,12 @@ class HostToolError(HostError):
 
 
 class LibvirtError(HostError):
+    """:ivar is_timeout: libvirt has not answered yet."""
+
     id = "VPMEM-E20"
 
-    def __init__(self, *, uri: str | None, reason: str, remedy: str) -> None:
+    def __init__(self, *, uri: str | None, reason: str, remedy: str, is_timeout: bool = False) -> None:
+        self.is_timeout = is_timeout
         super().__init__(f"libvirt ({uri}): {reason}", remedy)
 
 

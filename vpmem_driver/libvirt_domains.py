@@ -424,7 +424,8 @@ class Domains:
             reason,
             "Check the daemon, and the filesystems that domains use: does 'virsh list' hang too? Restart the daemon if "
             "necessary",
+            is_timeout=True,
         )
 
-    def _error(self, reason: str, remedy: str) -> exception.LibvirtError:
-        return exception.LibvirtError(uri=self.uri, reason=reason, remedy=remedy)
+    def _error(self, reason: str, remedy: str, *, is_timeout: bool = False) -> exception.LibvirtError:
+        return exception.LibvirtError(uri=self.uri, reason=reason, remedy=remedy, is_timeout=is_timeout)

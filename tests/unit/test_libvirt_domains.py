@@ -75,6 +75,7 @@ class TestALibvirtThatAcceptsAndSaysNothing:
         with pytest.raises(exception.LibvirtError, match=r"no answer after 0\.5 seconds") as raised:
             asked.user_of("/dev/dax0.0")
         assert uri in str(raised.value)
+        assert raised.value.is_timeout
         assert accepted.is_set()
 
     def test_the_next_question_fails_at_once(self, silent, monkeypatch):

@@ -13,7 +13,7 @@ from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.sizes import GIB
 
 #: A check waits no longer for libvirt, in seconds.
-LIMIT_SECONDS = 5.0
+LIMIT_SECONDS = 10.0
 
 #: libvirt runs several hooks, in qemu.d, since 6.5 (hooks.html).
 _LEAST_VERSION = (6, 5, 0)
@@ -33,7 +33,11 @@ def versions(domains: Domains) -> Iterator[Finding]:
     try:
         about = domains.about(limit=LIMIT_SECONDS)
     except exception.LibvirtError as error:
-        yield finding.of_error("libvirt", error)
+        if error.is_timeout:
+            silence = f"{domains.uri} did not answer within {LIMIT_SECONDS:g} seconds"
+            yield finding.warning("libvirt", faults.LIBVIRT_SILENT, silence)
+        else:
+            yield finding.of_error("libvirt", error)
         return
     version = ".".join(map(str, about.libvirt))
     if about.libvirt < _LEAST_VERSION:

@@ -152,9 +152,17 @@ FLUSH = Fault(
     "Use virtio-pmem ([vpmem] device_model), which needs libvirt 9.4, or a DAX filesystem. The owner keeps its nvdimm "
     "until it releases the namespace.",
 )
+LIBVIRT_SILENT = Fault(
+    "VPMEM-C22",
+    "libvirt did not answer in time",
+    "libvirt or the host is busy, or the daemon hangs. The check of libvirt is incomplete; nothing else is known to be "
+    "wrong.",
+    "Run the check again when the host is less busy. If libvirt never answers ('virsh list' hangs too), look at the "
+    "filesystems that domains use and restart the daemon: claims and wipes wait for it.",
+)
 
 FAULTS = (
     *(NO_BUS, NOT_MAPPABLE, DEVICE, PROGRAM, LEDGER_STORAGE, LEDGER_SPACE, LEDGER_ACCESS, LIBVIRT, QEMU, HOOK),
     *(MEMORY_LOCK, CONFINED, PID_NAMESPACE, NOVA, WIPE_COMMAND, WASTE, NUMA, MEDIA, CONFIGURATION, REGION),
-    FLUSH,
+    *(FLUSH, LIBVIRT_SILENT),
 )

@@ -12,10 +12,10 @@ from vpmem_driver.libvirt_domains import About, Domains
 HOOK = "/etc/libvirt/hooks/qemu.d/vpmem"
 
 
-def domains(about=None, uri="qemu:///system"):
+def domains(about=None, uri="qemu:///system", *, is_timeout=False):
     def answer(limit):
         if about is None:
-            raise exception.LibvirtError(uri=uri, reason="no answer after 5 seconds", remedy="Check the daemon")
+            raise exception.LibvirtError(uri=uri, reason="no", remedy="Check the daemon", is_timeout=is_timeout)
         return about
 
     return types.SimpleNamespace(uri=uri, about=answer)
@@ -32,10 +32,11 @@ def test_versions():
     [
         (domains(uri=None), "warning", "VPMEM-C08"),
         (domains(), "failure", "VPMEM-E20"),
+        (domains(is_timeout=True), "warning", "VPMEM-C22"),
         (domains(About((6, 0, 0), "QEMU", (4, 2, 0), memory_backing=None)), "warning", "VPMEM-C08"),
     ],
 )
-def test_a_libvirt_that_is_absent_silent_or_old(asked, level, name):
+def test_a_libvirt_that_is_absent_broken_silent_or_old(asked, level, name):
     (found,) = virtualization.versions(asked)
     assert (str(found.level), found.id) == (level, name)
 
