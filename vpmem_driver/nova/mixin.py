@@ -16,7 +16,8 @@ from nova.virt import hardware
 from nova.virt.libvirt import config as vconfig
 
 from vpmem_driver import exception, guestxml, model
-from vpmem_driver.nova import installation, takeover
+from vpmem_driver.nova import installation, request_specs, takeover
+from vpmem_driver.nova.cells_mixin import CellsMixin
 from vpmem_driver.nova.decisions import REBUILDING, Action, Cleanup, on_cleanup
 from vpmem_driver.nova.exports import Exports
 from vpmem_driver.nova.guest_config import GuestMemoryDevice
@@ -31,7 +32,7 @@ from vpmem_driver.nova.starts_mixin import StartsMixin
 LOG = logging.getLogger(__name__)
 
 
-class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
+class VPMEMDriverMixin(CellsMixin, StartsMixin, ShelvingMixin, MovesMixin):
     """Overrides of LibvirtDriver, which must follow this class in the bases of the driver."""
 
     #: set by _discover_vpmems, which LibvirtDriver.__init__ calls; None if the host has no persistent memory
@@ -116,6 +117,7 @@ class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
         if self._vpmem is None or not resources:
             return ()
         names = [resource.identifier for resource in resources]
+        self._stay_in_cell(instance)
         self._bring_back(instance, names)
         return self._vpmem.claim(
             instance,
@@ -192,7 +194,7 @@ class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
         migrate_data: typing.Any,
     ) -> typing.Any:
         new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), instance.flavor)
-        _require_enough(instance, self._get_vpmem_resources(self._get_resources(instance)), new)
+        _require_same_labels(instance, self._get_vpmem_resources(self._get_resources(instance)), new)
         if self._vpmem is not None and new:
             self._vpmem.starts.arrival_begins(instance.uuid)
             # The guest keeps its hardware; the source refuses to send any other.
@@ -210,7 +212,7 @@ class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
             return None
         new = self._get_ordered_vpmem_resources(self._get_resources(instance, prefix="new_"), flavor)
         old = self._get_ordered_vpmem_resources(self._get_resources(instance), flavor)
-        _require_enough(instance, old, new)
+        _require_same_labels(instance, old, new)
         if not new:
             return None
         replacement: dict[str | None, objects.Resource] = {}
@@ -240,6 +242,8 @@ class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
             )
         )
         LOG.debug("Instance %s: persistent memory after cleanup: %s", instance.uuid, action.value)
+        if action in {Action.RELEASE, Action.RENEW}:
+            self._stay_in_cell(instance)
         if action is Action.RENEW and instance.migration_context is not None:
             # A failed migration has left it, and Nova would use its resources as well as those of the instance.
             LOG.warning("Instance %s: dropping a stale migration context", instance.uuid)
@@ -302,22 +306,17 @@ class VPMEMDriverMixin(StartsMixin, ShelvingMixin, MovesMixin):
             return []
 
 
-def _require_enough(
+def _require_same_labels(
     instance: objects.Instance, old: Sequence[objects.Resource], new: Sequence[objects.Resource]
 ) -> None:
-    """Verify that Nova has chosen a namespace on the destination for each device of the guest.
+    """Verify that Nova has chosen a namespace on the destination for each device of the guest, with its label.
 
-    After a resize that failed at its source, Nova claims for a live migration by the flavor of that resize. A device
-    without a replacement would keep its path, which is another instance's namespace on the destination.
+    After a resize that failed, Nova claims for a live migration by the flavor of that resize. A device without a
+    replacement would keep its path, which is another instance's namespace on the destination.
 
     :raises MigrationError: it has not
     """
-    if len(old) != len(new):
-        reason = (
-            f"instance {instance.uuid} has {len(old)} persistent memory devices, and Nova has chosen {len(new)} "
-            "namespaces for it on the destination"
-        )
-        raise nova_exception.MigrationError(reason=reason)
+    request_specs.require_labels(instance, request_specs.labels_of(old), new, nova_exception.MigrationError)
 
 
 def _require_same_device(instance: objects.Instance, before: objects.Resource, after: objects.Resource) -> None:

@@ -4,6 +4,7 @@ Which goes where: the labels of the two flavors pair by position. What to do wit
 flavor (extra spec ``vpmem:on_resize``) or of the operator (``[vpmem] on_move``).
 """
 
+import functools
 import logging
 import secrets
 from collections.abc import Callable, Sequence
@@ -76,6 +77,35 @@ def require_live_migratable(instance: objects.Instance, held: Sequence[Row]) -> 
         )
 
 
+def sender(pool: Pool, owner: str, copy: str, connect: Callable[[], Connection]) -> Sender:
+    """Return the sending side of a copy."""
+    return Sender(
+        pool,
+        connect,
+        owner=owner,
+        copy=copy,
+        pack=CONF.vpmem.copy_compression,
+        on_progress=wipes.ProgressLog(),
+    )
+
+
+def abandon(owner: str, give_up: Callable[[], None]) -> None:
+    """Have a destination release what has arrived. Never raises.
+
+    :param give_up: does it
+    """
+    try:
+        give_up()
+    except exception.VPMEMError as error:
+        LOG.error(
+            "Instance %s: its destination may still hold a copy of its memory. It releases it when the instance is "
+            "active or stopped here; in another cell, run 'vpmem release %s' there: %s",
+            *(owner, owner, error),
+        )
+    except Exception:
+        LOG.exception("Instance %s: cannot release its destination", owner)
+
+
 class Move:
     """The move of one instance's memory, on its source."""
 
@@ -101,17 +131,7 @@ class Move:
         self._done = False
         #: whether the destination is another host
         self.is_remote = connect is not None
-        self._sender = None if connect is None else self._make_sender(connect)
-
-    def _make_sender(self, connect: Callable[[], Connection]) -> Sender:
-        return Sender(
-            self._pool,
-            connect,
-            owner=self._owner,
-            copy=self._copy,
-            pack=CONF.vpmem.copy_compression,
-            on_progress=wipes.ProgressLog(),
-        )
+        self._sender = None if connect is None else sender(pool, self._owner, self._copy, connect)
 
     def prepare(self) -> None:
         """Reserve the destination, and keep the guest from starting here. The guest may still run.
@@ -157,19 +177,10 @@ class Move:
 
     def cancel(self) -> None:
         """Have the destination release what has arrived, and let the guest start here again. Never raises."""
-        try:
-            if self._sender is not None:
-                self._sender.abandon()
-            else:
-                self._pool.copies.abandon(self._owner, self._copy)
-        except exception.VPMEMError as error:
-            LOG.error(
-                "Instance %s: its destination may still hold a copy of its memory; it releases it when the instance is "
-                "active or stopped here: %s",
-                *(self._owner, error),
-            )
-        except Exception:
-            LOG.exception("Instance %s: cannot release its destination", self._owner)
+        if self._sender is not None:
+            abandon(self._owner, self._sender.abandon)
+        else:
+            abandon(self._owner, functools.partial(self._pool.copies.abandon, self._owner, self._copy))
         try:
             self._pool.copies.stay(self._owner)
         except exception.VPMEMError as error:

@@ -6,7 +6,7 @@ import logging
 import shlex
 import threading
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from nova import exception as nova_exception
 from nova import objects
@@ -16,7 +16,7 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_concurrency import processutils
 
 from vpmem_driver import exception
-from vpmem_driver.nova import eventlet_poll, moves
+from vpmem_driver.nova import eventlet_poll, moves, request_specs
 from vpmem_driver.nova.host import HostPool
 from vpmem_driver.transfer.connection import Connection, ProcessConnection, ssh_command
 
@@ -63,22 +63,23 @@ class MovesMixin(_Driver):
             timeout=timeout,
             retry_interval=retry_interval,
         )
-        move = self._vpmem_move(context, instance, dest, flavor)
-        if move is None:
-            return migrate()
-        was_running = self.get_info(instance).state == power_state.RUNNING
-        try:
-            with self._moving(move):
+        with request_specs.restoring(instance, flavor):
+            move = self._vpmem_move(context, instance, dest, flavor)
+            if move is None:
                 return migrate()
-        except nova_exception.InstanceFaultRollback:
-            self._vpmem_cancel(move, dest)
-            raise
-        except Exception as error:
-            LOG.exception("Instance %s: its migration failed; it stays here", instance.uuid)
-            self._vpmem_cancel(move, dest)
-            if was_running:
-                self.power_on(context, instance, network_info, block_device_info)
-            raise nova_exception.InstanceFaultRollback(inner_exception=_for_nova(instance, error)) from error
+            was_running = self.get_info(instance).state == power_state.RUNNING
+            try:
+                with self._moving(move):
+                    return migrate()
+            except nova_exception.InstanceFaultRollback:
+                self._vpmem_cancel(move, dest)
+                raise
+            except Exception as error:
+                LOG.exception("Instance %s: its migration failed; it stays here", instance.uuid)
+                self._vpmem_cancel(move, dest)
+                if was_running:
+                    self.power_on(context, instance, network_info, block_device_info)
+                raise nova_exception.InstanceFaultRollback(inner_exception=_for_nova(instance, error)) from error
 
     def check_can_live_migrate_source(
         self,
@@ -100,7 +101,9 @@ class MovesMixin(_Driver):
         *args: typing.Any,
         **kwargs: typing.Any,
     ) -> None:
-        self._warn_of_lost_content(migration, instance)
+        if self._get_vpmem_resources(self._get_resources(instance, prefix="old_")):
+            new = self._get_vpmem_resources(self._get_resources(instance, prefix="new_"))
+            self._warn_of_lost_content(instance, migration.source_compute, new)
         super().finish_migration(context, migration, instance, *args, **kwargs)
 
     def power_off(self, instance: objects.Instance, timeout: int = 0, retry_interval: int = 0) -> None:
@@ -120,7 +123,13 @@ class MovesMixin(_Driver):
             return None
         old = self._get_ordered_vpmem_resources(self._get_resources(instance), instance.flavor)
         decision = moves.on_move(flavor)
-        if not old or decision == moves.DISCARD:
+        if not old:
+            return None
+        if decision == moves.DISCARD:
+            LOG.info(
+                "Instance %s moves without the content of its persistent memory, as its flavor or [vpmem] on_move says",
+                instance.uuid,
+            )
             return None
         if not self._vpmem.held(instance):
             LOG.warning("Instance %s holds no persistent memory on this host: there is nothing to copy", instance.uuid)
@@ -162,17 +171,19 @@ class MovesMixin(_Driver):
         except Exception as error:  # noqa: BLE001  the next migration to that host finds and uses it
             LOG.debug("Instance %s: %s on %s is not removed: %s", move.instance.uuid, path, dest, error)
 
-    def _warn_of_lost_content(self, migration: objects.Migration, instance: objects.Instance) -> None:
-        """Log that content has not arrived although it should: the source does not run this driver."""
-        old = self._get_vpmem_resources(self._get_resources(instance, prefix="old_"))
-        if self._vpmem is None or not old or moves.on_move(instance.flavor) == moves.DISCARD:
+    def _warn_of_lost_content(self, instance: objects.Instance, source: str, new: Sequence[objects.Resource]) -> None:
+        """Log that content has not arrived although it should.
+
+        :param source: the host that the instance, which had persistent memory there, comes from
+        :param new: the namespaces that Nova has claimed here
+        """
+        if self._vpmem is None or moves.on_move(instance.flavor) == moves.DISCARD:
             return
-        new = self._get_vpmem_resources(self._get_resources(instance, prefix="new_"))
         if self._vpmem.without_claim(instance, new):
             LOG.warning(
                 "Instance %s: the content of its persistent memory has not arrived from %s, which may not run this "
                 "driver. It starts with empty memory. To return to the content, revert the migration",
-                *(instance.uuid, migration.source_compute),
+                *(instance.uuid, source),
             )
 
     @contextlib.contextmanager

@@ -34,9 +34,14 @@ def require_expected(host: str, offer: messages.Offer) -> list[str]:
     instance = instances.find(offer.owner, "migration_context")
     if instance is None or instance.deleted:
         raise unexpected("Nova does not know it")
-    if instance.task_state != task_states.RESIZE_MIGRATING or instance.migration_context is None:
-        raise unexpected(f"it does not migrate now (its task is {instance.task_state})")
+    not_now = f"it does not migrate now (its task is {instance.task_state})"
+    if instance.migration_context is None:
+        raise unexpected(not_now)
     migration = objects.Migration.get_by_id(context.get_admin_context(), instance.migration_context.migration_id)
+    # Between cells, this is the destination's record, which keeps the task until the source has finished.
+    task = task_states.RESIZE_PREP if migration.cross_cell_move else task_states.RESIZE_MIGRATING
+    if instance.task_state != task:
+        raise unexpected(not_now)
     if migration.dest_compute != host:
         raise unexpected(f"it migrates to {migration.dest_compute}, not to this host, {host}")
     chosen = {

@@ -9,7 +9,8 @@ from nova import exception as nova_exception
 from nova import objects
 from nova.compute import task_states
 
-from vpmem_driver.nova import guests
+from vpmem_driver.nova import guests, request_specs
+from vpmem_driver.nova.decisions import REBUILDING
 from vpmem_driver.nova.host import HostPool, failures_logged
 
 if typing.TYPE_CHECKING:
@@ -22,6 +23,7 @@ class StartsMixin(_Driver):
     """Overrides of the methods of LibvirtDriver that start a guest. All of them call ``_create_guest``."""
 
     _vpmem: HostPool | None
+    _vpmem_host: str
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
         # The uuid of the instance in a hard reboot, of which cleanup() is a part. Per thread, because Nova runs the
@@ -30,7 +32,10 @@ class StartsMixin(_Driver):
         super().__init__(*args, **kwargs)
 
     def spawn(self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any) -> None:
-        with self._releasing_on_failure(context, instance), self._starting(instance):
+        """Start a guest on a host that it has not been on, or after a rebuild; then with what the ledger has for it."""
+        with self._releasing_on_failure(instance), self._starting(instance):
+            if not (instance.task_state in REBUILDING and instance.host == self._vpmem_host):
+                request_specs.require_flavor(instance, self._get_vpmem_resources(self._get_resources(instance)))
             super().spawn(context, instance, *args, **kwargs)
 
     def resume(self, context: typing.Any, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any) -> None:
@@ -96,14 +101,17 @@ class StartsMixin(_Driver):
                     self._destroy(instance)
 
     @contextlib.contextmanager
-    def _releasing_on_failure(self, context: typing.Any, instance: objects.Instance) -> Iterator[None]:
-        """Release new namespaces if a spawn fails: Nova does not clean up after a failed evacuation or unshelve."""
+    def _releasing_on_failure(self, instance: objects.Instance) -> Iterator[None]:
+        """Release new namespaces if a spawn fails: Nova does not clean up after a failed evacuation or unshelve.
+
+        What a copy from another cell has brought is new, too.
+        """
         if self._vpmem is None:
             yield
             return
-        before = self._vpmem.held(instance)
+        arrives = instance.task_state == task_states.RESIZE_FINISH
+        before = frozenset() if arrives else self._vpmem.held(instance)
         try:
-            _set_resources_of_migration(context, instance)
             yield
         except BaseException:
             with failures_logged(instance.uuid, "it keeps the persistent memory that was claimed for this start"):
@@ -138,14 +146,3 @@ class StartsMixin(_Driver):
                 "Reboot it hard to claim its namespaces again"
             )
             raise nova_exception.InstancePowerOnFailure(reason=reason)
-
-
-def _set_resources_of_migration(context: typing.Any, instance: objects.Instance) -> None:
-    """Set the resources of an instance that arrives from another cell, which Nova does not do."""
-    if instance.task_state != task_states.RESIZE_FINISH or instance.resources is not None:
-        return
-    try:
-        migration = objects.MigrationContext.get_by_instance_uuid(context, instance.uuid)
-    except nova_exception.MigrationContextNotFound:
-        return
-    instance.resources = migration.new_resources

@@ -200,6 +200,16 @@ class VPMEMTestCase(longer_waits.LongerWaits, base.ServersTestBase):
             expected_attrs=["resources", "migration_context", "flavor"],
         )
 
+    def request_spec(self, server):
+        """What Nova claims by when the server is unshelved, evacuated or migrated live."""
+        return objects.RequestSpec.get_by_instance_uuid(context.get_admin_context(), server["id"])
+
+    def leave_in_request_spec(self, server, flavor):
+        """Have the request spec as a resize to that flavor leaves it, if the resize fails."""
+        spec = self.request_spec(server)
+        spec.flavor = objects.Flavor.get_by_flavor_id(context.get_admin_context(), flavor)
+        spec.save()
+
     def usage(self, server, host):
         """The resource classes of persistent memory that Placement has for the server on `host`."""
         allocations = self._get_allocations_by_server_uuid(server["id"])

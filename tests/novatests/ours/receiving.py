@@ -50,20 +50,24 @@ class ReceivingConnection(connection.Connection):
 
     def write(self, message):
         if self._process is None:
-            migration = objects.Migration.get_by_instance_and_status(
-                context.get_admin_context(), message.owner, "migrating"
-            )
             try:
-                if isinstance(message, messages.Offer):
-                    receive.require_expected(migration.dest_compute, message)
+                self.host = self.require_expected(message)
             except exception.VPMEMError as error:
                 self._refused = messages.Refused(str(error))
                 return
             self._process = connection.ProcessConnection(
-                migration.dest_compute, self._command(migration.dest_compute), wait=eventlet_poll.wait_here()
+                self.host, self._command(self.host), wait=eventlet_poll.wait_here()
             )
-            self.host = migration.dest_compute
         self._process.write(message)
+
+    def require_expected(self, message):
+        """Ask Nova, as the destination does; returns which host that is."""
+        migration = objects.Migration.get_by_instance_and_status(
+            context.get_admin_context(), message.owner, "migrating"
+        )
+        if isinstance(message, messages.Offer):
+            receive.require_expected(migration.dest_compute, message)
+        return migration.dest_compute
 
     def _command(self, host):
         command = [sys.executable, "-c", RECEIVER, str(self._hosts[host].config_file())]

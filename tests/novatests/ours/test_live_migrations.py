@@ -85,22 +85,27 @@ class LiveMigrationTest(test_defects.DefectTestCase):
             self.live_migrate(*FAILED)
             self.assert_only_at_the_source(received=False)
 
-    def test_after_a_resize_that_was_refused_no_guest_gets_the_paths_of_this_host_on_the_other(self):
-        """Nova's request spec still has the flavor of the resize, and Nova claims nothing for the migration."""
+    def test_after_a_resize_that_failed_no_guest_gets_the_paths_of_this_host_on_the_other(self):
+        """Nova's request spec has the flavor of the resize, and Nova claims nothing for the migration."""
         flavor = self._create_flavor(vcpu=1, memory_mb=512, disk=1, ephemeral=0)
-        self.api.post_server_action(self.server["id"], {"resize": {"flavorRef": flavor}})
-        self._wait_for_action_fail_completion(self.server, "resize", "compute_resize_instance")
-        self.assert_on(self.source)
-        # The resize has a migration in error, too: that does not tell when this one has ended.
+        self.leave_in_request_spec(self.server, flavor)
         with self.errors_of(self.dest, "pre_live_migration") as errors:
             self.live_migrate("error")
             self.wait_for(lambda: errors, "the refusal at the destination", seconds=_IN_TIME)
         self.assert_only_at_the_source(received=False)
         self.assertIsNone(self.domain_that_moves)
-        self.assertIn("has 1 persistent memory devices, and Nova has chosen 0 namespaces", errors[0])
-        # In Nova 31, a fake domain says that it migrates from its start on.
+        self.assertIn("needs SMALL, and Nova has claimed no namespace", errors[0])
+        # The driver has corrected it. In Nova 31, a fake domain says that it migrates from its start on.
         connection = self.computes[self.source.name].driver._host.get_connection()
         connection.lookupByUUIDString(self.server["id"])._job_type = fakelibvirt.VIR_DOMAIN_JOB_NONE
+        self.live_migrate("completed")
+        self.assert_on(self.dest)
+        self.assert_only_at_the_destination()
+
+    def test_after_a_resize_that_failed_the_source_does_not_send_such_a_guest(self):
+        """The destination runs the in-tree driver."""
+        flavor = self._create_flavor(vcpu=1, memory_mb=512, disk=1, ephemeral=0)
+        self.leave_in_request_spec(self.server, flavor)
         with (
             self.errors_of(self.source, "_sorted_migrating_resources") as errors,
             self.end_of(self.source, "live_migration") as ended,
@@ -110,7 +115,7 @@ class LiveMigrationTest(test_defects.DefectTestCase):
             self.wait_for(lambda: ended, "the end of the migration", seconds=_IN_TIME)
         self._wait_for_server_parameter(self.server, {"OS-EXT-STS:task_state": None})
         self.assertIsNone(self.domain_that_moves)
-        self.assertIn("has 1 persistent memory devices, and Nova has chosen 0 namespaces", errors[0])
+        self.assertIn("needs SMALL, and Nova has claimed no namespace", errors[0])
         self.assert_kept(self.written)
 
     @contextlib.contextmanager

@@ -2,12 +2,9 @@
 
 from unittest import mock
 
-import fixtures
 import nova.tests.functional  # noqa: F401  first of Nova's: it patches with eventlet, or forbids it
 from nova import context, exception
 from nova.compute import task_states, vm_states
-from nova.policies import base as base_policies
-from nova.policies import servers as servers_policies
 from novatests.ours import base
 
 
@@ -280,44 +277,3 @@ class ShelveTest(base.VPMEMTestCase):
 
 def _fail(*_args, **_kwargs):
     raise RuntimeError("this host cannot start a guest now")
-
-
-class CrossCellTest(base.VPMEMTestCase):
-    """Resize between cells: Nova gives the destination's spawn neither resources nor context."""
-
-    NUMBER_OF_CELLS = 2
-
-    def setUp(self):
-        super().setUp()
-        self.policy.set_rules({servers_policies.CROSS_CELL_RESIZE: base_policies.RULE_ADMIN_API}, overwrite=False)
-        self.flags(rpc_response_timeout=10, long_rpc_timeout=60)
-        self.useFixture(fixtures.MockPatch("nova.virt.libvirt.LibvirtDriver.snapshot"))
-        self.source = self.start_host(1, SMALL=2)
-        self.dest = self.start_host(2, SMALL=2)
-        self.server = self.boot("SMALL", self.source)
-        self.written = self.write(self.server, self.source)
-        self._migrate_server(self.server, host=self.dest.name)
-        self.new = self.devices(self.server, self.dest)
-        self.assertEqual(1, len(self.new))
-        self.assert_zero(self.new)
-        self.assert_kept(self.written)
-
-    def start_host(self, index, **labels):
-        host = self.hosts[f"host{index}"] = base.Host(self.root, index, labels)
-        self.configure(host)
-        self.start_compute(hostname=host.name, cell_name=f"cell{index}")
-        return host
-
-    def test_confirm(self):
-        written = self.write(self.server, self.dest)
-        self._confirm_resize(self.server, cross_cell=True)
-        self.assert_holds([], self.source, self.server)
-        self.assert_wiped(self.source, self.written)
-        self.assert_kept(written)
-
-    def test_revert(self):
-        self._revert_resize(self.server)
-        self.assert_kept(self.written)
-        self.assert_holds([path.name for path in self.written], self.source, self.server)
-        self.assert_holds([], self.dest, self.server)
-        self.assert_wiped(self.dest, self.new)

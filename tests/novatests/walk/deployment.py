@@ -54,7 +54,7 @@ class Server:
         self.source = None
         self.old_pmem = None
         self.stuck = False
-        #: what Nova's request spec has, by which it claims for an unshelving or an evacuation: see doc/walk.md
+        #: what Nova's request spec has: another flavor than the server's after a resize that failed
         self.requested = pmem
         #: what its guest had in its devices when it was shelved
         self.exported = []

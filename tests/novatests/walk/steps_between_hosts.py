@@ -1,5 +1,6 @@
 """Steps of a server from host to host: resize, migrate, live migrate, shelve, evacuate."""
 
+from nova import objects
 from nova.tests.fixtures import libvirt as fakelibvirt
 from novatests.walk import oracle, steps
 
@@ -44,13 +45,33 @@ class BetweenHostsSteps(steps.Steps):
     def ask_to_resize(self, server, pmem, dest, *statuses, migrate=False):
         self.say(f"from {server.host} to {pmem} on {dest.name}")
         self.preferred = dest.name
-        server.requested = pmem
         if migrate:
             shown = self.request(server, "migrate", {"host": dest.name}, *statuses)
         else:
             argument = {"flavorRef": self.flavor_of(pmem, server.pmem)}
             shown = self.request(server, "resize", argument, *statuses)
         self.found(server, shown)
+        server.requested = self.requested(server)
+
+    def requested(self, server):
+        spec = objects.RequestSpec.get_by_instance_uuid(self.context, server.id)
+        return spec.flavor.extra_specs["hw:pmem"]
+
+    def pick_host_to_claim(self, server, *, other_than=()):
+        """A host with room for what Nova claims, which may be another flavor than the server's."""
+        server.requested = self.requested(server)
+        return self.pick_host(server.requested, other_than=other_than)
+
+    def claim_is_refused(self, server, dest, action, argument):
+        """Nova claims for another flavor. The driver refuses that, and corrects Nova's request spec."""
+        self.say(f"claims {server.requested}")
+        source, status = server.host, server.status
+        self.found(server, self.request(server, action, argument, status))
+        self.must_be(server, status)
+        self.unsettled.add(dest.name)
+        server.requested = self.requested(server)
+        if (server.host, server.requested) != (source, server.pmem):
+            raise oracle.Wrong(f"{server.name} is on {server.host}, and Nova would claim {server.requested} for it")
 
     def do_resize_fails_at_source(self, server):
         pmem = self.rng.choice(steps.PMEMS)
@@ -139,10 +160,14 @@ class BetweenHostsSteps(steps.Steps):
             self.has_reverted(server, dest)
 
     def do_live_migrate(self, server):
-        dest = self.pick_host(server.pmem, other_than=(server.host,))
+        dest = self.pick_host_to_claim(server, other_than=(server.host,))
         if dest is None:
             return self.say("is left out")
         source = server.host
+        if server.requested != server.pmem:
+            argument = {"host": dest.name, "block_migration": "auto"}
+            self.claim_is_refused(server, dest, "os-migrateLive", argument)
+            return self.comes_back(server)
         self.live_migrate(server, dest)
         if server.host != dest.name or self.failed(server):
             raise oracle.Wrong(f"{server.name} has not moved to {dest.name}")
@@ -183,10 +208,12 @@ class BetweenHostsSteps(steps.Steps):
         self.oracle.leaves(server.id, source)  # a host that it was evacuated from keeps its own until it is back
 
     def do_unshelve(self, server):
-        dest = self.pick_host(server.pmem)
+        dest = self.pick_host_to_claim(server)
         if dest is None:
             return self.say("is left out")
         self.say(f"on {dest.name}")
+        if server.requested != server.pmem:
+            return self.claim_is_refused(server, dest, "unshelve", {"host": dest.name})
         self.found(server, self.request(server, "unshelve", {"host": dest.name}, "ACTIVE"))
         self.must_be(server, "ACTIVE")
         return self.starts_anew(server, server.exported)
@@ -201,10 +228,12 @@ class BetweenHostsSteps(steps.Steps):
         return self.must_be(server, "SHELVED_OFFLOADED")
 
     def do_evacuate(self, server):
-        source, dest = server.host, self.pick_host(server.pmem)
+        source, dest = server.host, self.pick_host_to_claim(server)
         if dest is None:
             return self.say("is left out")
         self.say(f"from {source} to {dest.name}")
+        if server.requested != server.pmem:
+            return self.claim_is_refused(server, dest, "evacuate", {"host": dest.name})
         self.found(server, self.request(server, "evacuate", {"host": dest.name}, "ACTIVE", "SHUTOFF"))
         self.must_be(server, "ACTIVE", "SHUTOFF")
         self.oracle.sets_aside(server.id, source)
