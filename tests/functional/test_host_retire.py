@@ -94,7 +94,10 @@ class TestRetired:
         with pytest.raises(exception.HostRetired):
             pool.copies.expect_exact(owner, "copy", [uuid], [source])
         assert pool.held(owner) == []
+        assert pool.free("CUSTOM_PMEM_NAMESPACE_SMALL", ()) == 0
+        assert pool.next_free("CUSTOM_PMEM_NAMESPACE_SMALL", ()) is None
         assert vpmem("host", "retire", "--cancel")[:2] == (0, "")
+        assert pool.free("CUSTOM_PMEM_NAMESPACE_SMALL", ()) == 3
         assert vpmem_json("claim", owner, "SMALL")[0]["owner"] == owner
         assert "the host is not retired" in refused(2, "host", "retire", "--cancel")
 

@@ -11,6 +11,7 @@ import functools
 import logging
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 from nova import exception as nova_exception
 from nova import objects
@@ -122,12 +123,17 @@ class HostPool:
     def inventories(self) -> dict[str, dict[str, typing.Any]]:
         """Return Placement's inventories. Namespaces that cannot be offered are reserved, unless they are allocated.
 
+        On a retired host, no namespace can be offered.
+
         Placement does not allow a total of 0, and a class in use must not disappear: Nova removes an allocation some
         time after the guest is gone. So a class without namespaces remains, fully reserved, until the next start.
         """
         records = [record for record in self._pool.records() if record.resource_class is not None]
         now = collections.Counter(record.resource_class for record in records)
-        reserved = collections.Counter(record.resource_class for record in records if self._is_reserved(record))
+        offered = frozenset() if self._pool.maintenance.is_retired() else _OFFERED
+        reserved = collections.Counter(
+            record.resource_class for record in records if self._is_reserved(record, offered)
+        )
         self._totals |= {resource_class: total for resource_class, total in now.items() if resource_class is not None}
         return {
             resource_class: {
@@ -141,10 +147,10 @@ class HostPool:
             for resource_class, total in self._totals.items()
         }
 
-    def _is_reserved(self, record: model.Record) -> bool:
+    def _is_reserved(self, record: model.Record, offered: AbstractSet[str]) -> bool:
         if record.owner is not None:
             return (record.owner, record.uuid) in self._leftovers
-        return record.state not in _OFFERED and record.uuid not in self._allocated
+        return record.state not in offered and record.uuid not in self._allocated
 
     def reserve(self, leftovers: Iterable[model.Record], allocated: Iterable[model.Record]) -> None:
         """Set the differences between the ledger and Placement's allocations, until the next call.
@@ -222,7 +228,8 @@ class HostPool:
         record.
 
         :param hardware: what new ones are in the guest; None: as configured
-        :raises ComputeResourcesUnavailable: another instance holds one, or one is quarantined or missing
+        :raises ComputeResourcesUnavailable: another instance holds one, one is quarantined or missing, or the host is
+            retired
         :raises InternalError: one could not be wiped, or the ledger failed
         """
         owner = instance.uuid
@@ -238,7 +245,12 @@ class HostPool:
             else:
                 uuids = [uuid or self._pool.find(name) for name, uuid in zip(names, of_record, strict=True)]
             grants = self._pool.claim_exact(owner, uuids, on_progress=wipes.ProgressLog(), hardware=hardware)
-        except (exception.NamespaceUnavailable, exception.UnknownNamespace, exception.NamespaceMissing) as error:
+        except (
+            exception.NamespaceUnavailable,
+            exception.UnknownNamespace,
+            exception.NamespaceMissing,
+            exception.HostRetired,
+        ) as error:
             raise nova_exception.ComputeResourcesUnavailable(reason=str(error)) from error
         except exception.VPMEMError as error:
             raise nova_exception.InternalError(str(error)) from error

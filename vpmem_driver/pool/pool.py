@@ -159,7 +159,9 @@ class Pool:
             return table.inventory()
 
     def free(self, resource_class: str, without: Collection[str]) -> int:
-        """Return the number of free namespaces of a resource class, not counting the uuids `without`."""
+        """Return the number of free namespaces of a resource class, not counting the uuids `without`; 0 if retired."""
+        if self.maintenance.is_retired():
+            return 0
         with self._state.read() as table:
             classes = self._state.view.config.resource_classes
             return table.free(classes.index(resource_class), without) if resource_class in classes else 0
@@ -170,8 +172,10 @@ class Pool:
         """Return the namespace that a claim of this resource class would get now. It stays free.
 
         :param without: uuids of namespaces that must not be chosen
-        :returns: None if none is free
+        :returns: None if none is free, or if the host is retired
         """
+        if self.maintenance.is_retired():
+            return None
         with self._state.read() as table:
             classes = self._state.view.config.resource_classes
             if resource_class not in classes:
