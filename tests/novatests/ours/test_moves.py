@@ -329,7 +329,8 @@ class SameHostMoveTest(MoveTestCase):
         self.assert_wiped(self.host, ["big0"])
 
     def test_a_destination_in_use_stops_it(self):
-        with mock.patch("vpmem_driver.pool.copies.Copies.user_of", side_effect=[None, "the running domain other"]):
+        users = [None, "the running domain other"]
+        with mock.patch("vpmem_driver.pool.copy_recorders.Records.user_of", side_effect=users):
             self.resize(self.server, self.flavor("BIG"))
             self._wait_for_action_fail_completion(self.server, "resize", "compute_resize_instance")
         self._wait_for_server_parameter(self.server, {"OS-EXT-STS:task_state": None, "status": "ACTIVE"})
