@@ -14,6 +14,7 @@ FLAVORS = {
     "large": {"hw:pmem": "LARGE"},
     "both": {"hw:pmem": "LARGE,SMALL"},
     "shelved": {"hw:pmem": "SMALL", "vpmem:on_shelve": "discard"},
+    "both-shelved": {"hw:pmem": "LARGE,SMALL", "vpmem:on_shelve": "discard"},
 }
 
 #: Images, as Python, as each call of the client takes seconds. The disk is empty: guests have all that they need in

@@ -1,5 +1,7 @@
 """What happens to a server's memory where the server leaves all hosts for a while."""
 
+import pytest
+
 from tests.cluster.server import Server, assert_filled, assert_new, assert_wiped
 
 
@@ -29,5 +31,26 @@ def test_shelve_with_discard_and_unshelve(cluster, seen):
     new = server.held(target)
     assert_new(server, server.report(target), new)
     seen("… unshelve at the other host", "all zeros in the guest")
+    server.delete()
+    assert_wiped(new)
+
+
+def test_unshelve_after_a_resize_that_was_refused(cluster, seen):
+    source, target = cluster.computes
+    server = Server(cluster, "refused", "both-shelved", source)
+    old = server.held(source)
+    assert_new(server, server.report(source), old)
+    with pytest.raises(RuntimeError):
+        server.do("resize", "--flavor", "small", "--wait")
+    server.wait_for("ACTIVE")
+    assert server.held(source) == old
+    assert_filled(server, old)
+    server.do("shelve", "--offload", "--wait")
+    assert_wiped(old)
+    server.do("unshelve", "--host", target.name, "--wait")
+    new = server.held(target)
+    assert [one.name for one in new] == [one.name for one in old]
+    assert_new(server, server.report(target), new)
+    seen("resize to fewer devices, then shelve and unshelve", "refused, with the same bytes; then all its devices")
     server.delete()
     assert_wiped(new)

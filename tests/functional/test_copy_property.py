@@ -13,10 +13,11 @@ import tempfile
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.functional.conftest import Host, fill, is_zero, new_owner
 from tests.functional.test_transfer import COPY, RELAY
+from tests.waiting import wait_until
 from vpmem_driver import exception, interpreter
 from vpmem_driver.model import State
 from vpmem_driver.sizes import MIB
@@ -32,11 +33,11 @@ from vpmem_driver import conf
 from vpmem_driver.pool import Pool
 from vpmem_driver.transfer.connection import ProcessConnection
 from vpmem_driver.transfer.sender import Sender
-config, owner, copy, *command = sys.argv[1:]
+config, owner, copy, pack, *command = sys.argv[1:]
 pool = Pool.from_conf(conf.read([config]))
 pool.copies.depart(owner, copy)
 uuids = [row.uuid for row in pool.held(owner)]
-sender = Sender(pool, lambda: ProcessConnection("other", command), owner=owner, copy=copy, pack=False,
+sender = Sender(pool, lambda: ProcessConnection("other", command), owner=owner, copy=copy, pack=bool(pack),
                 on_progress=lambda event: print(event.phase, flush=True), retries=())
 print("begun", flush=True)
 sender.send(uuids, [None] * len(uuids))
@@ -44,8 +45,9 @@ sender.send(uuids, [None] * len(uuids))
 
 
 class Copying(RuleBasedStateMachine):
-    @initialize(clean=st.booleans())
-    def begin(self, clean):
+    @initialize(clean=st.booleans(), pack=st.booleans(), stays=st.booleans())
+    def begin(self, clean, pack, stays):
+        self.pack, self.stays = pack, stays
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="vpmem-copy-"))
         self.hosts = []
         for name in ("source", "destination"):
@@ -75,7 +77,7 @@ class Copying(RuleBasedStateMachine):
         if not hasattr(self, "hosts"):
             return
         try:
-            self.finish()
+            self.give_up() if self.stays else self.finish()
         finally:
             for host in self.hosts:
                 host.close()
@@ -94,6 +96,26 @@ class Copying(RuleBasedStateMachine):
         pool.wipe()
         assert all(is_zero(self.source.path(name)) for name in names)
 
+    def give_up(self):
+        """The destination releases what has arrived, and others get it. The guest may start on the source."""
+        self.sender().abandon()
+        self.assert_stays()
+        pool, other = self.destination.pool(), new_owner()
+        grants = pool.claim(other, ["SMALL", "SMALL"])
+        assert all(is_zero(self.destination.path(grant.name)) for grant in grants)
+
+    def assert_stays(self):
+        """The destination is wiped, and the guest may start on the source again."""
+        pool = self.destination.pool()
+        pool.wipe()
+        assert pool.held(self.owner) == []
+        assert not [row.name for row in pool.rows() if row.state in {State.DIRTY, State.RECEIVING}]
+        assert all(is_zero(self.destination.path(row.name)) for row in pool.rows() if row.state is State.CLEAN)
+        source = self.source.pool()
+        source.copies.stay(self.owner)
+        assert all(grant.ready for grant in source.grants(self.owner))
+        self.complete = False
+
     # accidents
 
     def command(self, *, relay=(), limit=None):
@@ -103,17 +125,20 @@ class Copying(RuleBasedStateMachine):
         command = [sys.executable, "-c", RELAY, *map(str, relay), *receive] if relay else receive
         return ["env", f"PYTHONPATH={interpreter.search_path()}", *command]
 
-    def send(self, pool, on_progress=lambda event: None, **accident):
-        uuids = [row.uuid for row in pool.held(self.owner)]
-        Sender(
-            pool,
+    def sender(self, on_progress=lambda event: None, **accident):
+        return Sender(
+            self.source.pool(),
             lambda: ProcessConnection("other", self.command(**accident)),
             owner=self.owner,
             copy=COPY,
-            pack=False,
+            pack=self.pack,
             on_progress=on_progress,
             retries=(),
-        ).send(uuids, [None] * len(uuids))
+        )
+
+    def send(self, pool, on_progress=lambda event: None, **accident):
+        uuids = [row.uuid for row in pool.held(self.owner)]
+        self.sender(on_progress, **accident).send(uuids, [None] * len(uuids))
 
     def attempt(self, on_progress=lambda event: None, **accident):
         pool = self.source.pool()
@@ -129,31 +154,50 @@ class Copying(RuleBasedStateMachine):
     def connection_fails(self, after, mode):
         self.attempt(relay=(mode, after))
 
-    @rule(phase=st.sampled_from(["copy", "verify"]), whom=st.sampled_from(["receive", "worker"]))
+    @rule(phase=st.sampled_from(["copy", "verify"]), whom=st.sampled_from(["receiver", "its worker", "worker"]))
     def somebody_is_killed(self, phase, whom):
-        """The receiver, or all workers of both sides."""
+        """The receiver, its worker, or the worker of the source."""
 
         def kill(event):
             if event.phase == phase:
-                for pid in _processes("receive" if whom == "receive" else "vpmem_driver.worker", self.config[1], whom):
+                for pid in self.processes(whom):
                     os.kill(pid, signal.SIGKILL)
 
         self.attempt(kill)
 
+    def source_process(self, *prefix):
+        """The source as a process of its own."""
+        command = [*prefix, sys.executable, "-c", SOURCE, self.config[0], self.owner, COPY]
+        environment = os.environ | {"PYTHONPATH": interpreter.search_path()}
+        return subprocess.Popen(
+            # A limit of the source is not one of the destination.
+            [*command, "yes" if self.pack else "", "prlimit", "--fsize=unlimited:", *self.command()],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+
+    def wait_for_the_receiver(self):
+        """It notices by itself that its source has died."""
+        wait_until(lambda: not self.processes("receiver"), "the receiver's end")
+
     @rule(lines=st.integers(1, 8))
     def source_is_killed(self, lines):
-        command = [sys.executable, "-c", SOURCE, self.config[0], self.owner, COPY, *self.command()]
-        environment = os.environ | {"PYTHONPATH": interpreter.search_path()}
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        with self.source_process() as process:
             for _ in range(lines):
                 process.stdout.readline()
             process.kill()
-        # Its receiver notices that by itself.
-        while _processes("receive", self.config[1], "receive"):
-            pass
+        self.wait_for_the_receiver()
 
     @rule(limit=st.integers(0, 200_000))
-    def ledgers_disk_is_full(self, limit):
+    def the_disk_of_the_sources_ledger_is_full(self, limit):
+        with self.source_process("prlimit", f"--fsize={limit}:") as process:
+            process.communicate()
+        self.wait_for_the_receiver()
+
+    @rule(limit=st.integers(0, 200_000))
+    def the_disk_of_the_destinations_ledger_is_full(self, limit):
         self.attempt(limit=limit)
 
     @rule()
@@ -167,19 +211,19 @@ class Copying(RuleBasedStateMachine):
         pool.release(other)
         pool.wipe()
 
-    @precondition(lambda self: hasattr(self, "hosts"))
     @rule()
     def abandoned(self):
-        """The destination is wiped, and the guest may start on the source again."""
-        pool = self.destination.pool()
-        pool.copies.abandon(self.owner, COPY)
-        pool.wipe()
-        assert pool.held(self.owner) == []
-        assert not [row.name for row in pool.rows() if row.state in {State.DIRTY, State.RECEIVING}]
-        source = self.source.pool()
-        source.copies.stay(self.owner)
-        assert all(grant.ready for grant in source.grants(self.owner))
-        self.complete = False
+        self.destination.pool().copies.abandon(self.owner, COPY)
+        self.assert_stays()
+
+    def processes(self, whom):
+        """The pids of the destination's receiver, of its worker, or of the worker of this process."""
+        found = _processes()
+        receivers = {pid for pid, (words, _) in found.items() if "receive" in words and self.config[1] in words}
+        if whom == "receiver":
+            return receivers
+        parents = receivers if whom == "its worker" else {os.getpid()}
+        return {pid for pid, (words, parent) in found.items() if "vpmem_driver.worker" in words and parent in parents}
 
     # what holds at every moment
 
@@ -202,17 +246,16 @@ class Copying(RuleBasedStateMachine):
             assert not self.complete or all(row.state is State.CLAIMED for row in pool.held(self.owner))
 
 
-def _processes(word, config, whom):
-    """The processes with a word on their command line: of this test's destination, or children of this process."""
-    found = []
+def _processes():
+    """The command line and the parent of each process of this machine, by pid."""
+    found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
             words = pathlib.Path("/proc", pid, "cmdline").read_bytes().decode().split("\0")
             parent = int(pathlib.Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError):
             continue
-        if word in words and (config in words if whom == "receive" else parent == os.getpid()):
-            found.append(int(pid))
+        found[int(pid)] = words, parent
     return found
 
 

@@ -90,7 +90,7 @@ class LiveMigrationTest(test_defects.DefectTestCase):
         flavor = self._create_flavor(vcpu=1, memory_mb=512, disk=1, ephemeral=0)
         self.leave_in_request_spec(self.server, flavor)
         with self.errors_of(self.dest, "pre_live_migration") as errors:
-            self.live_migrate("error")
+            self.live_migrate(*FAILED)
             self.wait_for(lambda: errors, "the refusal at the destination", seconds=_IN_TIME)
         self.assert_only_at_the_source(received=False)
         self.assertIsNone(self.domain_that_moves)
