@@ -87,8 +87,9 @@ class CellsMixin(MovesMixin):
 
         Do nothing if the instance is at the destination, or was brought back from it by Nova.
         """
-        is_elsewhere = instance.hidden or instance.host != self._vpmem_host
-        if self._vpmem is None or is_elsewhere or instance.task_state == task_states.RESIZE_REVERTING:
+        if self._vpmem is None or instance.task_state == task_states.RESIZE_REVERTING:
+            return
+        if instance.hidden or instance.host != self._vpmem_host:
             return
         with failures_logged(instance.uuid, "its destination in another cell may still hold a copy of its memory"):
             copies = self._vpmem_departs(instance)
