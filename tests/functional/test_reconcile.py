@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import types
 
 import libvirt
 import pytest
@@ -18,7 +19,7 @@ from tests.functional.test_listing import move, schema
 from tests.functional.test_renumbered import attached, new_domain, swap  # noqa: F401  fixtures
 from tests.functional.test_status import files
 from tests.functional.test_users import DEVICES, xml
-from vpmem_driver import guestxml, model
+from vpmem_driver import guestxml, interpreter, model
 from vpmem_driver.cli import tables
 from vpmem_driver.model import State
 
@@ -82,7 +83,7 @@ class TestAgreement:
         lost()
         _, out, _ = vpmem("reconcile", "--connect", URI, "-f", "json")
         found = json.loads(out)
-        assert (list(found), found["libvirt"]) == (["libvirt", "namespaces", "findings"], URI)
+        assert (list(found), found["libvirt"]) == (["libvirt", "nova", "namespaces", "findings"], URI)
         assert all(list(each) == list(schema("Reconcile: namespaces")) for each in found["namespaces"])
         uses = [use for each in found["namespaces"] for use in each["domains"]]
         assert len(uses) == 1
@@ -351,3 +352,95 @@ def test_every_line_fits(host, tmp_path, attached, lost, width, environment):  #
     assert "Proposed: adopt namespace large0" in rest
     assert ("\x1b[" in out) == ("NO_COLOR" not in environment)
     assert ("\\xf1" in rest) == ("LC_ALL" in environment)
+
+
+class TestNova:
+    """The program that asks Nova is replaced by one that prints; tests/novatests run the real one."""
+
+    @pytest.fixture
+    def answer(self, monkeypatch):
+        """Have the program print, or fail."""
+
+        def set_answer(code):
+            program = types.SimpleNamespace(
+                command=lambda *_words: [sys.executable, "-c", code], environment=interpreter.environment
+            )
+            monkeypatch.setattr("vpmem_driver.cli.reconcile.interpreter", program)
+
+        return set_answer
+
+    def records(self, *instances, allocations=None):
+        known = {"host": "host1", "instances": instances, "allocations": allocations or {}, "migrations": {}}
+        return f"print({json.dumps(json.dumps(known))})"
+
+    def instance(self, owner, *namespaces, settled=True):
+        return {"uuid": owner, "name": "web-1", "namespaces": namespaces, "is_settled": settled}
+
+    def test_everything_agrees(self, attached, vpmem, answer):  # noqa: F811
+        domain, _ = attached("SMALL")
+        owner = domain.UUIDString()
+        allocations = {owner: {"CUSTOM_PMEM_NAMESPACE_SMALL": 1}}
+        answer(self.records(self.instance(owner, "small0"), allocations=allocations))
+        code, out, err = vpmem("reconcile", "--connect", URI, "--nova")
+        assert code == 0, err
+        assert re.search(r"^small0 .* claimed .*\(defined\) +web-1 +1 allocated$", out, re.MULTILINE)
+        assert out.endswith("\nLedger, devices, processes, domains, Nova and Placement agree.\n")
+        code, out, err = vpmem("reconcile", "--connect", URI, "--nova", "-f", "json")
+        found = json.loads(out)["nova"]
+        assert list(found) == list(schema("Reconcile: Nova"))
+        assert list(found["instances"][0]) == list(schema("Reconcile: instances"))
+
+    def test_nothing_is_adopted_that_nova_records_for_another_one(self, attached, lost, reconcile, answer, vpmem_json):  # noqa: F811
+        attached("SMALL")
+        lost()
+        assert ("namespace small0", "VPMEM-N07", "adopt", False) in reconcile()
+        answer(self.records(self.instance(new_owner(), "small0")))
+        found = reconcile("--nova", "--yes")
+        assert ("namespace small0", "VPMEM-N07", None, False) in found
+        assert ("namespace small0", "VPMEM-N14", None, False) in found
+        assert owners(vpmem_json) == {}
+
+    def test_what_this_host_does_not_have(self, host, vpmem, answer):  # noqa: F811
+        answer(self.records(self.instance(new_owner(), "gone")))
+        code, out, _ = vpmem("reconcile", "--connect", URI, "--nova")
+        assert code == 8
+        assert "VPMEM-N02 namespace gone: Nova records it for instance" in out
+
+    @pytest.mark.parametrize("words", [(), ("--yes",)], ids=["look", "yes"])
+    @pytest.mark.parametrize(
+        ("code", "said"),
+        [
+            ("import sys; sys.exit('ConnectFailure: no route\\nto host')", "to host"),
+            ("import sys; sys.exit(3)", "exit code 3"),
+            ("print('no JSON')", "JSON is malformed"),
+            ("print('{}')", "missing required field"),
+            ("import time; time.sleep(600)", "no answer within 0.5 seconds"),
+        ],
+    )
+    def test_nova_that_does_not_answer_changes_nothing(
+        self,
+        attached,  # noqa: F811
+        lost,
+        host,
+        vpmem,  # noqa: F811
+        answer,
+        monkeypatch,
+        words,
+        code,
+        said,
+    ):
+        attached("SMALL")
+        lost()
+        monkeypatch.setattr("vpmem_driver.cli.reconcile._NOVA_LIMIT_SECONDS", 0.5 if "sleep" in code else 60)
+        answer(code)
+        before = files(host)
+        result, out, err = vpmem("reconcile", "--connect", URI, "--nova", *words)
+        assert (result, out) == (5, "")
+        assert said in err
+        assert "(VPMEM-E19)" in err
+        assert files(host) == before
+
+    def test_a_python_without_nova(self, host, vpmem):  # noqa: F811
+        result, _, err = vpmem("reconcile", "--connect", URI, "--nova")
+        assert result == 5
+        assert "this Python has no Nova" in err

@@ -9,8 +9,9 @@ import typing
 from collections.abc import Iterator
 
 from vpmem_driver import exception, model
-from vpmem_driver.checkup import finding
-from vpmem_driver.checkup.finding import Finding
+from vpmem_driver.checkup import finding, nova_records
+from vpmem_driver.checkup.finding import Finding, Level
+from vpmem_driver.checkup.nova_records import NovaRecords
 from vpmem_driver.faults import namespaces as faults
 from vpmem_driver.model import State
 from vpmem_driver.pool import requests
@@ -45,6 +46,28 @@ def check(comparison: Comparison) -> list[Disagreement]:
         message = f"{use.user} has it at {use.path}; neither this host nor its ledger knows it"
         found.append(Disagreement(finding.failure(f"namespace {uuid}", faults.MISSING, message), uuid))
     return found
+
+
+def with_nova(wrong: list[Disagreement], comparison: Comparison, records: NovaRecords) -> list[Disagreement]:
+    """Return `wrong` and what Nova and Placement disagree with.
+
+    Nothing is proposed for a namespace that Nova records for another one, and no release of what Nova or Placement has.
+    """
+    found = [Disagreement(each, uuid) for uuid, each in nova_records.check(comparison.namespaces, records)]
+    disputed = {each.namespace for each in found if each.finding.level is Level.FAILURE}
+    owners = {each.record.uuid: each.record.owner for each in comparison.namespaces}
+    kept = [
+        dataclasses.replace(each, finding=_kept(each.finding))
+        if each.finding.id == faults.NO_DOMAIN.id and records.knows(owners[each.namespace] or "")
+        else each
+        for each in wrong
+    ]
+    return [dataclasses.replace(each, action=None) if each.namespace in disputed else each for each in kept] + found
+
+
+def _kept(found: Finding) -> Finding:
+    remedy = "Nova or Placement still has this owner: do not release it. 'openstack server show OWNER' shows its state."
+    return dataclasses.replace(found, remedy=remedy)
 
 
 def _of_namespace(namespace: Compared, libvirt: str | None) -> Iterator[Disagreement]:

@@ -107,8 +107,17 @@ BAD_MEDIA = Fault(
     "If an owner holds it, save its content, for example with 'vpmem domain snapshot', and release it. Then 'vpmem "
     "repair NAME' clears the addresses, wipes the namespace and looks again. If that fails, replace the module.",
 )
+NOVA_DISAGREES = Fault(
+    "VPMEM-N14",
+    "ledger, Nova and Placement disagree",
+    "Nova records a namespace for another instance than its owner, or Placement has allocated another number of "
+    "namespaces. An instance that is being built, moves or has another task is not compared.",
+    "Look at the instance ('openstack server show'). nova-compute compares its records with the ledger when it starts, "
+    "and releases what an interrupted move has left, so look at its log first. 'openstack resource provider allocation "
+    "show' and 'nova-manage placement audit' show allocations. Release nothing that Nova or Placement still has.",
+)
 
 FAULTS = (
     *(QUARANTINED, MISSING, UNUSABLE, NOT_WIPED, UNFINISHED, COPY_STOPPED, NOT_ADOPTED, FOREIGN, NO_DOMAIN, OUTDATED),
-    *(SHARED, USED_BY_PROCESS, BAD_MEDIA),
+    *(SHARED, USED_BY_PROCESS, BAD_MEDIA, NOVA_DISAGREES),
 )

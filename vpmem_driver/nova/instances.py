@@ -46,12 +46,13 @@ class HostInstances:
     :ivar host: the compute host
     :ivar here: the instances on it, by uuid
     :ivar moving: the migrations in progress to or from it, by the uuid of their instance
+    :ivar providers: uuids of its compute nodes, which are its resource providers in Placement
     """
 
     host: str
     here: Mapping[str, objects.Instance]
     moving: Mapping[str, objects.Migration]
-    _providers: frozenset[str]
+    providers: frozenset[str]
 
     @classmethod
     def read(cls, host: str) -> "HostInstances":
@@ -73,7 +74,7 @@ class HostInstances:
             host=host,
             here={instance.uuid: instance for instance in instances},
             moving=moving,
-            _providers=frozenset(node.uuid for node in nodes),
+            providers=frozenset(node.uuid for node in nodes),
         )
 
     def names(self, uuid: str) -> list[str] | None:
@@ -87,6 +88,11 @@ class HostInstances:
         if instance is None:
             return []
         return None if _is_under_way(instance) else self._names(instance.resources)
+
+    def recorded(self, uuid: str) -> list[str]:
+        """Return the namespaces of this host that are recorded for an instance on it, whatever its task."""
+        instance = self.here.get(uuid)
+        return [] if instance is None else self._names(instance.resources)
 
     def all_names(self) -> frozenset[str]:
         """Return the namespaces of this host that are recorded for any instance on it."""
@@ -134,5 +140,5 @@ class HostInstances:
         return [
             resource.identifier
             for resource in resources or ()
-            if resource.provider_uuid in self._providers and isinstance(resource.metadata, objects.LibvirtVPMEMDevice)
+            if resource.provider_uuid in self.providers and isinstance(resource.metadata, objects.LibvirtVPMEMDevice)
         ]

@@ -119,7 +119,7 @@ class KilledTest(test_moves.MoveTestCase):
             host=self.dest.name,
             here={},
             moving={self.server["id"]: mock.Mock(**(values | changes))},
-            _providers=frozenset(),
+            providers=frozenset(),
         )
         with mock.patch.object(instances, "find", return_value=found):
             return host.names(self.server["id"]) == []
