@@ -60,7 +60,7 @@ class NeverRaisesTest(test_defects.DefectTestCase):
         instance = self.instance(self.server)
 
         def start():
-            with self.driver._releasing_on_failure(context.get_admin_context(), instance):
+            with self.driver._releasing_on_failure(instance):
                 self.pool.held.side_effect = KeyError("unheard of")
                 raise ValueError("why it failed")
 
