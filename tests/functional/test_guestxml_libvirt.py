@@ -10,6 +10,7 @@ import pytest
 from lxml import etree
 
 from tests.contract.real import DOMAINS, GOLDEN
+from tests.proofs import proves
 from vpmem_driver import guestxml, model
 from vpmem_driver.guestxml import KIB, MIB, MemoryDevice
 
@@ -133,6 +134,16 @@ def test_a_virtio_pmem_is_valid_and_comes_back_as_it_was(domain_type, schema, de
     ]
     without = guestxml.remove(told, [grant.device for grant in grants])
     assert "virtio-pmem" not in define(without, flags=libvirt.VIR_DOMAIN_XML_INACTIVE)
+
+
+@proves("NUMA", kinds=("virtio-pmem",), no="libvirt refuses a virtio-pmem with a NUMA node")
+def test_a_virtio_pmem_has_no_node(define):
+    (grant,) = some_grants(8 * MIB, align=4096, hardware=model.Hardware(model.DeviceModel.VIRTIO_PMEM, 0))
+    text = new_domain([grant])
+    assert "<node>" not in text
+    wrong = text.replace("</size>\n      </target>", "</size>\n        <node>0</node>\n      </target>")
+    assert wrong != text
+    assert "virtio-pmem does not support NUMA nodes" in refused(define, wrong)
 
 
 def told_size(text, name):

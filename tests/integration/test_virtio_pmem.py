@@ -15,6 +15,7 @@ import pytest
 from tests.functional import conftest as functional
 from tests.functional.conftest import MIB
 from tests.machine import guest, kernel
+from tests.proofs import proves
 from vpmem_driver import guestxml, model
 from vpmem_driver.libvirt_domains import VIRTIO_PMEM_VERSION
 
@@ -66,6 +67,7 @@ def claimed(disk, owner):
     return device, disk.path("disk0")
 
 
+@proves("claim", "wipe", "survives guest stop", kinds=("virtio-pmem",))
 def test_what_a_guest_has_flushed_is_there_after_qemu_is_killed(disk, boot, tmp_path, seen):
     owner, other = str(uuid.uuid4()), str(uuid.uuid4())
     device, path = claimed(disk, owner)

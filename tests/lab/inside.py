@@ -10,6 +10,8 @@ import json
 import mmap
 import os
 import pathlib
+import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -141,7 +143,7 @@ def read(path: str) -> str:
 
 
 def fill(device: str, word: str) -> None:
-    """Write `word`, again and again, over all of a dax device."""
+    """Write `word`, again and again, over all of a dax device or file."""
     with mapped(device) as memory:
         block = _block(word)
         for at in range(0, len(memory), BLOCK):
@@ -149,7 +151,7 @@ def fill(device: str, word: str) -> None:
 
 
 def content(device: str, size: int | None = None) -> str:
-    """The word that fills the first `size` bytes (all) of a dax device, ``WORD…`` if not all; empty for zeros."""
+    """The word that fills the first `size` bytes (all) of a device or file, ``WORD…`` if not all; empty for zeros."""
     with mapped(device) as memory:
         word = memory[:64].rstrip(b"\0").decode(errors="replace")
         block = _block(word)
@@ -185,10 +187,33 @@ def _block(word: str) -> bytes:
     return word.encode().ljust(64, b"\0") * (BLOCK // 64)
 
 
+def migrate(monitor: str, target: str) -> str:
+    """Have the QEMU with this monitor migrate its guest to `target`; returns how that ended."""
+    with socket.socket(socket.AF_UNIX) as line, line.makefile("rw", encoding="ascii") as file:
+        line.connect(monitor)
+        file.readline()
+
+        def ask(command: str, **arguments: object) -> dict[str, typing.Any]:
+            file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+            file.flush()
+            while "return" not in (answer := json.loads(file.readline())):
+                if "error" in answer:
+                    raise RuntimeError(answer["error"])
+            return answer["return"]
+
+        ask("qmp_capabilities")
+        ask("migrate", uri=target)
+        while (status := ask("query-migrate").get("status")) not in {"completed", "failed", "cancelled"}:
+            time.sleep(0.1)
+        return status
+
+
 def mapped(device: str) -> mmap.mmap:
-    """All of a dax device as memory."""
-    number = os.stat(device).st_rdev
-    size = int(pathlib.Path(f"/sys/dev/char/{os.major(number)}:{os.minor(number)}/size").read_text())
+    """All of a dax device, or of a file, as memory."""
+    status = os.stat(device)
+    number, size = status.st_rdev, status.st_size
+    if stat.S_ISCHR(status.st_mode):
+        size = int(pathlib.Path(f"/sys/dev/char/{os.major(number)}:{os.minor(number)}/size").read_text())
     descriptor = os.open(device, os.O_RDWR)
     try:
         return mmap.mmap(descriptor, size)
@@ -198,7 +223,10 @@ def mapped(device: str) -> mmap.mmap:
 
 _CALLS = {
     call.__name__: call
-    for call in (run, start, vpmem, start_vpmem, start_churn, shell, write, read, fill, content, first_nonzero, ledger)
+    for call in (
+        *(run, start, vpmem, start_vpmem, start_churn, shell, write, read),
+        *(fill, content, first_nonzero, ledger, migrate),
+    )
 }
 
 

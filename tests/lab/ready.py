@@ -35,6 +35,8 @@ _NAMESPACES = {
         "--name=big --mode=devdax --size=256M",
         *(f"--name=power{number} --mode=devdax --size=32M" for number in range(5)),
         *(f"--name=churn{number} --mode=devdax --size=16M" for number in range(4)),
+        *(f"--name=life{number} --mode=devdax --size=16M" for number in range(4)),
+        "--name=files --mode=fsdax --size=128M",
     ),
 }
 

@@ -3,10 +3,12 @@
 import pytest
 
 from tests.lab import ready
+from tests.proofs import CELLS, proves
 
 #: A part of the reason, for those that cannot be given to a guest.
 UNUSABLE = {
     None: "it has no name",
+    "files": "its mode is fsdax",
     "fsdax": "its mode is fsdax",
     "off": "it is disabled; 'ndctl enable-namespace namespace",
     "ram": "mode system-ram; 'daxctl reconfigure-device",
@@ -31,10 +33,11 @@ def listed(host):
 
 def test_ndctl_and_sysfs_agree(listed, seen):
     assert listed["ndctl"] == listed["sysfs"]
-    assert len(listed["ndctl"]) == 22
+    assert len(listed["ndctl"]) == 27
     seen("ndctl and sysfs list the same", f"{len(listed['ndctl'])} namespaces, every column")
 
 
+@proves(*CELLS, kinds=("fsdax",), no="it is a block device; make a DAX filesystem on it, and files in that")
 def test_each_kind_has_the_right_reason(listed, seen):
     rows = {row["name"]: row for row in listed["ndctl"] if row["state"] == "unusable"}
     assert set(rows) == set(UNUSABLE)

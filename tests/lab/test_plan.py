@@ -31,9 +31,7 @@ def test_nothing_is_cut_twice(cut, seen):
 @pytest.fixture(scope="module")
 def owner(cut):
     """A guest that is defined and off."""
-    if cut.host.call("run", ["virsh", "uri"])["code"]:
-        daemon.start(cut.host)
-    cut.host.run("sh", "-c", "! virsh dominfo guest || virsh undefine guest")
+    daemon.start(cut.host)
     made, domain_xml = daemon.small_guest()
     daemon.define(cut.host, domain_xml)
     return made
