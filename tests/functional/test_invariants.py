@@ -16,9 +16,10 @@ from vpmem_driver.pool import labels, volatile, wipes
 from vpmem_driver.sizes import KIB, MIB
 
 
-@pytest.fixture(params=["persistent", "volatile"])
+@pytest.fixture(params=["nvdimm", "virtio-pmem", "volatile"])
 def host(host, request, monkeypatch):
-    """Every rule holds for both kinds of memory while the host runs. Labels have the same names here."""
+    """Every rule holds for each kind of memory while the host runs. Labels have the same names here."""
+    host.options["device_model"] = [] if request.param == "virtio-pmem" else ["nvdimm"]
     host.volatile = request.param == "volatile"
     if host.volatile:
         monkeypatch.setattr(volatile, "RESOURCE_CLASS_PREFIX", "CUSTOM_PMEM_NAMESPACE_")
@@ -524,7 +525,7 @@ HARDWARE = [
         Hardware(DeviceModel.NVDIMM, 128 * KIB),
         {"device_model": ["SMALL:virtio-pmem"], "label_size": []},
     ),
-    ({"label_size": ["0"]}, Hardware(DeviceModel.NVDIMM, 0), {"label_size": ["2MiB"]}),
+    ({"device_model": ["nvdimm"], "label_size": ["0"]}, Hardware(DeviceModel.NVDIMM, 0), {"label_size": ["2MiB"]}),
 ]
 
 
