@@ -84,7 +84,9 @@ class BetweenHostsSteps(steps.Steps):
         with self.failing(self.host_of(server), "migrate_disk_and_power_off", after=after):
             self.ask_to_resize(server, pmem, dest, "ACTIVE", "SHUTOFF")
         if self.copies and after and not refused:
-            self.has_copied(server, dest)
+            for host in self.up():
+                if host.name != server.host:  # Nova may have had to take another one
+                    self.has_copied(server, host)
         return None
 
     def has_copied(self, server, dest):
