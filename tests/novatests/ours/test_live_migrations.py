@@ -46,6 +46,11 @@ class LiveMigrationTest(test_defects.DefectTestCase):
         )
         self._wait_for_migration_status(self.server, status)
 
+    def end_job(self):
+        """In Nova 31, a fake domain says that it migrates from its start on."""
+        connection = self.computes[self.source.name].driver._host.get_connection()
+        connection.lookupByUUIDString(self.server["id"])._job_type = fakelibvirt.VIR_DOMAIN_JOB_NONE
+
     def assert_on(self, host):
         self.server = self._wait_for_server_parameter(
             self.server, {"OS-EXT-STS:task_state": None, "status": "ACTIVE", "OS-EXT-SRV-ATTR:host": host.name}
@@ -95,10 +100,8 @@ class LiveMigrationTest(test_defects.DefectTestCase):
         self.assert_only_at_the_source(received=False)
         self.assertIsNone(self.domain_that_moves)
         self.assertIn("needs SMALL, and Nova has claimed no namespace", errors[0])
-        # The driver has corrected it. In Nova 31, a fake domain says that it migrates from its start on.
-        connection = self.computes[self.source.name].driver._host.get_connection()
-        connection.lookupByUUIDString(self.server["id"])._job_type = fakelibvirt.VIR_DOMAIN_JOB_NONE
-        self.live_migrate("completed")
+        self.end_job()
+        self.live_migrate("completed")  # the driver has corrected the request spec
         self.assert_on(self.dest)
         self.assert_only_at_the_destination()
 
@@ -106,6 +109,7 @@ class LiveMigrationTest(test_defects.DefectTestCase):
         """The destination runs the in-tree driver."""
         flavor = self._create_flavor(vcpu=1, memory_mb=512, disk=1, ephemeral=0)
         self.leave_in_request_spec(self.server, flavor)
+        self.end_job()
         with (
             self.errors_of(self.source, "_sorted_migrating_resources") as errors,
             self.end_of(self.source, "live_migration") as ended,
