@@ -24,5 +24,5 @@ def program(work: pathlib.Path) -> str:
 
 def _package() -> str:
     """The package that has promtool: one of its own since Debian 13 and Ubuntu 26.04, before that Prometheus'."""
-    found = subprocess.run(["apt-cache", "show", "--quiet=0", "promtool"], capture_output=True, check=False)
+    found = subprocess.run(["apt-cache", "show", "promtool"], capture_output=True, check=False)
     return "promtool" if found.returncode == 0 else "prometheus"
