@@ -371,6 +371,7 @@ class ShelveTest(MoveTestCase):
         self._shelve_server(self.server, expected_state="SHELVED")
         self.api.post_server_action(self.server["id"], {"shelveOffload": {}})
         self._wait_for_action_fail_completion(self.server, "shelveOffload", "compute_shelve_offload_instance")
+        self._wait_for_server_parameter(self.server, {"OS-EXT-STS:task_state": None})
         self.assert_kept(self.written)
         self._unshelve_server(self.server)
         self.assert_kept(self.written)

@@ -270,6 +270,7 @@ class ShelveTest(base.VPMEMTestCase):
         with mock.patch.object(driver, "_create_guest", side_effect=exception.NovaException("not now")):
             self.api.post_server_action(server["id"], {"unshelve": None})
             self._wait_for_action_fail_completion(server, "unshelve", "compute_unshelve_instance")
+        self._wait_for_server_parameter(server, {"OS-EXT-STS:task_state": None})
         self.assert_holds([], host, server)
         self._unshelve_server(server)
         self.assert_zero(self.devices(server, host))
