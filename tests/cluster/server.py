@@ -13,7 +13,7 @@ from tests.waiting import wait_until
 LABEL_AREA = 2 << 20
 
 #: What Nova's database has for a status of its API.
-_VM_STATES = {"ACTIVE": "active", "SHUTOFF": "stopped", "VERIFY_RESIZE": "resized"}
+_VM_STATES = {"ACTIVE": "active", "SHUTOFF": "stopped", "VERIFY_RESIZE": "resized", "ERROR": "error"}
 
 #: What a wipe, a boot and what Nova does at intervals may take here.
 _SECONDS = 240

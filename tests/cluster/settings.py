@@ -73,6 +73,7 @@ NOVA: Ini = {
         "state_path": "/var/lib/nova",
         "report_interval": 5,
         "service_down_time": 30,
+        "rpc_response_timeout": 120,  # on a machine with much other work
         "allow_resize_to_same_host": "true",
     },
     "oslo_messaging_notifications": {"driver": "noop"},

@@ -115,7 +115,7 @@ class LiveMigrationTest(test_defects.DefectTestCase):
             self.end_of(self.source, "live_migration") as ended,
             mock.patch("vpmem_driver.nova.mixin.VPMEMDriverMixin.pre_live_migration", self.as_in_tree),
         ):
-            self.live_migrate("error")
+            self.live_migrate(*FAILED)
             self.wait_for(lambda: ended, "the end of the migration", seconds=_IN_TIME)
         self._wait_for_server_parameter(self.server, {"OS-EXT-STS:task_state": None})
         self.assertIsNone(self.domain_that_moves)
