@@ -98,13 +98,12 @@ def test_a_live_migration_whose_destination_dies(cluster, server, seen):
     (old,) = server.held(source)
     _, new = begin_slowly(cluster, server)
     target.power_off()
-    server.wait_for("ERROR")  # Nova cannot ask the destination to give up its claim
+    server.wait_for("ERROR")  # Nova has asked the destination to give up its claim, without an answer
     target.power_on()
     cluster.start(target)
-    assert [one.name for one in server.held(target)] == [new.name]  # nothing is released in doubt
+    assert_wiped([new])
     cluster.cloud.run("server", "set", "--state", "active", server.uuid)
     assert_goes_on(server, source, old)
-    assert_wiped([new])
     _, newest = assert_written(server, source)
     seen(
         "live migration, the destination dies",
