@@ -25,6 +25,7 @@ SILENCE_SECONDS = 300.0
 _SIGNALS = (signal.SIGTERM, signal.SIGKILL)
 
 _READ_BYTES = 1 << 12
+#: The end of stderr that is kept: as many pieces as a pipe holds, which is what an ended worker may have left in it.
 _STDERR_PIECES = 16
 #: The environment variables that a worker inherits: those that the interpreter needs, and PATH for ndctl.
 _ENVIRONMENT = ("HOME", "LD_LIBRARY_PATH", "PATH")
@@ -134,7 +135,8 @@ class Worker:
     def read_stderr(self) -> bool:
         """Read a piece of stderr for the log. :returns: False at its end."""
         piece = os.read(self.stderr.fileno(), _READ_BYTES)
-        self._errors.append(piece)
+        if piece:
+            self._errors.append(piece)
         return bool(piece)
 
     def events(self, piece: bytes) -> Iterator[protocol.Event]:
@@ -174,8 +176,10 @@ class Worker:
             poll.has_ended(self.process, GRACE_SECONDS)
         os.set_blocking(self.stderr.fileno(), False)
         with contextlib.suppress(BlockingIOError):
-            self.read_stderr()
-        if any(self._errors):
+            for _ in range(_STDERR_PIECES):
+                if not self.read_stderr():
+                    break
+        if self._errors:
             LOG.debug("Worker for %s: %s", self.job.name, b"".join(self._errors).decode(errors="replace"))
         self.stdout.close()
         self.stderr.close()

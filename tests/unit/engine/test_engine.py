@@ -509,6 +509,14 @@ def test_what_a_child_says_on_stderr_is_for_the_debug_log_alone(host, caplog):
     assert len(record.message) < 100000
 
 
+def test_what_an_ended_child_has_left_in_the_pipe_is_logged_whole(host, caplog):
+    caplog.set_level("DEBUG")
+    script = "import os; os.write(2, b'x' * 60000 + b'the end')"
+    worker = process.Worker(host.jobs["ns0"], [sys.executable, "-c", script], b"")
+    worker.reap()  # nothing has read a piece before
+    assert caplog.messages[-1].endswith("xthe end")
+
+
 def test_a_child_that_says_more_than_it_should_after_the_end_changes_nothing(host):
     script = "say(event='failed', outcome='busy', reason='b'); say(event='wiped'); print('?', flush=True); hear()"
     assert misbehave(host, script)[0] == (Outcome.BUSY, "b")
