@@ -14,6 +14,9 @@ from vpmem_driver.model import DeviceModel
 
 #: A virtio-pmem is a PCI device, and only a free root port of a q35 machine takes another one while it runs.
 _PORT = {"type": "pci", "model": "pcie-root-port"}
+#: Controllers of a q35 machine that take one device each (port), or none that is plugged in (root).
+_ROOT, _PORTS = "pcie-root", {"pcie-root-port", "pcie-switch-downstream-port"}
+_VIRTIO_PMEM = f"memory[@model='{DeviceModel.VIRTIO_PMEM}']"
 _RESERVE = "Run 'vpmem domain attach DOMAIN --reserve N:SIZE', then shut the domain off and start it"
 
 
@@ -29,7 +32,9 @@ def reserve(domain_xml: str, count: int, size: int) -> str:
     os_type = domain.find("os/type")
     if os_type is not None and "q35" in (os_type.get("machine") or ""):
         devices = child(domain, "devices")
-        for _ in range(count):
+        # libvirt puts those that have no address yet into ports that are free.
+        waiting = sum(memory.find("address") is None for memory in devices.iterfind(_VIRTIO_PMEM))
+        for _ in range(count + waiting):
             document.insert(devices, len(devices), etree.Element("controller", _PORT))
     return document.write(domain, domain_xml)
 
@@ -60,6 +65,7 @@ def plug(domain_xml: str, grants: Sequence[model.Grant]) -> list[str]:
         raise exception.DomainRefused(
             domain=_name(domain), reason=reason, remedy="Leave out --live: it gets the namespaces at its next start"
         )
+    _require_ports(domain, sum(device.model is DeviceModel.VIRTIO_PMEM for device in added))
     plugged = []
     for device, grant in zip(added, grants, strict=True):
         element = device.to_element()
@@ -75,6 +81,21 @@ def _room(domain: etree._Element) -> tuple[int, int]:
         raise _refused(domain, "it has no <maxMemory>, so that no memory can be added while it runs")
     (size, slots), memory = covered(maximum), Memory.of(domain)
     return size - memory.maximum, slots - memory.slots
+
+
+def _require_ports(domain: etree._Element, count: int) -> None:
+    """Verify that a q35 machine has free ports for `count` PCI devices. Another machine has slots.
+
+    :raises DomainRefused: it has not
+    """
+    controllers = domain.findall("devices/controller[@type='pci']")
+    if not {controller.get("model") for controller in controllers} <= {_ROOT, *_PORTS}:
+        return  # it has a bridge, and that has slots
+    ports = {controller.get("index") for controller in controllers} - {None, "0"}
+    used = {str(int(address.get("bus", "0"), 0)) for address in domain.iterfind("devices//address[@type='pci']")}
+    free = len(ports - used)
+    if controllers and free < count:
+        raise _refused(domain, f"it has {free} free PCI Express ports, and {count} are needed")
 
 
 def _refused(domain: etree._Element, reason: str) -> exception.DomainRefused:

@@ -395,6 +395,45 @@ def test_room_for_devices_on_q35_includes_ports():
     assert "pcie-root-port" not in guestxml.reserve(domain(), 2, GIB)
 
 
+def test_a_virtio_pmem_that_has_no_address_yet_takes_none_of_the_reserved_ports():
+    """libvirt puts it into a port that is free before it adds one."""
+    files = [grant("/pmem/a", size=8 * MIB, align=4096, hardware=VIRTIO_PMEM)]
+    q35 = domain().replace("<type arch='x86_64'", "<type machine='pc-q35-7.2' arch='x86_64'")
+    added = guestxml.add(q35, files)
+    assert guestxml.reserve(added, 1, GIB).count("pcie-root-port") == 2
+    placed = added.replace("</memory></devices>", "<address type='pci' bus='0x01'/></memory></devices>")
+    assert placed != added
+    assert guestxml.reserve(placed, 1, GIB).count("pcie-root-port") == 1
+
+
+PORTS = "".join(
+    f"<controller type='pci' index='{index}' model='{model}'><address type='pci' bus='0x00'/></controller>"
+    for index, model in enumerate(("pcie-root-port", "pcie-root-port"), start=1)
+)
+
+
+@pytest.mark.parametrize(
+    ("controllers", "free"),
+    [
+        ("<controller type='pci' index='0' model='pcie-root'/>" + PORTS, 1),
+        ("<controller type='pci' index='0' model='pcie-root'/>", 0),
+        ("<controller type='pci' index='0' model='pcie-root'/>" + PORTS.replace("root-port", "to-pci-bridge"), None),
+        ("<controller type='pci' index='0' model='pci-root'/>", None),
+    ],
+)
+def test_a_running_q35_takes_as_many_virtio_pmem_as_it_has_free_ports(controllers, free):
+    used = "<interface type='user'><address type='pci' bus='0x02'/></interface>"
+    text = guestxml.reserve(domain().replace("</devices>", f"{controllers}{used}</devices>"), 2, GIB)
+    files = [grant(f"/pmem/{name}", size=8 * MIB, align=4096, hardware=VIRTIO_PMEM) for name in "ab"]
+    for count in (1, 2):
+        if free is None or count <= free:
+            assert len(guestxml.plug(text, files[:count])) == count
+        else:
+            said = f"it has {free} free PCI Express ports, and {count} are needed"
+            with pytest.raises(exception.DomainRefused, match=said):
+                guestxml.plug(text, files[:count])
+
+
 def test_a_device_to_plug_has_the_uuid_in_its_alias():
     has_one = guestxml.reserve(guestxml.add(domain(), [grant("/dev/dax0.0")]), 2, 2 * GIB)
     given = [grant("/dev/dax1.0"), grant("/pmem/a", size=8 * MIB, align=4096, hardware=VIRTIO_PMEM)]
