@@ -46,6 +46,7 @@ class PoolUser:
         }
 
     def run(self) -> None:
+        self._wipe()  # a short run may end before the first cycle does
         while not self._stopped():
             self._cycle()
 
