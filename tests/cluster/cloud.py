@@ -63,7 +63,7 @@ class Cloud:
 
         :raises RuntimeError: it failed; what it said is in the message
         """
-        return self._controller.run("sh", "-c", '. /root/openrc; exec openstack "$@"', "openstack", *words)
+        return self._controller.run("sh", "-c", '. /root/openrc; exec timeout 900 openstack "$@"', "openstack", *words)
 
     def show(self, *words: object) -> typing.Any:
         """What a command of the client shows, decoded."""
