@@ -13,6 +13,7 @@ FLAVORS = {
     "small": {"hw:pmem": "SMALL"},
     "large": {"hw:pmem": "LARGE"},
     "both": {"hw:pmem": "LARGE,SMALL"},
+    "disk": {"hw:pmem": "DISK"},
     "shelved": {"hw:pmem": "SMALL", "vpmem:on_shelve": "discard"},
     "both-shelved": {"hw:pmem": "LARGE,SMALL", "vpmem:on_shelve": "discard"},
 }

@@ -10,8 +10,8 @@ MIB = 1 << 20
 
 #: The namespaces of each compute host: files in MEMORY, by label.
 MEMORY = "/srv/pmem"
-NAMESPACES = {"LARGE": ("large0", "large1"), "SMALL": ("small0", "small1", "small2")}
-SIZES = {"LARGE": 32 * MIB, "SMALL": 16 * MIB}
+NAMESPACES = {"LARGE": ("large0", "large1"), "SMALL": ("small0", "small1", "small2"), "DISK": ("disk0",)}
+SIZES = {"LARGE": 32 * MIB, "SMALL": 16 * MIB, "DISK": 8 * MIB}
 
 #: Values of ``compute_driver``.
 OURS, IN_TREE = "vpmem.VPMEMLibvirtDriver", "libvirt.LibvirtDriver"
@@ -20,8 +20,8 @@ KEY = "/var/lib/nova/.ssh/id_ed25519"
 
 _VPMEM = {
     "libvirt": {"pmem_namespaces": ",".join(f"{label}:{'|'.join(names)}" for label, names in NAMESPACES.items())},
-    # A virtio-pmem, the default of files here, cannot be migrated live.
-    "vpmem": {"discovery": "directory", "directory": MEMORY, "device_model": "nvdimm"},
+    # A virtio-pmem, the default of files here and what DISK has, cannot be migrated live.
+    "vpmem": {"discovery": "directory", "directory": MEMORY, "device_model": "LARGE:nvdimm,SMALL:nvdimm"},
 }
 
 #: The user nova may not open the files.

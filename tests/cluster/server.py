@@ -10,8 +10,6 @@ from tests.cluster.host import Host
 from tests.machine import guest
 from tests.waiting import wait_until
 
-LABEL_AREA = 2 << 20
-
 #: What Nova's database has for a status of its API.
 _VM_STATES = {"ACTIVE": "active", "SHUTOFF": "stopped", "VERIFY_RESIZE": "resized", "ERROR": "error"}
 
@@ -24,27 +22,27 @@ class Namespace:
     """One namespace of a compute host, as its ledger has it.
 
     :ivar path: its file, as this process sees it
+    :ivar device_model: of its owner's device
+    :ivar seen_size: what its owner's guest sees of it
     """
 
     host: Host
     name: str
     state: str
     owner: str | None
+    device_model: str | None
+    seen_size: int
 
     @property
     def path(self) -> pathlib.Path:
         return self.host.root / compute.MEMORY.lstrip("/") / self.name
 
-    @property
-    def seen_size(self) -> int:
-        """What the guest sees of it."""
-        return self.path.stat().st_size - LABEL_AREA
-
 
 def namespaces(host: Host) -> list[Namespace]:
     """All namespaces of a compute host."""
     text = host.run("vpmem", "--config-file", "/etc/nova/nova.conf", "namespace", "list", "--format", "json")
-    return [Namespace(host, row["name"], row["state"], row["owner"]) for row in json.loads(text)]
+    keys = ("name", "state", "owner", "device_model", "guest_size")
+    return [Namespace(host, *(row[key] for key in keys)) for row in json.loads(text)]
 
 
 class Server:
