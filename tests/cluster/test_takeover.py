@@ -81,7 +81,8 @@ def test_from_the_in_tree_driver_and_back(cluster, host, seen):
     compute.stop_nova(host)
     forget(host)
     cluster.start_nova(host)
-    assert {one.state for one in namespaces(host)} == {"unknown"}
+    # The delete may still have been under way when the in-tree driver was stopped. This one then ends it, and wipes.
+    assert {one.state for one in namespaces(host) if one.name != name} == {"unknown"}
     server = Server(cluster, "after-return", "small", host)
     held = server.held(host)
     assert_new(server, server.report(host), held)
