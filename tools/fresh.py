@@ -2,6 +2,7 @@
 
 Without --nova: install the wheel of dist/ without a compiler, then run ./dev demo and ./dev test as the README says.
 With --nova: install the release's own nova-compute, and start it with the driver from a virtual environment beside it.
+With --arm64: install the release for arm64, and run ./dev demo and the unit tests in it under QEMU's user emulation.
 
 Needs root. Mounts and processes are in namespaces of their own and end with this program.
 """
@@ -10,6 +11,7 @@ import argparse
 import json
 import os
 import pathlib
+import platform
 import re
 import shutil
 import subprocess
@@ -26,6 +28,9 @@ PROJECT, ENVIRONMENT = "/root/vpmem_driver", "/opt/vpmem"
 
 #: Where the certificates of this machine are in the tree. Debian's package overwrites the file at its usual path.
 CERTIFICATES = "/etc/vpmem-fresh.crt"
+
+#: The kernel's entry for arm64 programs.
+EMULATION = pathlib.Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
 
 #: What pip and apt need to reach the registries of this machine.
 KEPT = ("CI", "PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "http_proxy", "https_proxy", "no_proxy")
@@ -50,13 +55,14 @@ print(driver.__module__, nova.__file__)
 """
 
 
-def debootstrap(name: str, scratch: pathlib.Path) -> pathlib.Path:
+def debootstrap(name: str, scratch: pathlib.Path, *, arm64: bool = False) -> pathlib.Path:
     """Install the base system of the release `name`, with python3, below `scratch`, and return its directory.
 
     Ubuntu is installed from within a Debian 13, whose debootstrap has Ubuntu's keys.
     """
     if name in DEBIAN:
-        run_debootstrap("--include=python3", name, f"{scratch}/{name}")
+        machine = ("--arch=arm64",) if arm64 else ()
+        run_debootstrap(*machine, "--include=python3", name, f"{scratch}/{name}")
         return scratch / name
     debian = scratch / "debian"
     run_debootstrap("--include=debootstrap,ubuntu-keyring", "trixie", str(debian))
@@ -155,13 +161,12 @@ def packages(listing: str) -> dict[str, str]:
     return {package["name"]: package["version"] for package in json.loads(listing)}
 
 
-def run_tasks(machine: Machine) -> str:
-    """Run the demo from the wheel, and the README's tasks from the sources; the last line of the tests."""
-    machine.run(f"{ENVIRONMENT}/bin/vpmem", "demo")
+def run_tasks(machine: Machine, *tests_to_run: str) -> str:
+    """Run the README's tasks from the sources, all tests or only some; the last line of the tests."""
     for name in sources():
         machine.copy(ROOT / name, f"{PROJECT}/{name}")
     machine.run("./dev", "demo", directory=PROJECT)
-    tests = machine.run("./dev", "test", directory=PROJECT)
+    tests = machine.run("./dev", "test", *tests_to_run, directory=PROJECT)
     return re.findall(r"^=+ (.* passed.*) =+$", tests, re.MULTILINE)[-1]
 
 
@@ -190,32 +195,68 @@ def parse() -> argparse.Namespace:
         prog="./dev fresh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("name", metavar="NAME", help=f"{', '.join(DEBIAN)}, or a release of Ubuntu, such as noble")
-    parser.add_argument("--nova", action="store_true", help="install and start the release's nova-compute")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--nova", action="store_true", help="install and start the release's nova-compute")
+    what.add_argument("--arm64", action="store_true", help="a release of Debian for arm64: the demo and the unit tests")
     parser.add_argument("--inside", type=pathlib.Path, help=argparse.SUPPRESS)  # the empty directory for the tree
     return parser.parse_args()
 
 
-def run_inside(arguments: argparse.Namespace, wheel: pathlib.Path) -> None:
+def run_inside(arguments: argparse.Namespace) -> None:
     """Make the tree and run the tasks in it. All that this mounts disappears with this process."""
-    machine = Machine(arguments.name, debootstrap(arguments.name, arguments.inside))
+    machine = Machine(arguments.name, debootstrap(arguments.name, arguments.inside, arm64=arguments.arm64))
     python = machine.run("python3", "--version").strip()
     machine.install("python3-venv", "python3-libvirt", *(["nova-compute"] if arguments.nova else []))
-    install_wheel(machine, wheel)
-    result = f"Nova {start_nova(machine)}" if arguments.nova else run_tasks(machine)
-    print(f"\nfresh: {arguments.name}, {python}: the wheel installs; {result}")
+    if arguments.arm64:
+        result = f"on {machine.run('uname', '-m').strip()}; {run_tasks(machine, 'tests/unit')}"
+    else:
+        result = f"the wheel installs; {run_wheel(machine, arguments)}"
+    print(f"\nfresh: {arguments.name}, {python}: {result}")
+
+
+def run_wheel(machine: Machine, arguments: argparse.Namespace) -> str:
+    """Install the wheel and run what was asked for."""
+    install_wheel(machine, the_wheel())
+    if arguments.nova:
+        return f"Nova {start_nova(machine)}"
+    machine.run(f"{ENVIRONMENT}/bin/vpmem", "demo")
+    return run_tasks(machine)
+
+
+def the_wheel() -> pathlib.Path:
+    """Return the wheel of dist/. :raises SystemExit: there is none, or more than one."""
+    wheels = list((ROOT / "dist").glob("vpmem_driver-*.whl"))
+    if len(wheels) != 1:
+        sys.exit("fresh: dist/ does not have one wheel. Run './dev wheel' first")
+    return wheels[0]
+
+
+def require_arm64(name: str) -> None:
+    """Check that `name` has an arm64 here, and that this kernel runs its programs.
+
+    :raises SystemExit: it cannot
+    """
+    if name not in DEBIAN:
+        sys.exit(f"fresh: --arm64 is for Debian's releases: {', '.join(DEBIAN)}")
+    if platform.machine() == "aarch64":
+        return
+    subprocess.run(["update-binfmts", "--enable", "qemu-aarch64"], check=False)
+    if not EMULATION.exists():
+        sys.exit("fresh: the kernel does not run arm64 programs. Install qemu-user-static and binfmt-support")
 
 
 def main() -> None:
     """Run this program again in namespaces of its own, and remove the tree afterwards."""
     arguments = parse()
-    wheels = list((ROOT / "dist").glob("vpmem_driver-*.whl"))
-    if len(wheels) != 1:
-        sys.exit("fresh: dist/ does not have one wheel. Run './dev wheel' first")
+    if not arguments.arm64:
+        the_wheel()
     if os.geteuid() != 0:
         sys.exit("fresh: debootstrap needs root. Run this with sudo")
     if arguments.inside:
-        run_inside(arguments, wheels[0])
+        run_inside(arguments)
         return
+    if arguments.arm64:
+        require_arm64(arguments.name)
     scratch = tempfile.mkdtemp(prefix="vpmem-fresh-", dir="/var/tmp")
     try:
         command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]

@@ -56,6 +56,24 @@ def test_there_is_no_wheel_yet(monkeypatch, tmp_path):
         fresh.main()
 
 
+def test_only_debian_is_installed_for_arm64():
+    with pytest.raises(SystemExit, match="Debian's releases: bookworm"):
+        fresh.require_arm64("noble")
+
+
+def test_this_kernel_must_run_arm64_programs(monkeypatch, tmp_path):
+    monkeypatch.setattr(fresh.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(fresh.subprocess, "run", lambda *arguments, **options: None)
+    monkeypatch.setattr(fresh, "EMULATION", tmp_path / "qemu-aarch64")
+    with pytest.raises(SystemExit, match="Install qemu-user-static and binfmt-support"):
+        fresh.require_arm64("bookworm")
+    fresh.EMULATION.touch()
+    fresh.require_arm64("bookworm")
+    monkeypatch.setattr(fresh.platform, "machine", lambda: "aarch64")
+    fresh.EMULATION.unlink()
+    fresh.require_arm64("bookworm")
+
+
 def test_the_copy_has_every_source_file():
     if not (PATH.parents[1] / ".git").exists():
         pytest.skip("this is no clone")
