@@ -31,6 +31,8 @@ CERTIFICATES = "/etc/vpmem-fresh.crt"
 
 #: The kernel's entry for arm64 programs.
 EMULATION = pathlib.Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
+#: "target/arm: Allow DC CVA[D]P in user mode emulation", QEMU 8.1.
+QEMU_WITH_DC_CVAP = (8, 1)
 
 #: What pip and apt need to reach the registries of this machine.
 KEPT = ("CI", "PIP_INDEX_URL", "PIP_DEFAULT_TIMEOUT", "http_proxy", "https_proxy", "no_proxy")
@@ -240,9 +242,20 @@ def require_arm64(name: str) -> None:
         sys.exit(f"fresh: --arm64 is for Debian's releases: {', '.join(DEBIAN)}")
     if platform.machine() == "aarch64":
         return
-    subprocess.run(["update-binfmts", "--enable", "qemu-aarch64"], check=False)
+    if not EMULATION.exists() and shutil.which("update-binfmts"):
+        subprocess.run(["update-binfmts", "--enable", "qemu-aarch64"], check=False)
     if not EMULATION.exists():
         sys.exit("fresh: the kernel does not run arm64 programs. Install qemu-user-static and binfmt-support")
+    emulator = pathlib.Path(
+        EMULATION.read_text(encoding="utf-8").partition("interpreter ")[2].splitlines()[0]
+    ).resolve()
+    told = subprocess.run([emulator, "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout
+    version = tuple(int(number) for number in re.findall(r"version (\d+)\.(\d+)", told)[0])
+    if version < QEMU_WITH_DC_CVAP:
+        sys.exit(
+            f"fresh: {emulator} is {version[0]}.{version[1]}, and ends programs with SIGILL at DC CVAP, an instruction "
+            "that it says it has. Register 8.1 or newer with binfmt_misc: Debian 13's qemu-user is static"
+        )
 
 
 def main() -> None:

@@ -63,15 +63,28 @@ def test_only_debian_is_installed_for_arm64():
 
 def test_this_kernel_must_run_arm64_programs(monkeypatch, tmp_path):
     monkeypatch.setattr(fresh.platform, "machine", lambda: "x86_64")
-    monkeypatch.setattr(fresh.subprocess, "run", lambda *arguments, **options: None)
     monkeypatch.setattr(fresh, "EMULATION", tmp_path / "qemu-aarch64")
+    monkeypatch.setattr(fresh.shutil, "which", lambda name: None)
     with pytest.raises(SystemExit, match="Install qemu-user-static and binfmt-support"):
         fresh.require_arm64("bookworm")
-    fresh.EMULATION.touch()
-    fresh.require_arm64("bookworm")
     monkeypatch.setattr(fresh.platform, "machine", lambda: "aarch64")
-    fresh.EMULATION.unlink()
     fresh.require_arm64("bookworm")
+
+
+@pytest.mark.parametrize("version", ["7.2.22", "10.0.13"])
+def test_the_emulator_must_have_the_instructions_that_it_names(monkeypatch, tmp_path, version):
+    emulator = tmp_path / "emulator"
+    emulator.write_text(f"#!/bin/sh\necho qemu-aarch64 version {version} and more\n")
+    emulator.chmod(0o755)
+    entry = tmp_path / "entry"
+    entry.write_text(f"enabled\ninterpreter {emulator}\nflags: POCF\n")
+    monkeypatch.setattr(fresh.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(fresh, "EMULATION", entry)
+    if version == "10.0.13":
+        fresh.require_arm64("bookworm")
+    else:
+        with pytest.raises(SystemExit, match=r"is 7\.2, and ends programs with SIGILL at DC CVAP"):
+            fresh.require_arm64("bookworm")
 
 
 def test_the_copy_has_every_source_file():
