@@ -277,19 +277,6 @@ class Popen(subprocess.Popen):
             self.stdin = Stdin(self.stdin)
 
 
-def posix_spawn(path: str, words: list[str], env: dict[str, str], **options: typing.Any) -> int:
-    open_link = link.active()
-    if open_link is None:
-        return _real_posix_spawn(path, words, env, **options)
-    open_link.tell("point", "before start of a process")
-    pid = spawn.in_background(open_link, words, env, **options)
-    spawn.announce(open_link, pid)
-    return pid
-
-
-_real_posix_spawn = os.posix_spawn
-
-
 # SQLite
 
 _TABLE = re.compile(r"(?:FROM|INTO|UPDATE|TABLE)\s+(\w+)", re.IGNORECASE)
@@ -364,7 +351,7 @@ def install() -> None:
     subprocess._time = monotonic
     threading.Event.wait = event_wait
     select.select, select.poll = wait_select, Poll
-    os.read, os.write, os.kill, os.waitpid, os.posix_spawn = read, write, kill, waitpid, posix_spawn
+    os.read, os.write, os.kill, os.waitpid = read, write, kill, waitpid
     for name in ("fsync", "fdatasync", "posix_fadvise", "posix_fallocate", "ftruncate"):
         setattr(os, name, _announced(name, getattr(os, name)))
     os.nice = nice

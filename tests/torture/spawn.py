@@ -19,7 +19,7 @@ _real_fork_exec = subprocess._fork_exec
 
 #: Start real programs.
 real = False
-#: What to put before the words of a real program that is started in the background; see :mod:`.program`.
+#: What to put before the words of a real program that runs on by itself; see :mod:`.program`.
 program: list[str] = []
 
 
@@ -81,8 +81,13 @@ def fork_exec(*values: typing.Any) -> int:
     """What subprocess calls; the values are those of CPython 3.11 to 3.14 (Modules/_posixsubprocess.c)."""
     open_link = link.current
     words = [os.fsdecode(word) for word in values[0]]
-    if open_link is None or real or words[0] != sys.executable:
+    if open_link is None or words[0] != sys.executable:
         return _real_fork_exec(*values)
+    # A process that is spoken to wipes; the others run on by themselves.
+    spoken_to = values[6] >= 0 and stat.S_ISFIFO(os.fstat(values[6]).st_mode)
+    if real:  # the words of a wipe have the program already: [vpmem] wipe_command
+        hooked = values[0] if spoken_to else [os.fsencode(word) for word in (words[0], *program, *words[1:])]
+        return _real_fork_exec(hooked, *values[1:])
     cwd, env = values[4], values[5]
     stdin, _, _, stdout, _, stderr = values[6:12]
     start_new_session, process_group = values[15], values[16]
@@ -97,28 +102,7 @@ def fork_exec(*values: typing.Any) -> int:
             os.setpgid(0, process_group)
         _become(cwd, None if env is None else dict(os.fsdecode(pair).split("=", 1) for pair in env))
 
-    # A process that is spoken to wipes; the others run on by themselves.
-    spoken_to = stdin >= 0 and stat.S_ISFIFO(os.fstat(stdin).st_mode)
     return _fork(open_link.address, "child" if spoken_to else "background", words, prepare)
-
-
-def in_background(open_link: link.Link, words: list[str], env: typing.Mapping[str, str], **options: typing.Any) -> int:
-    """What os.posix_spawn does."""
-    if real:
-        return os.posix_spawn(sys.executable, [sys.executable, *program, *words[1:]], env, **options)
-
-    def prepare() -> None:
-        for action, *values in options.get("file_actions", ()):
-            if action == os.POSIX_SPAWN_OPEN:
-                fd = os.open(values[1], values[2], values[3])
-                os.dup2(fd, values[0])
-            elif action == os.POSIX_SPAWN_DUP2:
-                os.dup2(values[0], values[1])
-        if options.get("setsid"):
-            os.setsid()
-        _become(None, env)
-
-    return _fork(open_link.address, "background", list(words), prepare)
 
 
 def _become(cwd: typing.Any, env: typing.Mapping[str, str] | None) -> None:
