@@ -1,7 +1,9 @@
 """The virtual host with CXL memory: two persistent devices and a volatile one."""
 
 import contextlib
+import json
 import pathlib
+import socket
 import tempfile
 from collections.abc import Iterator
 
@@ -23,10 +25,14 @@ mount --move /project "/top{ROOT}"
 
 
 class CxlHost(VirtualHost):
-    """A virtual host whose regions an operator makes, as without firmware that sets them up."""
+    """A virtual host whose regions are gone after each boot, as without firmware that sets them up.
+
+    :ivar absent: serial numbers of persistent devices that are not there from the next boot on
+    """
 
     def __init__(self, work: pathlib.Path) -> None:
         self._package, self._debian = tree.layers()
+        self.absent: frozenset[int] = frozenset()
         super().__init__(work, tree.kernel_of(self._debian))
 
     def _make_memory(self) -> None:
@@ -48,10 +54,13 @@ class CxlHost(VirtualHost):
         words += [
             "-device",
             "pxb-cxl,bus_nr=12,bus=pcie.0,id=cxl",
+            "-qmp",
+            f"unix:{self._work / 'qmp'},server=on,wait=off",
         ]
         for number, serial in enumerate((*PERSISTENT, VOLATILE)):
             words += ["-device", f"cxl-rp,port={number},bus=cxl,id=port{number},chassis=0,slot={number + 2}"]
-            words += self._device(number, serial)
+            if serial not in self.absent:
+                words += self._device(number, serial)
         return words + share("root", self._debian) + share("project", ROOT)
 
     def _device(self, number: int, serial: int) -> list[str]:
@@ -64,6 +73,19 @@ class CxlHost(VirtualHost):
             path = self._work / f"{name}{serial}"
             words += ["-object", f"memory-backend-file,id={name}{serial},share=on,mem-path={path},size={size}"]
         return [*words, "-device", f"{device},persistent-memdev=pmem{serial},lsa=lsa{serial}"]
+
+    def inject_poison(self, serial: int, offset: int) -> None:
+        """Have a persistent device know of 64 bytes that cannot be read, `offset` bytes from its start."""
+        poison = {"path": f"/machine/peripheral/card{serial}", "start": offset, "length": 64}
+        with socket.socket(socket.AF_UNIX) as line, line.makefile("rw", encoding="ascii") as file:
+            line.connect(str(self._work / "qmp"))
+            json.loads(file.readline())
+            for name, arguments in (("qmp_capabilities", {}), ("cxl-inject-poison", poison)):
+                file.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
+                file.flush()
+                answer = json.loads(file.readline())
+                if "error" in answer:
+                    raise RuntimeError(f"{name}: {answer['error']}")
 
     def memdevs(self) -> dict[int, str]:
         """The name of each memory device by its serial number."""

@@ -18,7 +18,7 @@ def rows(host):
 
 
 def test_ndctl_and_sysfs_agree(rows, seen):
-    assert len(rows) == 7
+    assert len(rows) == 14
     seen("ndctl and sysfs list the same", f"{len(rows)} namespaces, every column")
 
 
@@ -30,12 +30,12 @@ def test_all_are_usable(rows, seen):
 def test_each_says_on_which_card_it_is(host, rows, seen):
     memdevs = host.memdevs()
     both, first = ",".join(memdevs[serial] for serial in PERSISTENT), memdevs[PERSISTENT[0]]
-    (volatile,) = [row for row in rows.values() if row["volatile"]]
+    volatile = rows[ready.volatile_names(list(rows.values()))[0]]
     keys = ("provider", "persistence_domain", "memdev", "serial")
     assert [rows["power0"][key] for key in keys] == ["CXL", "memory_controller", both, "0x11,0x22"]
-    assert [rows["guest"][key] for key in keys] == ["CXL", "memory_controller", first, "0x11"]
+    assert [rows["single"][key] for key in keys] == ["CXL", "memory_controller", first, "0x11"]
     assert [volatile[key] for key in keys] == ["cxl", None, memdevs[VOLATILE], "0x33"]
-    for name in ("power0", "guest", volatile["name"]):
+    for name in ("power0", "single", volatile["name"]):
         row = rows[name]
         seen(f"where {name} is", f"{row['provider']}, {row['memdev']}, serial number {row['serial']}")
 
@@ -46,5 +46,5 @@ def test_the_check_of_the_host_says_it_too(host, seen):
     assert [row["level"] for row in found] == ["ok"] * 3
     text = " / ".join(row["message"] for row in found)
     assert "serial 0x11,0x22" in text
-    assert "cxl: 1 volatile namespace" in text
+    assert "cxl: 4 volatile namespaces" in text
     seen("vpmem host check", text)
