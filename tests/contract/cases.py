@@ -17,11 +17,13 @@ class Domains:
     :ivar connection: a ``libvirt.virConnect``, or what is taken for one
     :ivar domain_type: the type of its domains
     :ivar directory: a place for namespaces
+    :ivar hardware: what the guests have them as
     """
 
     connection: typing.Any
     domain_type: str
     directory: pathlib.Path
+    hardware = model.IN_TREE
 
     def define(self, domain_xml: str) -> typing.Any:
         return self.connection.defineXML(domain_xml)
@@ -46,7 +48,8 @@ class Domains:
             os.posix_fallocate(file.fileno(), 0, size)
         values = {"name": path.name, "label": "LARGE", "device": str(path), "known_device": None}
         uid = str(uuid.uuid4())
-        return model.Grant(owner=owner, uuid=uid, size=size, align=align, numa_node=node, pmem=pmem, **values)
+        values |= {"uuid": uid, "hardware": self.hardware}
+        return model.Grant(owner=owner, size=size, align=align, numa_node=node, pmem=pmem, **values)
 
     def written(self, owner: str, grants: typing.Sequence[model.Grant] = ()) -> str:
         """A domain of two cells with these devices, as we write it, but not tied to the host's nodes.

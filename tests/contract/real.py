@@ -75,7 +75,7 @@ TRAPS = {
 
 
 class RealContract(Contract):
-    """The cases. A runner sets `uri` too."""
+    """The cases for every model of device. A runner sets `uri` too."""
 
     uri: str
 
@@ -162,6 +162,10 @@ class RealContract(Contract):
     def test_no_answer_is_an_error(self):
         with pytest.raises(exception.LibvirtError, match="No such file"):
             Domains(f"qemu:///system?socket={self.directory}/none").user_of("/dev/dax0.0")
+
+
+class NvdimmContract(RealContract):
+    """The cases, and those that are about nvdimm."""
 
     @pytest.mark.parametrize("name", GOLDEN)
     def test_golden_files_come_back_the_same(self, name):

@@ -3,10 +3,11 @@
 import libvirt
 import pytest
 
-from tests.contract.real import RealContract
+from tests.contract.real import NvdimmContract, RealContract
+from vpmem_driver import model
 
 
-class TestContract(RealContract):
+class OverTestDriver:
     uri = "test:///default"
     domain_type = "test"
 
@@ -18,3 +19,11 @@ class TestContract(RealContract):
         yield
         self.clean_up()
         self.connection.close()
+
+
+class TestContract(OverTestDriver, NvdimmContract):
+    pass
+
+
+class TestVirtioPmem(OverTestDriver, RealContract):
+    hardware = model.Hardware(model.DeviceModel.VIRTIO_PMEM, 0)

@@ -6,11 +6,11 @@ import uuid
 import pytest
 
 from tests.contract.cases import MIB
-from tests.contract.real import TRAPS, RealContract
+from tests.contract.real import TRAPS, NvdimmContract
 from vpmem_driver import guestxml
 
 
-class TestContract(RealContract):
+class TestContract(NvdimmContract):
     domain_type = "qemu"
 
     @pytest.fixture(autouse=True)
