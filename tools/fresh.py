@@ -23,6 +23,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 #: Debian's releases. All other names are Ubuntu's.
 DEBIAN = ("bookworm", "trixie", "forky", "sid")
 
+#: QEMU's emulator hangs when the main thread of a program ends before the others.
+NOT_EMULATED = "tests/unit/test_device_users.py::test_a_process_whose_main_thread_has_ended_is_found"
+
 #: Directories in the tree: the project, and the environment with its wheel.
 PROJECT, ENVIRONMENT = "/root/vpmem_driver", "/opt/vpmem"
 
@@ -210,7 +213,8 @@ def run_inside(arguments: argparse.Namespace) -> None:
     python = machine.run("python3", "--version").strip()
     machine.install("python3-venv", "python3-libvirt", *(["nova-compute"] if arguments.nova else []))
     if arguments.arm64:
-        result = f"on {machine.run('uname', '-m').strip()}; {run_tasks(machine, 'tests/unit')}"
+        tests = run_tasks(machine, "tests/unit", "--deselect", NOT_EMULATED)
+        result = f"on {machine.run('uname', '-m').strip()}; {tests}"
     else:
         result = f"the wheel installs; {run_wheel(machine, arguments)}"
     print(f"\nfresh: {arguments.name}, {python}: {result}")
