@@ -160,8 +160,8 @@ def poison(host: Host) -> Iterator[Finding]:
             check,
             faults.MEDIA,
             what,
-            "'cxl list --regions --media-errors' shows the regions. Then "
-            "move guests away, and wipe the namespaces there",
+            "Move guests away. Then write the first byte of each range to "
+            f"/sys/kernel/debug/cxl/{memdev.memdev}/clear_poison, and run 'vpmem repair' for the namespaces there",
         )
     if not bad:
         yield finding.ok(check, f"no errors known in {_count(memdevs, 'CXL device')}")

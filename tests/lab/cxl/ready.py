@@ -6,6 +6,7 @@ from tests.lab.cxl.host import PERSISTENT, VOLATILE, CxlHost
 LABELS = {
     "POWER": [f"power{number}" for number in range(4)],
     "SINGLE": ["single"],
+    "SPARE": ["spare"],
     "LIFE": list(life.NAMES),
 }
 

@@ -104,15 +104,45 @@ def test_volatile_memory_is_wiped_for_its_owner(host, story, seen):
     assert not any(host.call("content", now[name]["device"]) for name in (LEFT, story.wiped, story.reserved))
 
 
-def test_poison_is_reported(host, story, seen):
+_PLACE = """
+set -e
+device=/sys/bus/dax/devices/$1
+region=$(readlink -f "$device" | sed 's|\\(.*/region[0-9]*\\)/.*|\\1|')
+echo $(($(cat "$device/resource") - $(cat "$region/resource")))
+"""
+
+
+def test_poison_is_reported_quarantines_and_is_repaired(host, story, seen):
+    """In the region of one device, whose addresses are those of the region."""
     serial = PERSISTENT[0]
     (before,) = findings(host, "CXL media")
     assert before["level"] == "ok"
-    host.inject_poison(serial, 64 << 20)
+    owner = str(uuid.uuid4())
+    (spare,) = host.vpmem("claim", owner, "SPARE", "-f", "json").json
+    host.vpmem("release", owner, "--wait")
+    name = spare["device"].rpartition("/")[2]
+    address = int(host.run("sh", "-c", _PLACE, "sh", name).out) + 4096
+    host.inject_poison(serial, address)
+
     (found,) = findings(host, "CXL media")
     assert (found["level"], found["id"]) == ("failure", "VPMEM-C18")
-    assert f"serial number {serial:#x}, cannot be read at bytes {64 << 20} to {(64 << 20) + 63}" in found["message"]
+    assert f"serial number {serial:#x}, cannot be read at bytes {address} to {address + 63}" in found["message"]
     seen("poison in a CXL device", found["message"])
+    host.vpmem("claim", owner, "SPARE", code=6)
+    assert ready.by_name(host)["spare"]["state"] == "quarantined"
+    reason = "bad media: bytes 4096 to 4159"
+    assert [row["reason"] for row in host.vpmem("quarantine", "list", "-f", "json").json] == [reason]
+    host.vpmem("repair", "spare", code=6)
+    seen("… a claim, and a repair without more", f"refused: quarantined, {reason}")
+
+    assert f"/sys/kernel/debug/cxl/{host.memdevs()[serial]}/clear_poison" in found["remedy"]
+    host.run("sh", "-c", "mountpoint -q /sys/kernel/debug || mount -t debugfs nodev /sys/kernel/debug")
+    host.run("sh", "-c", f"echo {address:#x} > /sys/kernel/debug/cxl/{host.memdevs()[serial]}/clear_poison")
+    (repaired,) = host.vpmem("repair", "spare", "-f", "json").json
+    assert (repaired["name"], repaired["state"]) == ("spare", "clean")
+    (after,) = findings(host, "CXL media")
+    assert after["level"] == "ok"
+    seen("… cleared as the remedy says, and repaired", repaired["state"])
 
 
 def test_a_disabled_region_is_named_with_its_remedy(host, story, seen):
