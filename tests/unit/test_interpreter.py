@@ -26,6 +26,7 @@ ALLOWED = {
     ("cli/demo.py", "subprocess.run"),
     ("cli/reconcile.py", "subprocess.run"),
     ("discovery/ndctl.py", "subprocess.run"),
+    ("discovery/poison.py", "subprocess.run"),  # cxl
     ("planning/provision.py", "subprocess.run"),  # ndctl
     ("pool/media.py", "subprocess.run"),  # ndctl
     ("interpreter.py", "sys.executable"),
