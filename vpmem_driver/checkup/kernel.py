@@ -160,7 +160,7 @@ def poison(host: Host) -> Iterator[Finding]:
             check,
             faults.MEDIA,
             what,
-            "Move guests away. Then write the first byte of each range to "
+            "Move guests away. Then write the number of the first byte of each range to "
             f"/sys/kernel/debug/cxl/{memdev.memdev}/clear_poison, and run 'vpmem repair' for the namespaces there",
         )
     if not bad:

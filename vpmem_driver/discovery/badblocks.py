@@ -39,7 +39,7 @@ def bad_ranges(device: str, sysfs_root: str = "/sys") -> tuple[tuple[int, int], 
         raise exception.HostToolError(
             what=f"Reading the bad addresses of {region.name} for {device}",
             reason=getattr(error, "strerror", None) or str(error),
-            remedy="As root, compare 'ndctl list --media-errors' or, with the program cxl, 'cxl list --media-errors'",
+            remedy="As root, compare 'ndctl list --media-errors'. For CXL memory, install the program cxl",
         ) from error
     inside = [(max(start - first, 0), min(end - first, size)) for start, end in ranges]
     return tuple((start, end - start) for start, end in inside if start < end)

@@ -14,7 +14,7 @@ from vpmem_driver.model import DeviceModel
 
 #: A virtio-pmem is a PCI device, and only a free root port of a q35 machine takes another one while it runs.
 _PORT = {"type": "pci", "model": "pcie-root-port"}
-#: Controllers of a q35 machine that take one device each (port), or none that is plugged in (root).
+#: The root of the PCI devices of a q35 machine takes none while it runs; each of its ports takes one.
 _ROOT, _PORTS = "pcie-root", {"pcie-root-port", "pcie-switch-downstream-port"}
 _VIRTIO_PMEM = f"memory[@model='{DeviceModel.VIRTIO_PMEM}']"
 _RESERVE = "Run 'vpmem domain attach DOMAIN --reserve N:SIZE', then shut the domain off and start it"
