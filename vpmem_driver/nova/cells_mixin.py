@@ -13,10 +13,10 @@ import typing
 
 from nova import exception as nova_exception
 from nova import objects
-from nova.compute import power_state, task_states, vm_states
+from nova.compute import task_states, vm_states
 from nova.virt import hardware
 
-from vpmem_driver.nova import moves
+from vpmem_driver.nova import guests, moves
 from vpmem_driver.nova.host import failures_logged
 from vpmem_driver.nova.moves_mixin import MovesMixin
 
@@ -35,8 +35,9 @@ class CellsMixin(MovesMixin):
         if move is None:
             super().power_off(instance, timeout, retry_interval)
             return
-        was_running = self.get_info(instance).state == power_state.RUNNING
+        was_running = False
         try:
+            was_running = guests.is_running(self, instance)
             super().power_off(instance, timeout, retry_interval)
             move.copy()
         except BaseException:
@@ -74,7 +75,7 @@ class CellsMixin(MovesMixin):
             raise error.inner_exception from error
 
     def _launch_again(self, instance: objects.Instance) -> None:
-        if self.get_info(instance).state != power_state.RUNNING:
+        if not guests.is_running(self, instance):
             self._host.get_guest(instance).launch()
 
     def _vpmem_departs(self, instance: objects.Instance) -> set[str]:

@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from lxml import etree
 from nova import exception as nova_exception
 from nova import objects
+from nova.compute import power_state
 from nova.virt.libvirt import host as libvirt_host
 
 from vpmem_driver import guestxml, model
@@ -77,6 +78,14 @@ class HostGuests(Domains):
         """Return the instances that have a domain on this host, running or shut off."""
         with self.errors():
             return frozenset(guest.uuid for guest in self._host.list_guests(only_running=False))
+
+
+def is_running(driver: typing.Any, instance: objects.Instance) -> bool:
+    """Whether the guest of `instance` runs. Nova may have removed its domain when a start failed; then it does not."""
+    try:
+        return bool(driver.get_info(instance).state == power_state.RUNNING)
+    except nova_exception.InstanceNotFound:
+        return False
 
 
 def memory_paths(domain_xml: str | bytes) -> list[str]:

@@ -10,13 +10,12 @@ from collections.abc import Iterator, Sequence
 
 from nova import exception as nova_exception
 from nova import objects
-from nova.compute import power_state
 from nova.conf import CONF
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_concurrency import processutils
 
 from vpmem_driver import exception
-from vpmem_driver.nova import eventlet_poll, moves, request_specs
+from vpmem_driver.nova import eventlet_poll, guests, moves, request_specs
 from vpmem_driver.nova.host import HostPool
 from vpmem_driver.transfer.connection import Connection, ProcessConnection, ssh_command
 
@@ -67,8 +66,9 @@ class MovesMixin(_Driver):
             move = self._vpmem_move(context, instance, dest, flavor)
             if move is None:
                 return migrate()
-            was_running = self.get_info(instance).state == power_state.RUNNING
+            was_running = False
             try:
+                was_running = guests.is_running(self, instance)
                 with self._moving(move):
                     return migrate()
             except nova_exception.InstanceFaultRollback:

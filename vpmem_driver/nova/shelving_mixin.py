@@ -7,12 +7,12 @@ import typing
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
-from nova.compute import power_state, task_states
+from nova.compute import task_states
 from nova.compute import utils as compute_utils
 from nova.conf import CONF
 
 from vpmem_driver import exception
-from vpmem_driver.nova import exports
+from vpmem_driver.nova import exports, guests
 from vpmem_driver.nova.host import HostPool
 
 if typing.TYPE_CHECKING:
@@ -57,7 +57,7 @@ class ShelvingMixin(_Driver):
             self._require_room_to_export(instance)
         elif offloading is Offloading.NOW:
             self._vpmem_exports.forget(instance)
-        was_running = self.get_info(instance).state == power_state.RUNNING
+        was_running = guests.is_running(self, instance)
         super().power_off(instance, timeout, retry_interval)
         if offloading is Offloading.NOW and decision == EXPORT:
             self._export(instance, was_running=was_running)

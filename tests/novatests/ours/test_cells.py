@@ -181,6 +181,12 @@ class FailingTest(CellTestCase):
         self.assert_runs_on()
         self.has_fault("The connection to host2 was lost")
 
+    def test_libvirt_does_not_answer_after_the_destination_has_agreed(self):
+        unavailable = exception.HypervisorUnavailable(host=self.source.name)
+        with mock.patch("vpmem_driver.nova.guests.is_running", side_effect=[unavailable]):
+            self.move_fails()
+        self.assert_runs_on()
+
     def test_refused_by_the_operator(self):
         self.flags(on_move="refuse", group="vpmem")
         with mock.patch(f"{DRIVER}.power_off", side_effect=AssertionError("powered off")):

@@ -103,6 +103,17 @@ class MigrationTest(MoveTestCase):
         self.server = self._start_server(self.server)
         self.assertEqual(list(self.written.values()), self.content(self.server, self.dest))
 
+    def test_a_server_without_a_domain(self):
+        """Nova removes the domain of a server that it fails to start. Its memory is still there."""
+        self.server = self._stop_server(self.server)
+        self.computes[self.source.name].driver._host.get_connection().lookupByUUIDString(self.server["id"]).undefine()
+        self.server = self._migrate_server(self.server)
+        self.assertEqual(self.dest.name, self.server["OS-EXT-SRV-ATTR:host"])
+        self.api.post_server_action(self.server["id"], {"confirmResize": None})
+        self._wait_for_server_parameter(self.server, {"OS-EXT-STS:task_state": None, "status": "SHUTOFF"})
+        self.server = self._start_server(self.server)
+        self.assertEqual(list(self.written.values()), self.content(self.server, self.dest))
+
     def test_a_connection_that_breaks_is_made_again(self):
         receiving.ReceivingConnection.cuts = [None, 2 * MIB]
         self.migrate()
@@ -227,6 +238,13 @@ class FailingMoveTest(MoveTestCase):
         driver = self.computes[self.source.name].driver
         rollback = exception.InstanceFaultRollback(exception.ResizeError(reason="Unable to resize disk down."))
         with mock.patch.object(driver, "power_off", side_effect=rollback):
+            self.resize(self.server, self.flavor("SMALL"))
+            self.assert_stays(self.server, self.source, self.dest, self.written)
+        self.assertTrue(self.domain_runs(self.server, self.source))
+
+    def test_libvirt_does_not_answer_after_the_destination_has_agreed(self):
+        unavailable = exception.HypervisorUnavailable(host=self.source.name)
+        with mock.patch("vpmem_driver.nova.guests.is_running", side_effect=unavailable):
             self.resize(self.server, self.flavor("SMALL"))
             self.assert_stays(self.server, self.source, self.dest, self.written)
         self.assertTrue(self.domain_runs(self.server, self.source))

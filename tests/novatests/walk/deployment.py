@@ -38,7 +38,7 @@ class Server:
     :ivar stuck: a migration failed at its end: it can be started, rebuilt or deleted where it is
     :ivar runs: whether its guest runs
     :ivar tracked: host -> labels that Nova's resource tracker counts there, though ledger and Placement have them free.
-        When a resize on one host is reverted, and the revert fails, its migration is in error, and its context stays.
+        When a resize on one host is refused, or its revert fails, its migration is in error, and its context stays.
         With each periodic update the tracker applies that context to the instance it has read
         (ResourceTracker._update_available_resource): it counts what the instance would have after the resize, not what
         it has. So nobody gets these namespaces until the context is dropped. Nor does anybody get what the instance
@@ -117,12 +117,13 @@ class Deployment(base.VPMEMTestCase):
 
     # requests
 
-    def flavor_of(self, pmem, other=None):
-        """A flavor that asks for `pmem`; another one than `other` is."""
-        key = (pmem, "same" if pmem == other else "")
-        if key not in self.flavors:
-            self.flavors[key] = self.flavor(pmem)
-        return self.flavors[key]
+    def flavor_of(self, pmem, server=None):
+        """A flavor that asks for `pmem`; another one than `server` has."""
+        current = None if server is None else self._find(server, "flavor").flavor.flavorid
+        flavors = self.flavors.setdefault(pmem, [])
+        if all(flavor == current for flavor in flavors):
+            flavors.append(self.flavor(pmem))
+        return next(flavor for flavor in flavors if flavor != current)
 
     def request(self, server, action, argument, *statuses):
         """Ask for `action` and wait until Nova has ended it; returns what the API says of the server then."""
@@ -167,9 +168,9 @@ class Deployment(base.VPMEMTestCase):
         ended = {event.event for event in events if event.result is not None}
         return [event.event for event in events if event.event not in ended]
 
-    def _find(self, server):
+    def _find(self, server, *attributes):
         try:
-            return objects.Instance.get_by_uuid(self.context, server.id, expected_attrs=[])
+            return objects.Instance.get_by_uuid(self.context, server.id, expected_attrs=attributes)
         except exception.InstanceNotFound:
             return None
 

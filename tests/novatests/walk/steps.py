@@ -102,6 +102,9 @@ class Steps(deployment.Deployment):
         for server in self.servers:
             for label in server.tracked.get(host.name, ()):
                 free[label] -= 1
+            if server.host == host.name and not self.oracle.of(server.id, host.name, oracle.NOW):
+                for label in server.pmem.split(","):  # it has its allocation in Placement, and has claimed nothing yet
+                    free[label] -= 1
         # When a revert fails on the destination, Nova never gives back what the migration has in Placement for the
         # source, not even when the server is deleted ('nova-manage placement audit' finds it). The driver has no say.
         for label in self.leaked[host.name]:
@@ -132,7 +135,10 @@ class Steps(deployment.Deployment):
     def found(self, server, shown):
         """Take over what the API says of the server."""
         server.status = shown["status"]
-        server.host = shown["OS-EXT-SRV-ATTR:host"]
+        host = shown["OS-EXT-SRV-ATTR:host"]
+        if None not in {server.host, host} and server.host != host:
+            self.unsettled.update(self.hosts)
+        server.host = host
         server.runs = server.status == "ACTIVE" or (server.status == "VERIFY_RESIZE" and server.runs)
 
     def starts_anew(self, server, blocks=()):
@@ -150,6 +156,8 @@ class Steps(deployment.Deployment):
     def forget(self, server):
         """It is deleted: what it has must be released, on a host that is down as soon as that is back."""
         self.servers.remove(server)
+        if server.source is not None:
+            self.unsettled.update(self.hosts)
         for key in self.oracle.of(server.id):
             if key[1] in self.down:
                 self.gone[key[1]].append(server)

@@ -39,6 +39,7 @@ class BetweenHostsSteps(steps.Steps):
         self.ask_to_resize(server, pmem, dest, "ACTIVE", "SHUTOFF")
         self.must_be(server, "ACTIVE", "SHUTOFF")
         self.unsettled.update(self.hosts)
+        server.tracked = {source: pmem.split(",")} if dest.name == source else {}
         if server.host != source:
             raise oracle.Wrong(f"{server.name} is on {server.host}, though its move was refused")
 
@@ -48,7 +49,7 @@ class BetweenHostsSteps(steps.Steps):
         if migrate:
             shown = self.request(server, "migrate", {"host": dest.name}, *statuses)
         else:
-            argument = {"flavorRef": self.flavor_of(pmem, server.pmem)}
+            argument = {"flavorRef": self.flavor_of(pmem, server)}
             shown = self.request(server, "resize", argument, *statuses)
         self.found(server, shown)
         server.requested = self.requested(server)
@@ -126,6 +127,7 @@ class BetweenHostsSteps(steps.Steps):
         self.oracle.unordered.add(key)
 
     def do_confirm(self, server):
+        self.flags(host=server.source)  # Nova compares it with the server's host, and all services share it here
         self.found(server, self.request(server, "confirmResize", None, "ACTIVE", "SHUTOFF"))
         self.must_be(server, "ACTIVE", "SHUTOFF")
         self.oracle.leaves(server.id, server.source, oracle.OLD)

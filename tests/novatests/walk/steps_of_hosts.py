@@ -67,10 +67,14 @@ class HostSteps(steps.Steps):
         self.down.discard(name)
         self.lost_power.discard(name)
         gone = self.gone.pop(name, ())
-        if any(self.is_defined(server, host) for server in gone):
+        defined = [server for server in gone if self.is_defined(server, host)]
+        for server in gone:
+            if server not in defined:
+                self.oracle.leaves(server.id, name)
+        if defined:
             self.oracle.check_bytes()  # the guest of a deleted server: not wiped before the reaper has ended it
             self.run_periodic(host)
-        for server in gone:
+        for server in defined:
             self.oracle.leaves(server.id, name)
         for server in [server for server in self.servers if server.host == name and server.runs and lost_power]:
             self.found(server, self.ended(server, "ACTIVE", "ERROR"))

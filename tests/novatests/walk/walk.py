@@ -31,7 +31,10 @@ class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_
         self.servers, self.names, self.count, self.trace = [], {}, 0, []
         #: host -> the labels for which Placement keeps an allocation of a migration that nobody will end: see steps.py
         self.leaked = collections.defaultdict(list)
-        self.down, self.lost_power, self.unsettled, self.gone = set(), set(), set(), collections.defaultdict(list)
+        self.down, self.lost_power, self.gone = set(), set(), collections.defaultdict(list)
+        #: Hosts whose resource tracker may count what they no longer have: what a failure has left, and what a server
+        #: had that came from another host, which Nova tracks only from the next periodic task on.
+        self.unsettled = set()
 
     def walk(self):
         self.rng = random.Random(self.seed)
