@@ -21,7 +21,9 @@ def bad_ranges(device: str, sysfs_root: str = "/sys") -> tuple[tuple[int, int], 
     :raises HostToolError: its region has bad addresses, and it cannot be told whether they are in the device; or root
         asks, and cxl does not tell
     """
-    path = pathlib.Path(os.path.realpath(f"{sysfs_root}/bus/dax/devices/{os.path.basename(device)}"))
+    path = _in_sysfs(device, sysfs_root)
+    if path is None:
+        return ()
     region = next((parent for parent in path.parents if parent.name.startswith("region")), None)
     if region is None:
         return ()
@@ -53,7 +55,9 @@ def text(ranges: tuple[tuple[int, int], ...]) -> str:
 
 def namespace_of(device: str, sysfs_root: str = "/sys") -> str | None:
     """Return the kernel name of the namespace of a device-dax, ``namespace0.0``; None if it has none."""
-    path = pathlib.Path(os.path.realpath(f"{sysfs_root}/bus/dax/devices/{os.path.basename(device)}"))
+    path = _in_sysfs(device, sysfs_root)
+    if path is None:
+        return None
     for holder in path.parent.parent.glob("namespace*/holder"):
         try:
             if holder.read_text().strip() == path.parent.name:
@@ -61,6 +65,16 @@ def namespace_of(device: str, sysfs_root: str = "/sys") -> str | None:
         except OSError:
             continue
     return None
+
+
+def _in_sysfs(device: str, sysfs_root: str) -> pathlib.Path | None:
+    """Return the directory of a device on the bus dax; None if it is not on it."""
+    bus = f"{sysfs_root}/bus/dax/devices"
+    try:
+        target = os.readlink(f"{bus}/{os.path.basename(device)}")
+    except OSError:
+        return None
+    return pathlib.Path(os.path.normpath(os.path.join(bus, target)))
 
 
 def _badblocks(region: pathlib.Path) -> list[tuple[int, int]]:

@@ -28,39 +28,41 @@ class Hardware(typing.NamedTuple):
     serial: str | None = None
 
 
-#: The fields that a region has a value for. None of them changes while the region exists.
-Fields = dict[str, typing.Any]
+#: Of a region that does not exist.
+UNKNOWN = Hardware()
 
 
-def by_region(root: str) -> Callable[[str], Fields]:
-    """Return a function from the number of a region of the NVDIMM bus to the known fields of its hardware.
+def by_region(root: str) -> Callable[[str], Hardware]:
+    """Return a function from the number of a region of the NVDIMM bus to its hardware.
 
     It looks once whether the region exists.
 
     :param root: where sysfs is
     """
 
-    def fields(number: str) -> Fields:
+    def of_number(number: str) -> Hardware:
         path = f"{root}/bus/nd/devices/region{number}"
         try:
             return _of_nd_region(root, path, os.stat(path).st_ino)
         except OSError:
-            return {}
+            return UNKNOWN
 
-    return functools.cache(fields)
+    return functools.cache(of_number)
 
 
 @functools.lru_cache
-def _of_nd_region(root: str, path: str, _inode: int) -> Fields:
-    """Read the hardware of the region at `path`. Its inode tells it from a later one with the same number."""
+def _of_nd_region(root: str, path: str, _inode: int) -> Hardware:
+    """Read the hardware of the region at `path`. It does not change while the region exists.
+
+    :param _inode: of the region; it tells it from a later one with the same number
+    """
     path = os.path.realpath(path)
     dimms = [text(f"{path}/{name}").partition(",")[0] for name in _indexed(path, "mapping")]
-    found = Hardware(
+    return Hardware(
         text(f"{os.path.dirname(path)}/provider") or None,
         text(f"{path}/persistence_domain") or None,
         *_listed(_of_dimm(root, dimm) for dimm in dimms),
     )
-    return {name: value for name, value in found._asdict().items() if value is not None}
 
 
 def of_cxl_region(root: str, path: str) -> Hardware:

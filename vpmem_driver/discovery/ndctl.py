@@ -67,7 +67,7 @@ _DECODER: msgspec.json.Decoder[list[_Item] | _Item] = msgspec.json.Decoder(list[
 _NO_DEVICE = _Device("")
 
 NodeOf = Callable[[str], int | None]
-HardwareOf = Callable[[str], hardware.Fields]
+HardwareOf = Callable[[str], hardware.Hardware]
 
 
 class NdctlDiscovery(interface.Discovery):
@@ -178,7 +178,7 @@ def parse(text: str, node_of: NodeOf | None = None) -> tuple[model.Namespace, ..
 
 
 def _read(
-    text: str, node_of: NodeOf | None, hardware_of: HardwareOf = lambda _number: {}
+    text: str, node_of: NodeOf | None, hardware_of: HardwareOf = lambda _number: hardware.UNKNOWN
 ) -> list[tuple[str, model.Namespace]]:
     """Like :func:`parse`, but unchecked and with the kernel name of each namespace."""
     found: list[tuple[str, model.Namespace]] = []
@@ -285,6 +285,7 @@ def _namespace(item: _Item, region_node: int, node_of: NodeOf | None, hardware_o
     uuid = interface.canonical_uuid(item.uuid)
     size = device.size or item.size
     node = item.numa_node
+    memory = hardware_of(item.dev[len("namespace") :].partition(".")[0])
     # Most are usable, and finding the reason costs as much as the rest of this function.
     usable = mode == "devdax" and item.state != "disabled" and device.state != "disabled" and device.chardev
     return model.Namespace(
@@ -309,7 +310,11 @@ def _namespace(item: _Item, region_node: int, node_of: NodeOf | None, hardware_o
             uuid=uuid,
             size=size,
         ),
-        **hardware_of(item.dev[len("namespace") :].partition(".")[0]),
+        # One by one: to unpack a dict would take a quarter of the time of this function.
+        provider=memory.provider,
+        persistence_domain=memory.persistence_domain,
+        memdev=memory.memdev,
+        serial=memory.serial,
     )
 
 

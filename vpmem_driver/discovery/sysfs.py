@@ -147,7 +147,7 @@ class SysfsDiscovery(interface.Discovery):
                 uuid=uuid,
                 size=size,
             ),
-            **regions.hardware(region.removeprefix("region")),
+            **regions.hardware(region.removeprefix("region"))._asdict(),
         )
 
 

@@ -36,12 +36,14 @@ def hold(directory: pathlib.Path, departure: str) -> Iterator[None]:
 def stale(directory: pathlib.Path) -> list[str]:
     """Return the departures whose process has died. :raises OSError: a file cannot be read."""
     found = []
-    for path in directory.glob(f"{_PREFIX}*{_SUFFIX}"):
+    for name in os.listdir(directory):
+        if not (name.startswith(_PREFIX) and name.endswith(_SUFFIX)):
+            continue
         with contextlib.suppress(FileNotFoundError):  # that process has ended it meanwhile
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            fd = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                found.append(path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX))
+                found.append(name.removeprefix(_PREFIX).removesuffix(_SUFFIX))
             except BlockingIOError:
                 pass
             finally:

@@ -7,6 +7,7 @@ order the moves of all processes. If the ledger cannot be read or written, an er
 
 import contextlib
 import datetime
+import operator
 import os
 import secrets
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ _MOVED = (
     *("device_model", "label_size"),
 )
 _MOVE = f"UPDATE namespace SET {', '.join(f'{column} = ?' for column in _MOVED)} WHERE uuid = ? AND changed = ?"  # noqa: S608
+_moved = operator.attrgetter(*_MOVED)
 #: States of a namespace that was at least partly overwritten: its content is no owner's data, even if it becomes dirty.
 _OVERWRITTEN = (model.State.CLEAN, model.State.QUARANTINED)
 #: States in which a namespace may contain data of its last owner, unless a wipe or copy has begun.
@@ -154,7 +156,7 @@ class Ledger(queries.Queries, pruning.PrunableFile):
             device_model=None if hardware is None else hardware.device_model,
             label_size=None if hardware is None else hardware.label_size,
         )
-        done = self._execute(_MOVE, (*(getattr(moved, column) for column in _MOVED), row.uuid, row.changed))
+        done = self._execute(_MOVE, (*_moved(moved), row.uuid, row.changed))
         if done.rowcount != 1:
             raise self._has_changed(row)
         return moved

@@ -25,6 +25,10 @@ class Queries(file.LedgerFile):
         """Return the row of one namespace."""
         return next(iter(self._select("WHERE uuid = ?", uuid)), None)
 
+    def rows_of(self, uuids: Collection[str]) -> list[Row]:
+        """Return the rows of these namespaces, in no order, without those that are not recorded."""
+        return self._select(f"WHERE uuid IN ({', '.join('?' * len(uuids))})", *uuids)
+
     def named(self, name: str, uuids: Collection[str] = ()) -> list[Row]:
         """Return the namespaces with that name, and those of `uuids`, sorted by name and uuid."""
         wanted = ", ".join("?" * len(uuids))

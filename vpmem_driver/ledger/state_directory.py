@@ -112,16 +112,20 @@ def check_file(path: pathlib.Path, file: pathlib.Path, directory: os.stat_result
     :raises OSError: it cannot be read
     """
     status = file.lstat()
-    owner = _name(directory.st_uid)
-    remedy = f"Find out who created it. If it is the ledger, run 'chown {owner} {file}' and 'chmod 600 {file}'"
+    reason = None
     if not stat.S_ISREG(status.st_mode):
         raise exception.LedgerError(path=path, reason=f"{file} is not a regular file", remedy="Move it away")
     if status.st_uid != directory.st_uid:
-        reason = f"{file} belongs to user {_name(status.st_uid)} and its directory to user {owner}"
-        raise exception.LedgerError(path=path, reason=reason, remedy=remedy)
-    if status.st_mode & 0o022:
+        reason = f"{file} belongs to user {_name(status.st_uid)} and its directory to user {_name(directory.st_uid)}"
+    elif status.st_mode & 0o022:
         reason = f"other users may write to {file} (mode {stat.S_IMODE(status.st_mode):04o})"
-        raise exception.LedgerError(path=path, reason=reason, remedy=remedy)
+    if reason is not None:
+        owner = _name(directory.st_uid)
+        raise exception.LedgerError(
+            path=path,
+            reason=reason,
+            remedy=f"Find out who created it. If it is the ledger, run 'chown {owner} {file}' and 'chmod 600 {file}'",
+        )
     if status.st_mode & 0o077 and status.st_uid == os.geteuid():
         file.chmod(0o600)
 

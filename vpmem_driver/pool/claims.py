@@ -47,9 +47,9 @@ class Claims:
             except exception.InsufficientNamespaces:
                 wipes.raise_for(failures.values())  # the cause, if any: without these failures there were enough
                 raise
-            failed = self._finish(owner, reserved, on_progress, stop)
+            claimed, failed = self._finish(owner, reserved, on_progress, stop)
             if not failed:
-                return self._granted(owner, reserved)
+                return self._granted(owner, reserved, claimed)
             if stop is not None and stop.is_set():
                 wipes.raise_for(failed.values())
             failures |= failed
@@ -76,9 +76,9 @@ class Claims:
         """
         owner = requests.owner(owner)
         rows = self._reserve_exact(owner, uuids, hardware)
-        failed = self._finish(owner, rows, on_progress, stop)
+        claimed, failed = self._finish(owner, rows, on_progress, stop)
         wipes.raise_for(failed.values())
-        return self._granted(owner, rows)
+        return self._granted(owner, rows, claimed)
 
     def _reserve(self, owner: str, label_ids: list[int], numa_node: int | None, failures: Collection[str]) -> list[Row]:
         """Reserve a namespace for each label, except `failures`.
@@ -92,7 +92,7 @@ class Claims:
             self._state.require_in_service()
             chosen = table.choose(label_ids, numa_node, failures)
             shortage = table.shortage(label_ids, failures) if chosen is None else {}
-            reserved = self._take(owner, [self._state.row(uuid) for uuid in chosen or ()], reservations.new_id())
+            reserved = self._take(owner, self._state.rows(chosen or ()), reservations.new_id())
             table.follow(reserved)
         if chosen is None:
             raise exception.InsufficientNamespaces(
@@ -105,7 +105,7 @@ class Claims:
         return reserved
 
     def _prepare(self) -> None:
-        self._state.hardware.prepare(self._state.view.usable.values())
+        self._state.hardware.prepare(self._state.view.modes)
 
     def _reserve_exact(self, owner: str, uuids: Sequence[str], hardware: model.Hardware | None = None) -> list[Row]:
         """Reserve exactly these namespaces. What the owner already holds does not change.
@@ -114,7 +114,7 @@ class Claims:
         """
         self._prepare()
         with self._state.change(durable=False) as table:
-            rows = [self._state.row(uuid) for uuid in dict.fromkeys(uuids)]
+            rows = self._state.rows(list(dict.fromkeys(uuids)))
             for row in rows:
                 requests.require_claimable(owner, row, usable=row.uuid in self._state.view.usable)
             if any(row.owner is None for row in rows):
@@ -152,27 +152,27 @@ class Claims:
         rows: Sequence[Row],
         on_progress: wipes.OnProgress | None,
         stop: threading.Event | None,
-    ) -> dict[str, Result]:
+    ) -> tuple[list[Row], dict[str, Result]]:
         """Claim the reserved `rows`: check that clean ones are unused and all media good, wipe dirty ones.
 
         If one fails, cancel all.
 
-        :returns: the failures by uuid; empty if all are claimed
+        :returns: those that this call has claimed, without those that a wipe has; and the failures by uuid
         """
+        claimed: list[Row] | None = []
         try:
-            failed = (
-                self._in_use(rows)
-                or media.withdraw(self._state, rows)
-                or self._wipe_reserved(owner, rows, on_progress, stop)
-            )
+            failed = self._in_use(rows) or media.withdraw(self._state, rows)
             if not failed:
-                self._claim_clean(owner, rows)
+                claimed = self._claim_clean(owner, rows)
+                if claimed is None:
+                    failed = self._wipe_reserved(owner, rows, on_progress, stop)
+                    claimed = [] if failed else self._claim_clean(owner, rows)
         except BaseException:
             self._cancel(owner, rows, "claim cancelled")
             raise
         if failed and self._cancel(owner, rows, "claim cancelled"):
-            return failed
-        return {}
+            return [], failed
+        return claimed or [], {}
 
     def _in_use(self, rows: Sequence[Row]) -> dict[str, Result]:
         """Withdraw those of the reserved clean `rows` that a domain or a process uses: make them dirty and unowned.
@@ -235,18 +235,28 @@ class Claims:
         results = self._wiper.wipe(dirty, on_progress=on_progress, stop=stop) if dirty else []
         return {result.uuid: result for result in results if result.outcome is not Outcome.WIPED}
 
-    def _claim_clean(self, owner: str, rows: Sequence[Row]) -> None:
-        """Claim the reservations of `rows` if all their namespaces are clean, so that no wipe claims them."""
-        if all(row.state is State.DIRTY or row.reservation is None for row in rows):
-            return
-        with self._state.change() as table:
-            awaited = {row.reservation for row in rows} - {None}
-            reserved = [row for row in self._state.ledger.held(owner) if row.reservation in awaited]
-            if all(row.state is State.CLEAN for row in reserved):
-                table.follow([reservations.claim(self._state.ledger, row) for row in reserved])
+    def _claim_clean(self, owner: str, rows: Sequence[Row]) -> list[Row] | None:
+        """Claim the reservations of `rows` if all their namespaces are clean.
 
-    def _granted(self, owner: str, rows: Sequence[Row]) -> tuple[model.Grant, ...]:
-        held = {row.uuid: row for row in self._state.ledger.held(owner) if row.state is State.CLAIMED}
+        :returns: the claimed rows; None if one must be wiped first. The last wipe of a reservation claims all of it
+        """
+        awaited = {row.reservation for row in rows if row.reservation is not None}
+        if not awaited:
+            return []
+        if all(row.state is State.DIRTY for row in rows if row.reservation is not None):
+            return None
+        with self._state.change() as table:
+            reserved = [row for row in self._state.ledger.held(owner) if row.reservation in awaited]
+            if any(row.state is not State.CLEAN for row in reserved):
+                return None
+            claimed = [reservations.claim(self._state.ledger, row) for row in reserved]
+            table.follow(claimed)
+        return claimed
+
+    def _granted(self, owner: str, rows: Sequence[Row], claimed: Sequence[Row]) -> tuple[model.Grant, ...]:
+        held = {row.uuid: row for row in claimed}
+        if any(row.uuid not in held for row in rows):
+            held = {row.uuid: row for row in self._state.ledger.held(owner) if row.state is State.CLAIMED}
         for row in rows:
             if row.uuid not in held:
                 self._cancel(owner, rows, "claim cancelled")

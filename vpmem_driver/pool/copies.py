@@ -81,7 +81,7 @@ class Copies:
 
     def _prepare(self, sources: Sequence[model.Grant]) -> None:
         if any(source.hardware.device_model is model.DeviceModel.VIRTIO_PMEM for source in sources):
-            self._state.hardware.prepare(self._state.view.usable.values())
+            self._state.hardware.prepare(self._state.view.modes)
 
     def _choose(self, table: Table, label_ids: list[int], sources: Sequence[model.Grant]) -> list[Row]:
         small = {

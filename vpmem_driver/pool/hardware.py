@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from oslo_config import cfg
@@ -41,14 +41,16 @@ class HardwareChoice:
         self._config = config or HardwareConfig({}, {})
         self._starts_virtio_pmem = functools.cache(starts_virtio_pmem)
 
-    def prepare(self, namespaces: Iterable[Namespace]) -> None:
-        """Ask libvirt, if :meth:`choose` may need that for `namespaces`. Call it outside of a ledger transaction.
+    def prepare(self, modes: Collection[str]) -> None:
+        """Ask libvirt, if :meth:`choose` may need that for namespaces in these modes.
+
+        Call it outside of a ledger transaction.
 
         :raises LibvirtError: it does not answer
         """
         models = self._config.models
         is_open = None not in models or DeviceModel.VIRTIO_PMEM in models.values()
-        if is_open and any(namespace.mode == _FILE for namespace in namespaces):
+        if is_open and _FILE in modes:
             self._starts_virtio_pmem()
 
     def choose(self, namespace: Row | Namespace, label: str | None) -> Hardware:

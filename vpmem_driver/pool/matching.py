@@ -40,7 +40,10 @@ def match(
         if label < 0:
             continue
         least = sizes.least_size(namespace.align)
-        if fault := _wrong_kind(namespace, config.resource_classes[label], label in mixed):
+        is_mixed = label in mixed
+        if (is_mixed or namespace.volatile) and (
+            fault := _wrong_kind(namespace, config.resource_classes[label], is_mixed)
+        ):
             faults.append((namespace, fault))
         elif namespace.uuid in rows or (namespace.unusable is None and namespace.size >= least):
             label_of[namespace.uuid or ""] = label

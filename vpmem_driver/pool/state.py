@@ -192,6 +192,17 @@ class PoolState:
             raise exception.UnknownNamespace(namespace=uuid)
         return row
 
+    def rows(self, uuids: Sequence[str]) -> list[Row]:
+        """Return the ledger's rows of different namespaces, in the order of `uuids`.
+
+        :raises UnknownNamespace: the ledger does not have one of them
+        """
+        found = {row.uuid: row for row in self.ledger.rows_of(uuids)}
+        for uuid in uuids:
+            if uuid not in found:
+                raise exception.UnknownNamespace(namespace=uuid)
+        return [found[uuid] for uuid in uuids]
+
     def move(
         self,
         row: Row,

@@ -1,6 +1,7 @@
 """A snapshot of discovery and configuration, which completes ledger rows to records and grants."""
 
 import dataclasses
+import functools
 import typing
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +11,7 @@ from vpmem_driver.pool import labels
 from vpmem_driver.pool.hardware import HardwareChoice
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class View:
     """The host's namespaces and labels at one moment.
 
@@ -26,6 +27,11 @@ class View:
     usable: Mapping[str, model.Namespace]
     label_of: Mapping[str, int]
     hardware: HardwareChoice = dataclasses.field(default_factory=HardwareChoice)
+
+    @functools.cached_property
+    def modes(self) -> frozenset[str]:
+        """The modes of the usable namespaces."""
+        return frozenset(namespace.mode for namespace in self.usable.values())
 
     def label(self, row: ledger.Row) -> str | None:
         """Return the label of the owner's claim, or the configured label."""

@@ -113,6 +113,6 @@ def test_libvirt_is_asked_once_and_only_if_it_matters(models, modes, asked):
     made = hardware.HardwareChoice(
         hardware.parse(models, [], LABELS), starts_virtio_pmem=lambda: calls.append("asked") is None
     )
-    made.prepare(map(namespace, modes))
-    made.prepare(map(namespace, modes))
+    made.prepare(modes)
+    made.prepare(modes)
     assert len(calls) == asked
