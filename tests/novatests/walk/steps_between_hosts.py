@@ -39,7 +39,8 @@ class BetweenHostsSteps(steps.Steps):
         self.ask_to_resize(server, pmem, dest, "ACTIVE", "SHUTOFF")
         self.must_be(server, "ACTIVE", "SHUTOFF")
         self.unsettled.update(self.hosts)
-        server.tracked = {source: pmem.split(",")} if dest.name == source else {}
+        if dest.name == source:
+            server.tracked = {source: pmem.split(",")}
         if server.host != source:
             raise oracle.Wrong(f"{server.name} is on {server.host}, though its move was refused")
 
