@@ -182,6 +182,11 @@ class Checker:
         lives = {uuid: dataclasses.replace(life, ended=dict(life.ended)) for uuid, life in self.lives.items()}
         self._durable = (self.rows, lives, self.last_line, self._lines)
 
+    def has_lasting_wipes(self) -> bool:
+        """Whether each wipe that has begun is on the disk."""
+        durable = self._durable[0]
+        return all(uuid in durable and durable[uuid].begun for uuid, row in self.rows.items() if row.begun)
+
     def go_back(self) -> None:
         """The ledger has lost what was not durable."""
         held = {tenure.uuid: tenure for tenure in self.tenures()}
@@ -192,9 +197,10 @@ class Checker:
                 raise Violation("lost", f"{tenure.owner} was told that it has {self.name(tenure.uuid)}; power was lost")
         for uuid, row in self.rows.items():
             life, namespace = self.lives[uuid], self.namespace(uuid)
-            if row.state != "dirty" or row.begun or life.left is None or namespace is None:
+            was = life.unknown if row.state == "unknown" else life.left[1] if life.left is not None else None
+            if row.state not in {"unknown", "dirty"} or row.begun or was is None or namespace is None:
                 continue
-            if life.left[1] != namespace.content:
+            if was != namespace.content:
                 raise Violation("lost", f"power was lost: the ledger has no wipe of {row.name}, which has begun")
 
     # What is known

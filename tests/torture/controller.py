@@ -162,7 +162,7 @@ class Round:
             return
         self._last = process
         self._perform(process)
-        if not self._starter.calm and not self._is_quiet() and self._rng.random() < self._fate.power_loss:
+        if not self._starter.calm and not self._is_quiet() and self._fate.loses_power():
             self._lose_power()
 
     def _is_quiet(self) -> bool:
@@ -325,7 +325,7 @@ class Round:
     def _fact(self, process: Process, name: str, info: dict[str, object]) -> None:
         task = process.task
         if name == "mapped" and task is not None:
-            task.mapped = True
+            self._plan.note_mapped(task)
         elif name in {"done", "refused", "broke"} and task is not None:
             self._processes.note(process, f"{name} {task}: {str(info)[:300]}")
             self._end_task(process)

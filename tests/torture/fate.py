@@ -21,6 +21,8 @@ WORD_KILLS, CHILD_KILLS = 5, 2
 #: How much the preference of a round differs from point to point.
 SPREAD = 1.2
 LINES, INTERRUPT, POWER_LOSS = 0.002, 0.0006, 0.001
+#: How much more often power is lost while the disk does not know of a wipe that has begun.
+WIPE_POWER_LOSSES = 50
 MOST_LINES = 80
 #: In one round of so many some are killed by the clock, between two points: such a round is not repeated exactly.
 BY_CLOCK, MOST_CLOCK_SECONDS = 10, 0.002
@@ -84,11 +86,16 @@ class Fate:
         self._weights: dict[str, tuple[float, float]] = {}
         # Where nobody is killed for long, others get round; where many are, all sorts of remains meet.
         self._kills, self._stops = rng.choice([0.2, 0.5, 1.0, 1.5]), rng.choice([0.5, 1.0, 2.0])
-        self._lines, self.power_loss = LINES, POWER_LOSS
+        self._lines, self._power_loss = LINES, POWER_LOSS
         self.trap = TRAPS[seed // 2 % len(TRAPS)] if seed % 2 else None
         if self.trap is not None:
             self._kills = self._stops = 0.1
-            self._lines = self.power_loss = 0.0
+            self._lines = self._power_loss = 0.0
+
+    def loses_power(self) -> bool:
+        """Whether the host loses power now."""
+        more = 1 if self._checker.has_lasting_wipes() else WIPE_POWER_LOSSES
+        return self._rng.random() < self._power_loss * more
 
     def decide(self, process: Process, *, quiet: bool) -> tuple[str, int | None]:
         """What is done to a process that is at a point.

@@ -15,6 +15,7 @@ class Task:
     """What one process was asked to do.
 
     :ivar mapped: a guest that has its namespace mapped by now
+    :ivar strange: when it mapped the namespace, nobody had that, nor was it reserved
     :ivar stopped: its process is stopped
     :ivar mark: the last line of the history at that time
     :ivar tenures: what the owner had at that time, as far as this is about it
@@ -29,6 +30,7 @@ class Task:
     inode: int = 0
     pattern: str = ""
     mapped: bool = False
+    strange: bool = False
     stopped: bool = False
     mark: int = 0
     tenures: list[Tenure] = dataclasses.field(default_factory=list)
@@ -78,17 +80,16 @@ class Plan:
         return any(uuid is None or task.uuids == [uuid] for task in self._pending(owner, "write", "guest"))
 
     def stranger_in(self, uuid: str, task: Task) -> Task | None:
-        """Somebody that has had this free namespace mapped since before `task`, without holding it."""
+        """A guest that has had this namespace mapped since before it was reserved for `task`, without holding it."""
         if any(tenure.uuid == uuid for tenure in task.tenures):
             return None
-        return next(
-            (
-                other
-                for other in self.running
-                if other.do == "stray" and other.mapped and other.uuids == [uuid] and other.since < task.since
-            ),
-            None,
-        )
+        return next((other for other in self.running if other.strange and other.uuids == [uuid]), None)
+
+    def note_mapped(self, task: Task) -> None:
+        """A guest has its namespace mapped now."""
+        task.mapped = True
+        row = self._checker.rows.get((task.uuids or [""])[0])
+        task.strange = task.do == "stray" and row is not None and row.owner is None
 
     # What next
 
@@ -108,7 +109,11 @@ class Plan:
         if not free:
             return None
         hot = [row for row in free if row.uuid == self.hot]
-        row = self._rng.choice(hot or sorted(free, key=lambda row: row.name))
+        if self.goal != "stray" and self._rng.random() < 0.5:
+            # Those that nobody is about to get, best the clean ones: the wipe of others is refused first.
+            unowned = [row for row in free if row.owner is None]
+            hot = [row for row in unowned if row.state == "clean"] or unowned
+        row = self._rng.choice(sorted(hot or free, key=lambda row: row.name))
         namespace = self._checker.namespace(row.uuid)
         if namespace is None:
             return None
@@ -144,21 +149,25 @@ class Plan:
 
     def choose(self) -> Task:
         """Something to do, now."""
+        used = next((task.uuids[0] for task in self.running if task.strange and task.uuids), None)
+        if used is not None and self._rng.random() < 0.5:
+            return Task("claim_exact", self._owner(), [used])
         if self.hot is not None and self._rng.random() < HOT:
             task = self._next(self.hot)
             if task is not None:
                 return task
         rows = self._checker.rows.values()
-        held = [tenure.owner for tenure in self._checker.tenures()]
+        held = self._checker.tenures()
+        holding = self._holding()
         free = [row for row in rows if row.owner is None and row.state != "quarantined"]
         dirty = [row for row in rows if row.state == "dirty"]
         unknown = [row for row in rows if row.state == "unknown"]
         weights = {
             "claim": 6 if free else 1,
-            "release": 5 if held else 0,
+            "release": 5 if holding else 0,
             "wipe": 4 if dirty or unknown else 1,
             "write": 4 if self.writable() else 0,
-            "grants": 2 if held else 0,
+            "grants": 2 if holding else 0,
             "claim_exact": 1,
             "adopt": 2,
             "renew": 1 if held else 0,
@@ -199,8 +208,12 @@ class Plan:
         return Task("release", tenure.owner, [tenure.uuid])
 
     def _owner(self, *, holding: bool = False) -> str:
-        held = [tenure.owner for tenure in self._checker.tenures()]
-        return self._rng.choice(held if holding and held else self.owners)
+        return self._rng.choice((self._holding() if holding else []) or self.owners)
+
+    def _holding(self) -> list[str]:
+        """The owners of what is claimed or reserved."""
+        rows = sorted(self._checker.rows.values(), key=lambda row: row.name)
+        return [row.owner for row in rows if row.owner is not None]
 
     def _claim(self) -> Task:
         labels = [self._rng.choice(self._world.labels) for _ in range(self._rng.choice([1, 1, 1, 2, 2, 3]))]
