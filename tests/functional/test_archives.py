@@ -15,13 +15,13 @@ from tests.functional.test_cli import refused, snapshot, vpmem, vpmem_json  # no
 from tests.functional.test_cli_domains import DOMAIN, URI, connection, domain, paths  # noqa: F401  fixtures
 from tests.functional.test_renumbered import hook  # noqa: F401  fixture
 from tests.unit.files import another_process
-from vpmem_driver import exception, guestxml, interpreter
+from vpmem_driver import exception, guestxml, interpreter, layout
 from vpmem_driver.cli import archives
 from vpmem_driver.ledger import holds
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import copies
-from vpmem_driver.sizes import MIB
+from vpmem_driver.sizes import KIB, MIB
 
 needs_qemu_img = pytest.mark.skipif(
     shutil.which("qemu-img") is None and "CI" not in os.environ, reason="qemu-img is not installed"
@@ -88,6 +88,20 @@ class TestExportAndImport:
         assert large[: 2 * MIB] == content[: 2 * MIB]
         assert large[-2 * MIB :] == content[-2 * MIB :]
         assert not any(large[2 * MIB : -2 * MIB])
+
+    def test_a_small_label_area(self, host, vpmem, tmp_path):  # noqa: F811
+        """It is not a whole cell of the copy, and is at the end of the larger namespace all the same."""
+        host.options["label_size"] = ["128KiB"]
+        pool = host.pool()
+        pool.claim_exact(new_owner(), [pool.find("small1")])
+        fill(host.path("small1"))
+        assert vpmem("namespace", "export", "small1", tmp_path / "file")[0] == 0
+        assert vpmem("namespace", "import", tmp_path / "file", "large0", "--owner", new_owner())[0] == 0
+        content, large = host.path("small1").read_bytes(), host.path("large0").read_bytes()
+        seen = layout.guest_size(len(content), pool.record(pool.find("small1")).align, 128 * KIB)
+        assert large[:seen] == content[:seen]
+        assert large[-128 * KIB :] == content[-128 * KIB :]
+        assert not any(large[seen : -128 * KIB])
 
     @pytest.mark.parametrize("same", [True, False])
     def test_an_interrupted_export_resumes(self, host, owned, vpmem, tmp_path, same, monkeypatch):  # noqa: F811

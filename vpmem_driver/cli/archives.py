@@ -213,7 +213,7 @@ def fill(pool: Pool, arrival: str, row: Row, source: Source, on_progress: wipes.
     def run(start: int) -> None:
         try:
             frames = Frames(writable, row.size, kept=start)
-            for cell in archive.move(source.cells(), parts):
+            for cell in archive.move(source.cells(), parts, row.size):
                 frames.cell(cell)
             frames.finish()
         except BrokenPipeError:

@@ -9,7 +9,8 @@ import itertools
 import os
 import pathlib
 import shlex
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -22,6 +23,7 @@ from vpmem_driver.sizes import GIB, KIB, MIB
 
 VERSION = 1
 _UNITS = (("G", GIB), ("M", MIB), ("K", KIB))
+_Size = Annotated[int, msgspec.Meta(gt=0)]
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -36,9 +38,9 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     region: str
     name: str
     label: str
-    raw: int
-    size: int
-    guest: int
+    raw: _Size
+    size: _Size
+    guest: _Size
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,7 +120,7 @@ class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: int
     host: str
     map: Map
-    align: int
+    align: _Size
     gap: float
     flavors: tuple[FlavorPlan, ...]
     labels: tuple[LabelPlan, ...]
@@ -314,12 +316,20 @@ def read(path: str) -> Plan:
         raise _wrong(path, exception.printable(reason)) from error
     if plan.version != VERSION:
         raise _wrong(path, f"its version is {plan.version}, not {VERSION}")
+    for what, names in (("region", [each.dev for each in plan.regions]), ("step", [each.name for each in plan.steps])):
+        if twice := _repeated(names):
+            raise _wrong(path, f"it has {what} {exception.shorten(twice)} twice")
     for step in plan.steps:
         if not step.name.isprintable() or not step.name or step.name.startswith("-"):
             raise _wrong(path, f"'{exception.shorten(step.name)}' is not the name of a namespace")
         if step.region not in {region.dev for region in plan.regions}:
             raise _wrong(path, f"step {exception.shorten(step.name)} has no region")
     return plan
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    """Return a name that is there more than once."""
+    return next((name for name, count in collections.Counter(names).items() if count > 1), None)
 
 
 def write(plan: Plan, path: pathlib.Path) -> None:

@@ -250,12 +250,42 @@ def _next_data(fd: int, offset: int) -> int:
         return os.fstat(fd).st_size  # only a hole is left
 
 
-def move(cells: Iterator[Cell], parts: Sequence[Part]) -> Iterator[Cell]:
+def move(cells: Iterator[Cell], parts: Sequence[Part], size: int) -> Iterator[Cell]:
     """Move cells to where they are in a namespace of another size (:func:`vpmem_driver.layout.parts`).
 
-    Parts are in whole cells: a device and its label are multiples of 2 MiB.
+    A part can begin and end within a cell: a label area has 128 KiB or more, and an alignment 4 KiB.
+
+    :param size: bytes of the destination
     """
+    buffer, begin = bytearray(CELL), 0
+    is_used = False
+
+    def used() -> Iterator[Cell]:
+        content = memoryview(buffer)[: min(CELL, size - begin)]
+        if is_used and content != _ZEROS[: len(content)]:
+            yield Cell(begin, stream.digest(content), content)
+
+    for offset, piece, cell in _pieces(cells, parts):
+        if begin != offset // CELL * CELL:
+            yield from used()
+            is_used = False
+        if offset % CELL == 0 and len(piece) == len(cell.content) == min(CELL, size - offset):
+            yield cell._replace(offset=offset)
+            continue
+        if not is_used:
+            buffer[:], begin, is_used = _ZEROS, offset // CELL * CELL, True
+        buffer[offset - begin : offset - begin + len(piece)] = piece
+    yield from used()
+
+
+def _pieces(cells: Iterator[Cell], parts: Sequence[Part]) -> Iterator[tuple[int, memoryview, Cell]]:
+    """Yield the pieces of cells that are in `parts`, each with its offset in the destination, and within one cell there."""
     for cell in cells:
         for part in parts:
-            if part.source <= cell.offset < part.source + part.length:
-                yield cell._replace(offset=cell.offset - part.source + part.destination)
+            start = max(part.source - cell.offset, 0)
+            end = min(part.source + part.length - cell.offset, len(cell.content))
+            while start < end:
+                offset = part.destination + cell.offset + start - part.source
+                length = min(end - start, CELL - offset % CELL)
+                yield offset, cell.content[start : start + length], cell
+                start += length

@@ -121,7 +121,7 @@ def read(task: Read, fd: int) -> None:
         if parts is None:
             raise StreamDamaged(f"it has {header.size} bytes, which do not fit into {task.size}")
         frames = Frames(fd, task.size, kept=task.start)
-        for cell in archive.move(archive.cells_of_stream(file.fileno(), header.size), parts):
+        for cell in archive.move(archive.cells_of_stream(file.fileno(), header.size), parts, task.size):
             frames.cell(cell)
         frames.finish()
 

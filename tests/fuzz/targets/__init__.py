@@ -6,7 +6,10 @@ import pathlib
 from tests.fuzz.target import Target
 
 #: By the name that the command line takes.
-NAMES = ("ndctl", "regions", "sysfs", "options", "labels", "domain", "ledger", "child", "task", "stream", "transfer")
+NAMES = (
+    *("ndctl", "regions", "sysfs", "options", "labels", "domain", "ledger", "child", "task", "stream", "transfer"),
+    *("archive", "manifest", "plan"),
+)
 
 
 def load(name: str, root: pathlib.Path) -> Target:

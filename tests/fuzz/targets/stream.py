@@ -56,6 +56,27 @@ def sent(cells: list[bytes | None], start: int, *, pack: bool = False) -> bytes:
         return written + Frame(Kind.END, SIZE, 0, digests.total()).encode()
 
 
+def changed(data: bytes, chance: random.Random, cell: int, size: int) -> bytes | None:
+    """Change a field of a header, or take, repeat or exchange a piece; None where there is no header."""
+    starts = [at for at in range(len(data) - HEADER_BYTES + 1) if data.startswith(b"vpm1", at)]
+    if not starts:
+        return None
+    at = chance.choice(starts)
+    match chance.randrange(4):
+        case 0:
+            field, width = chance.choice([(4, 4), (8, 8), (16, 8), (24, 16), (40, 4)])
+            number = chance.choice([0, 1, 2, 3, 4, 5, cell, cell - 1, size, (1 << 32) - 1, (1 << 63), (1 << 64) - 1])
+            value = (number % (1 << 8 * width)).to_bytes(width, "little")
+            return data[: at + field] + value + data[at + field + width :]
+        case 1:
+            return data[:at] + data[at + HEADER_BYTES :]
+        case 2:
+            return data[:at] + data[at : at + HEADER_BYTES + CELL] + data[at:]
+        case _:
+            other = chance.choice(starts)
+            return data[:at] + data[other : other + HEADER_BYTES] + data[at + HEADER_BYTES :]
+
+
 class Fuzzed(Target):
     typed = (stream.StreamBroken, stream.StreamDamaged)
 
@@ -72,23 +93,4 @@ class Fuzzed(Target):
         return f"receive({literal(data)})"
 
     def mutate(self, data: bytes, chance: random.Random) -> bytes | None:
-        """Change a field of a header, or take, repeat or exchange a piece."""
-        starts = [at for at in range(len(data) - HEADER_BYTES + 1) if data.startswith(b"vpm1", at)]
-        if not starts:
-            return None
-        at = chance.choice(starts)
-        match chance.randrange(4):
-            case 0:
-                field, width = chance.choice([(4, 4), (8, 8), (16, 8), (24, 16), (40, 4)])
-                number = chance.choice(
-                    [0, 1, 2, 3, 4, 5, CELL, CELL - 1, SIZE, (1 << 32) - 1, (1 << 63), (1 << 64) - 1]
-                )
-                value = (number % (1 << 8 * width)).to_bytes(width, "little")
-                return data[: at + field] + value + data[at + field + width :]
-            case 1:
-                return data[:at] + data[at + HEADER_BYTES :]
-            case 2:
-                return data[:at] + data[at : at + HEADER_BYTES + CELL] + data[at:]
-            case _:
-                other = chance.choice(starts)
-                return data[:at] + data[other : other + HEADER_BYTES] + data[at + HEADER_BYTES :]
+        return changed(data, chance, CELL, SIZE)

@@ -2,10 +2,10 @@
 
 import contextlib
 import dataclasses
+import pkgutil
 from collections.abc import Callable
 
 import fixtures
-from oslo_utils import importutils
 
 _MIXIN = "vpmem_driver.nova.mixin"
 _DRIVER = f"{_MIXIN}.VPMEMDriverMixin"
@@ -60,11 +60,11 @@ def _replaces(target, function):
 
 
 def _wraps(target, wrap):
-    """Replace a method by what `wrap` makes of it."""
+    """Replace a method or function by what `wrap` makes of it."""
 
     def apply(test):
         owner, _, method = target.rpartition(".")
-        original = getattr(importutils.import_class(owner), method)
+        original = getattr(pkgutil.resolve_name(owner), method)
         test.useFixture(fixtures.MonkeyPatch(target, wrap(original)))
 
     return apply

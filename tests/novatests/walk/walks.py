@@ -71,7 +71,7 @@ def take(seed):
 
 def find(mutant, seeds):
     """Walk with a mistake until it is found, and tell where, and what the oracle said; whether it was found."""
-    begin, where, what = time.monotonic(), f"none of {len(seeds)} walks", ""
+    begin, where, what, others = time.monotonic(), f"none of {len(seeds)} walks", "", []
     for seed in seeds:
         result = run(seed, mutant)
         story = result.details.get("walk", "")
@@ -79,7 +79,9 @@ def find(mutant, seeds):
         if result.failed and (found := re.search(r"(walk \d+, step \d+): Wrong: (.*)", story)):
             where, what = found.groups()
             break
-    tell(f"| {mutant:31} | {where} | {time.monotonic() - begin:.0f} | {what} |")
+        if result.failed:
+            others.append(f"walk {seed} failed otherwise: {' '.join(story.split()) or list(result.details.values())}")
+    tell("\n".join([*others, f"| {mutant:31} | {where} | {time.monotonic() - begin:.0f} | {what} |"]))
     return bool(what)
 
 

@@ -133,6 +133,12 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["plan.json"]
 
 
+STEP = {"region": "region0", "name": "A-0", "label": "A", "raw": GIB, "size": GIB, "guest": GIB}
+REGION = dict.fromkeys(("size", "align", "kept", "guests", "info_blocks", "labels", "unused"), 1) | {
+    **{"dev": "region0", "id": "1000", "numa_node": 0, "namespaces": []}
+}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -141,6 +147,10 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
         ({"extra": 3}, "it is not a plan"),
         ({"map": "disk"}, "it is not a plan"),
         ({"regions": []}, "has no region"),
+        ({"align": 0}, "it is not a plan"),
+        ({"steps": [STEP | {"raw": -1}]}, "it is not a plan"),
+        ({"steps": [STEP, STEP]}, "it has step A-0 twice"),
+        ({"regions": [REGION, REGION]}, "it has region region0 twice"),
     ],
 )
 def test_what_is_no_plan(tmp_path, change, said):

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vpmem_driver import layout, stream
+from vpmem_driver import layout, model, stream
+from vpmem_driver.sizes import KIB, MIB
 from vpmem_driver.stream import CELL, StreamBroken, StreamDamaged
 from vpmem_driver.transfer import archive
 from vpmem_driver.transfer.archive import Cell, Frames, Header, RawImage
@@ -124,10 +125,36 @@ def test_what_is_moved_is_where_the_layout_says():
     rng = random.Random(1)
     content = content_of([rng.randrange(1, 250) for _ in range(9)])  # 9 MiB: a device of 8 MiB, and a rest
     parts = layout.parts(9 * CELL, 4096, 12 * CELL, 4096)
-    moved = read_back(archive.move(cells(content), parts), 12 * CELL)
+    moved = read_back(archive.move(cells(content), parts, 12 * CELL), 12 * CELL)
     assert moved[: 6 * CELL] == content[: 6 * CELL]
     assert moved[10 * CELL :] == content[6 * CELL : 8 * CELL], "the label is at the end of the device"
     assert not any(moved[6 * CELL : 10 * CELL])
+
+
+@settings(deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from([0, 1, 2, 3]), min_size=2, max_size=9),
+    tail=st.sampled_from([0, 4096, CELL - 1]),
+    more=st.sampled_from([0, 1, 2 * MIB, 5 * MIB - 4096]),
+    aligns=st.tuples(st.sampled_from([4096, 2 * MIB]), st.sampled_from([4096, 2 * MIB])),
+    label_size=st.sampled_from([0, 128 * KIB, 1000 * KIB, MIB, 2 * MIB - 4096, 2 * MIB]),
+)
+def test_a_label_area_of_any_size_is_moved(kinds, tail, more, aligns, label_size):
+    content, size = content_of(kinds, tail), len(kinds) * CELL - tail + more
+    hardware = model.Hardware(label_size=label_size)
+    parts = layout.parts(len(content), aligns[0], size, aligns[1], hardware)
+    if parts is None:
+        return
+    wanted = bytearray(size)
+    for part in parts:
+        wanted[part.destination : part.destination + part.length] = content[part.source : part.source + part.length]
+    moved = []
+    for cell in archive.move(cells(content), parts, size):
+        assert cell.digest == stream.digest(cell.content)
+        assert len(cell.content) == min(CELL, size - cell.offset)
+        moved.append(cell._replace(content=bytes(cell.content)))
+    assert [cell.offset for cell in moved] == [at for at in range(0, size, CELL) if any(wanted[at : at + CELL])]
+    assert read_back(moved, size) == wanted
 
 
 @pytest.mark.parametrize(
