@@ -279,7 +279,7 @@ def move(cells: Iterator[Cell], parts: Sequence[Part], size: int) -> Iterator[Ce
 
 
 def _pieces(cells: Iterator[Cell], parts: Sequence[Part]) -> Iterator[tuple[int, memoryview, Cell]]:
-    """Yield the pieces of cells that are in `parts`, each with its offset in the destination, and within one cell there."""
+    """Yield the pieces of cells that are in `parts`, each within one cell of the destination, with its offset there."""
     for cell in cells:
         for part in parts:
             start = max(part.source - cell.offset, 0)

@@ -27,14 +27,22 @@ def made() -> plan.Plan:
     )
     regions = tuple(
         plan.RegionPlan(
-            **{"dev": found.dev, "id": found.id, "numa_node": found.node, "size": found.size, "align": found.align},
+            dev=found.dev,
+            id=found.id,
+            numa_node=found.node,
+            size=found.size,
+            align=found.align,
             **dict.fromkeys(("kept", "guests", "info_blocks", "labels", "unused"), 0),
             namespaces=(),
         )
         for found in HOST.regions
     )
     return plan.Plan(
-        **{"version": plan.VERSION, "host": "host", "map": Map.DEV, "align": 2 * MIB, "gap": 0.0},
+        version=plan.VERSION,
+        host="host",
+        map=Map.DEV,
+        align=2 * MIB,
+        gap=0.0,
         flavors=(plan.FlavorPlan(flavor="db", pmem="A", wanted=None, guests=2),),
         labels=(plan.LabelPlan(label="A", size=GIB // 2, kept=0, new=2),),
         regions=regions,
@@ -56,7 +64,9 @@ def carry_out(path: pathlib.Path, data: bytes) -> None:
 
 
 class Fuzzed(Target):
-    words = words("version host map align gap steps commands pmem_namespaces regions labels flavors region0 dev mem raw")
+    words = words(
+        "version host map align gap steps commands pmem_namespaces regions labels flavors region0 dev mem raw"
+    )
 
     def seeds(self) -> Iterator[bytes]:
         yield msgspec.json.encode(made())

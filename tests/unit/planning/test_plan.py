@@ -135,7 +135,10 @@ def test_a_plan_is_read_as_it_was_written(tmp_path):
 
 STEP = {"region": "region0", "name": "A-0", "label": "A", "raw": GIB, "size": GIB, "guest": GIB}
 REGION = dict.fromkeys(("size", "align", "kept", "guests", "info_blocks", "labels", "unused"), 1) | {
-    **{"dev": "region0", "id": "1000", "numa_node": 0, "namespaces": []}
+    "dev": "region0",
+    "id": "1000",
+    "numa_node": 0,
+    "namespaces": [],
 }
 
 
