@@ -6,9 +6,9 @@ import threading
 import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
-from vpmem_driver import exception
+from vpmem_driver import exception, layout
 from vpmem_driver.model import State
-from vpmem_driver.sizes import MIB
+from vpmem_driver.sizes import KIB, MIB
 
 COPY = "00c0ffee"
 
@@ -255,3 +255,17 @@ def test_progress_is_in_the_ledger_and_in_the_listing(moving):
     assert any("% verified" in reason for reason in seen)
     moving.source.copies.departed(COPY, moving.grants[0].uuid, 2 * MIB)
     assert "50 % copied to another namespace" in moving.source.record(moving.grants[0].uuid).reason
+
+
+def test_a_small_label_area_is_at_the_end_of_a_larger_namespace(host, other):
+    host.options["label_size"] = ["128KiB"]
+    for name in ("small0", "small1", "small2"):
+        other.make(name, size=8 * MIB)
+    moving = Moving(host, other)
+    (row,) = moving.begin()
+    moving.transfer()
+    (content,), found = moving.content, other.path(row.name).read_bytes()
+    seen = layout.guest_size(len(content), moving.grants[0].align, 128 * KIB)
+    assert found[:seen] == content[:seen]
+    assert found[-128 * KIB :] == content[-128 * KIB :]
+    assert not any(found[seen : -128 * KIB])
