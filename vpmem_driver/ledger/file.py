@@ -177,6 +177,8 @@ class LedgerFile:
                 reason=f"it has version {version}; this program supports versions up to {len(self._migrations)}",
                 remedy="Use the newer vpmem_driver that wrote it",
             )
+        # SQLite knows no constraints where it may only read, also because a byte of the file says so: this fails then.
+        self._execute("DELETE FROM namespace WHERE 0")
         self._refuse(self._fetch(check.STRUCTURE))
         self._execute("PRAGMA journal_mode = WAL")
         self._execute("PRAGMA synchronous = FULL")
@@ -222,7 +224,7 @@ class LedgerFile:
         while True:
             try:
                 return call()
-            except (sqlite3.Error, UnicodeDecodeError) as error:
+            except (sqlite3.Error, UnicodeDecodeError, MemoryError) as error:
                 if _code(error) != sqlite3.SQLITE_BUSY:
                     raise self._error(error) from error
                 patience = patience or lock.Patience()
@@ -230,11 +232,11 @@ class LedgerFile:
                     writer = lock.sqlite_writer(self.path.with_name(FILE_NAME + "-shm"))
                     raise self._busy_error(writer) from error
 
-    def _error(self, error: sqlite3.Error | UnicodeDecodeError) -> exception.LedgerError:
+    def _error(self, error: sqlite3.Error | UnicodeDecodeError | MemoryError) -> exception.LedgerError:
         """Convert an error of SQLite, and add a remedy."""
         code = _code(error)
         if code in _CORRUPT:
-            return self._corrupt(str(error))
+            return self._corrupt(str(error) or "SQLite would need more memory than there is")
         return exception.LedgerError(path=self.path, reason=str(error), remedy=_REMEDIES.get(code, _PERMISSION_REMEDY))
 
     def _corrupt(self, reason: str) -> exception.LedgerCorrupt:
@@ -253,9 +255,9 @@ def _code(error: Exception) -> int:
     """Return SQLite's primary result code, which is the low byte.
 
     Python reports text that is not UTF-8 without a code: as OperationalError in a column, as UnicodeDecodeError in a
-    message of SQLite that repeats a name from the file.
+    message of SQLite that repeats a name from the file. A damaged length can ask for more memory than there is.
     """
     code: int | None = getattr(error, "sqlite_errorcode", None)
-    if code is None and isinstance(error, sqlite3.OperationalError | UnicodeDecodeError):
+    if code is None and isinstance(error, sqlite3.OperationalError | UnicodeDecodeError | MemoryError):
         return sqlite3.SQLITE_CORRUPT
     return (code or 0) & 0xFF

@@ -143,14 +143,28 @@ class LedgerReader(Ledger):
                 remedy="Restart nova-compute, or run 'vpmem namespace list' as the user of the ledger; both convert it",
             )
         self._refuse(self._fetch(check.STRUCTURE))
+        self._check_constraints()
         self._refuse(self._fetch(check.CONTENT))
+
+    def _check_constraints(self) -> None:
+        """Check the constraints of the table with a copy: SQLite knows none where it may only read."""
+        rows = self._fetch("SELECT * FROM namespace")
+        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
+            for script in migrations.SCRIPTS:
+                copy.executescript(script)
+            try:
+                if rows:
+                    marks = ", ".join("?" * len(rows[0]))
+                    copy.executemany(f"INSERT INTO namespace VALUES ({marks})", rows)  # noqa: S608  question marks
+            except sqlite3.Error as error:
+                raise self._corrupt(f"the table of namespaces is damaged: {error}") from error
 
     def _retry(self, call: Callable[[], _Result]) -> _Result:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             try:
                 return call()
-            except (sqlite3.Error, UnicodeDecodeError) as error:
+            except (sqlite3.Error, UnicodeDecodeError, MemoryError) as error:
                 code = getattr(error, "sqlite_errorcode", None) or 0
                 if code & 0xFF in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM}:
                     raise self._unreadable(str(error)) from error

@@ -17,6 +17,9 @@ from vpmem_driver.pool import labels, matching, requests
 from vpmem_driver.pool.table import Table
 from vpmem_driver.pool.view import View
 
+#: In all. More take longer, but no longer for each.
+MOST_ENTRIES = 100_000
+
 _Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 50)]
 
 
@@ -49,6 +52,8 @@ class Question(msgspec.Struct):
 
 def answer(question: Question) -> None:
     """Do all that a pool does with labels, without a ledger."""
+    if len(question.entries) * question.times > MOST_ENTRIES:
+        return
     entries = [entry.replace("#", str(number)) for entry in question.entries for number in range(question.times)]
     entries += ["A:" + "|".join(f"absent{number}" for number in range(question.absent))] if question.absent else []
     config = labels.parse(entries)

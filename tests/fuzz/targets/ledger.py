@@ -16,6 +16,7 @@ from oslo_config import cfg
 from tests.fuzz.target import Target
 from tests.fuzz.targets import checks, made
 from vpmem_driver import conf, exception, ledger
+from vpmem_driver.ledger.reader import LedgerReader
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool import Pool
@@ -92,7 +93,7 @@ def damage(state_path: pathlib.Path, done: Damage) -> None:
             database.execute("PRAGMA ignore_check_constraints = ON")
             database.execute("PRAGMA writable_schema = ON")
             for statement in done.sql:
-                with contextlib.suppress(sqlite3.Error, sqlite3.Warning, ValueError):
+                with contextlib.suppress(sqlite3.Error, sqlite3.Warning, ValueError, MemoryError):
                     database.execute(statement).fetchall()
     files = {"": path, _WAL: path.with_name(path.name + _WAL)}
     for suffix, offset, content in done.bytes:
@@ -116,6 +117,9 @@ def use(state_path: pathlib.Path) -> None:
         records.changed_since(0)
         records.last_move()
         list(records.history(limit=3))
+    with contextlib.suppress(FileNotFoundError), contextlib.closing(LedgerReader(state_path)) as reader:
+        assert reader.rows() == rows, "read in another way"
+        reader.moved_at()
     with contextlib.closing(_pool(state_path)) as pool:
         pool.records()
         pool.inventory()

@@ -1,12 +1,18 @@
 """Damaged ledgers: each is refused with a typed error, or everything that is decided on it is as it was."""
 
 import collections
+import contextlib
 import random
+import shutil
+import sqlite3
 import uuid
 
 import pytest
 
+from tests.fuzz.targets import ledger as fuzzed
 from vpmem_driver import exception, ledger, model
+from vpmem_driver.ledger import replacement
+from vpmem_driver.ledger.reader import LedgerReader
 from vpmem_driver.model import State
 
 PAGE = 4096
@@ -194,3 +200,48 @@ def test_an_impossible_position_is_refused(tmp_path, position):
     records.close()
     with pytest.raises(exception.LedgerCorrupt, match="its position is impossible"):
         ledger.Ledger(tmp_path)
+
+
+@pytest.fixture
+def without_owner(tmp_path):
+    """A ledger in which somebody has taken the owner of a claimed namespace away."""
+    make(tmp_path).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / ledger.FILE_NAME)) as database, database:
+        database.execute("PRAGMA ignore_check_constraints = ON")
+        database.execute(
+            "UPDATE namespace SET owner = NULL WHERE rowid IN (SELECT rowid FROM namespace WHERE state = 'claimed')"
+        )
+    return tmp_path
+
+
+def test_readers_know_the_constraints_too(without_owner):
+    """SQLite knows none where it may only read. Then 'vpmem ledger restore' refused, as the ledger was not damaged."""
+    for opened in (ledger.Ledger, LedgerReader):
+        with pytest.raises(exception.LedgerCorrupt, match="CHECK constraint failed"):
+            opened(without_owner)
+    replacement.require_replaceable(without_owner)
+
+
+def test_a_file_that_says_it_may_only_be_read_is_refused(without_owner):
+    """What `./dev fuzz` found: SQLite then checks no constraints."""
+    path = without_owner / ledger.FILE_NAME
+    content = bytearray(path.read_bytes())
+    content[18] = 9  # the version that may write it
+    path.write_bytes(content)
+    with pytest.raises(exception.LedgerError, match="readonly"):
+        ledger.Ledger(without_owner)
+    with pytest.raises(exception.LedgerCorrupt, match="CHECK constraint failed"):
+        LedgerReader(without_owner)
+
+
+@pytest.mark.parametrize("opened", [ledger.Ledger, LedgerReader])
+def test_a_damaged_length_that_needs_too_much_memory(tmp_path, opened):
+    """What `./dev fuzz` found, in the ledger that it damages: SQLite is out of memory."""
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    with contextlib.closing(fuzzed.make(tmp_path / "whole")) as whole:
+        for suffix in ("", "-wal"):
+            shutil.copy(f"{whole.path}{suffix}", damaged)
+    fuzzed.damage(damaged, fuzzed.Damage(sql=[], bytes=[("", 384, [0xFF] * 4), ("-wal", 6, [9])], lengths=[]))
+    with pytest.raises(exception.LedgerCorrupt, match="more memory"):
+        opened(damaged)
