@@ -7,6 +7,7 @@ open or create SQLite's shared memory file beside it.
 import contextlib
 import os
 import pathlib
+import re
 import sqlite3
 import threading
 import time
@@ -25,6 +26,8 @@ _POLL_SECONDS = 0.02
 
 #: Number of history lines read at a time.
 _CHUNK = 1000
+
+_CREATE = re.compile(r'\ACREATE TABLE "?namespace"?')
 
 _Result = TypeVar("_Result")
 
@@ -147,17 +150,18 @@ class LedgerReader(Ledger):
         self._refuse(self._fetch(check.CONTENT))
 
     def _check_constraints(self) -> None:
-        """Check the constraints of the table with a copy: SQLite knows none where it may only read."""
-        rows = self._fetch("SELECT * FROM namespace")
-        with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as copy:
-            for script in migrations.SCRIPTS:
-                copy.executescript(script)
-            try:
-                if rows:
-                    marks = ", ".join("?" * len(rows[0]))
-                    copy.executemany(f"INSERT INTO namespace VALUES ({marks})", rows)  # noqa: S608  question marks
-            except sqlite3.Error as error:
-                raise self._corrupt(f"the table of namespaces is damaged: {error}") from error
+        """Check the constraints of the table with a copy of it in memory: SQLite knows none where it may only read."""
+        definition = self._fetch("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'namespace'")[0][0]
+        self._execute("ATTACH ':memory:' AS copy")
+        try:
+            self._execute(_CREATE.sub("CREATE TABLE copy.namespace", definition))
+            self._execute("INSERT INTO copy.namespace SELECT * FROM main.namespace")
+        except exception.LedgerError as error:
+            if isinstance(error.__cause__, sqlite3.IntegrityError):
+                raise self._corrupt(str(error.__cause__)) from error
+            raise
+        finally:
+            self._execute("DETACH copy")
 
     def _retry(self, call: Callable[[], _Result]) -> _Result:
         deadline = time.monotonic() + _PATIENCE_SECONDS
