@@ -96,12 +96,14 @@ def read_ledger(path: pathlib.Path, after: int) -> tuple[dict[str, Row], list[Li
 class Tenure:
     """The time for which an owner holds a namespace, by the history.
 
+    :ivar adopted: the owner got it as it was, whoever uses it
     :ivar told: some process was told that the owner has it
     """
 
     owner: str
     uuid: str
     line: int
+    adopted: bool
     told: bool = False
 
 
@@ -390,13 +392,13 @@ class Checker:
         name = self.name(line.uuid)
         if not self.rules.may_begin(owner, line.uuid):
             raise Violation("not asked for", f"{name} became {owner}'s, who did not ask for it")
-        life.tenure = Tenure(owner, line.uuid, line.id)
         before = self._before.get(line.uuid)
         reserved = before is not None and before.owner == owner
+        life.tenure = Tenure(owner, line.uuid, line.id, adopted=not reserved and line.before != "clean")
         if namespace is None:
             return  # its file is gone
         content = namespace.content
-        if reserved or line.before == "clean":
+        if not life.tenure.adopted:
             if not is_zero(content):
                 raise Violation("granted is not zero", f"{name} became {owner}'s with {contents(content)} in it")
         elif not self.rules.may_adopt(owner, line.uuid):

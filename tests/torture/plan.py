@@ -81,7 +81,8 @@ class Plan:
 
     def stranger_in(self, uuid: str, task: Task) -> Task | None:
         """A guest that has had this namespace mapped since before it was reserved for `task`, without holding it."""
-        if any(tenure.uuid == uuid for tenure in task.tenures):
+        tenure = self._checker.tenure(uuid)
+        if tenure is None or tenure.adopted or tenure in task.tenures:
             return None
         return next((other for other in self.running if other.strange and other.uuids == [uuid]), None)
 
@@ -150,7 +151,7 @@ class Plan:
     def choose(self) -> Task:
         """Something to do, now."""
         used = next((task.uuids[0] for task in self.running if task.strange and task.uuids), None)
-        if used is not None and self._rng.random() < 0.5:
+        if used is not None and self._rng.random() < 0.1:
             return Task("claim_exact", self._owner(), [used])
         if self.hot is not None and self._rng.random() < HOT:
             task = self._next(self.hot)
@@ -158,16 +159,15 @@ class Plan:
                 return task
         rows = self._checker.rows.values()
         held = self._checker.tenures()
-        holding = self._holding()
         free = [row for row in rows if row.owner is None and row.state != "quarantined"]
         dirty = [row for row in rows if row.state == "dirty"]
         unknown = [row for row in rows if row.state == "unknown"]
         weights = {
             "claim": 6 if free else 1,
-            "release": 5 if holding else 0,
+            "release": 5 if held else 1,
             "wipe": 4 if dirty or unknown else 1,
             "write": 4 if self.writable() else 0,
-            "grants": 2 if holding else 0,
+            "grants": 2 if held else 0,
             "claim_exact": 1,
             "adopt": 2,
             "renew": 1 if held else 0,
@@ -208,12 +208,8 @@ class Plan:
         return Task("release", tenure.owner, [tenure.uuid])
 
     def _owner(self, *, holding: bool = False) -> str:
-        return self._rng.choice((self._holding() if holding else []) or self.owners)
-
-    def _holding(self) -> list[str]:
-        """The owners of what is claimed or reserved."""
-        rows = sorted(self._checker.rows.values(), key=lambda row: row.name)
-        return [row.owner for row in rows if row.owner is not None]
+        held = [tenure.owner for tenure in self._checker.tenures()]
+        return self._rng.choice(held if holding and held else self.owners)
 
     def _claim(self) -> Task:
         labels = [self._rng.choice(self._world.labels) for _ in range(self._rng.choice([1, 1, 1, 2, 2, 3]))]
@@ -237,7 +233,7 @@ class Plan:
         return Task("adopt", its[0] if its is not None and self._rng.random() < 0.7 else self._owner(), [uuid])
 
     def _release(self) -> Task | None:
-        owner = self._owner(holding=True)
+        owner = self._owner(holding=self._rng.random() < 0.8)  # else it may have reserved some
         using = self._pending(owner, "write", "guest")
         if not all(task.mapped for task in using) or (using and self._rng.random() < 0.8):
             return None  # what has yet to begin would write to what was released

@@ -324,13 +324,15 @@ def led_to_another_file(scene):
     facts.hear(task, "done", {"result": {"grants": [grant]}})
 
 
-def given_while_a_stranger_has_it(scene):
-    scene.to("clean")
-    _, facts = facts_of(scene)
-    facts.ask(Task("stray", "", ["n"], mapped=True), 0.0)
-    task = Task("claim_exact", "new", ["n"])
+def given_while_a_stranger_has_it(scene, state="clean", owner="new"):
+    scene.to(state)
+    plan, facts = facts_of(scene)
+    stray = Task("stray", "", ["n"])
+    facts.ask(stray, 0.0)
+    plan.note_mapped(stray)
+    task = Task("claim_exact", owner, ["n"])
     facts.ask(task, 1.0)
-    scene.move("claimed", "new")
+    scene.move("claimed", owner)
     scene.checker.note_durable()
     grant = {"uuid": "n", "device": str(scene.file.path), "label": "A", "ready": True}
     facts.hear(task, "done", {"result": {"grants": [grant]}})
@@ -381,6 +383,11 @@ def test_it_sees(scene, broken):
 
 def test_every_invariant_is_tested():
     assert set(CASES.values()) == set(INVARIANTS)
+
+
+def test_an_owner_may_have_adopted_what_a_stranger_has(scene):
+    """Somebody else has adopted it for the owner while its claim was under way."""
+    given_while_a_stranger_has_it(scene, "dirty", "old")
 
 
 @pytest.mark.parametrize("mutant", mutants.breaks(), ids=lambda mutant: mutant.name)
