@@ -180,7 +180,6 @@ class NamespaceInUse(Refused):
     def __init__(self, *, namespace: str, user: str) -> None:
         super().__init__(
             f"Namespace {shorten(namespace)} is in use by {user}",
-            "Nothing was overwritten",
             "Stop that domain or process first",
         )
 

@@ -1,5 +1,7 @@
 """What a domain uses is not taken from it, whatever it uses it for and whatever it calls it."""
 
+import contextlib
+import functools
 import pathlib
 import signal
 import socket
@@ -7,12 +9,16 @@ import subprocess
 
 import pytest
 
-from tests.functional.conftest import fill, new_owner
+from tests.functional.conftest import fill, is_zero, new_owner
+from tests.functional.test_archives import MAP
 from tests.functional.test_cli import vpmem, vpmem_json  # noqa: F401  fixtures
 from tests.functional.test_cli_domains import DOMAIN, URI, connection  # noqa: F401  fixtures
+from tests.unit.files import another_process
 from tests.unit.test_hostpaths import as_root, bind  # noqa: F401  fixtures
-from vpmem_driver import interpreter, libvirt_domains
+from vpmem_driver import exception, interpreter, libvirt_domains
 from vpmem_driver.libvirt_domains import Domains
+from vpmem_driver.model import State
+from vpmem_driver.sizes import MIB
 
 _MEMORY = (
     "<memory model='{model}' access='shared'><source><path>{path}</path></source><target>{target}</target></memory>"
@@ -160,3 +166,19 @@ def test_ctrl_c_did_not_end_a_claim_while_libvirt_hangs(host, silent):
             connection.close()
     assert process.returncode == 130
     assert_untouched(host, before)
+
+
+def test_the_next_owner_shared_a_namespace_with_who_came_during_its_wipe(host):
+    """Now the claim is refused, and the next wipe begins at the first byte."""
+    host.options["wipe_rate"] = MIB
+    host.pmem_namespaces = ["SMALL:small0"]
+    pool = host.pool()
+    with contextlib.ExitStack() as users:
+        come = functools.cache(lambda: users.enter_context(another_process(MAP, host.path("small0"))))
+        with pytest.raises(exception.NamespaceInUse, match="in use by process"):
+            pool.claim(new_owner(), ["SMALL"], on_progress=lambda _progress: come())
+        (row,) = (row for row in pool.rows() if row.name == "small0")
+        assert (row.state, row.owner, row.wiped) == (State.DIRTY, None, 0)
+    host.options["wipe_rate"] = 0
+    (grant,) = host.pool().claim(new_owner(), ["SMALL"])
+    assert is_zero(host.path(grant.name))

@@ -15,8 +15,8 @@ class Task:
     """What one process was asked to do.
 
     :ivar mapped: a guest that has its namespace mapped by now
-    :ivar strange: when it mapped the namespace, nobody had that, nor was it reserved, and no wipe had begun: the package
-        looks for users of a clean one when it is claimed, and of another one when its wipe begins
+    :ivar strange: when it mapped the namespace, nobody had that, nor was it reserved, and no wipe had begun: the
+        package looks for users of a clean one when it is claimed, and of another one before and after its wipe
     :ivar stopped: its process is stopped
     :ivar mark: the last line of the history at that time
     :ivar tenures: what the owner had at that time, as far as this is about it

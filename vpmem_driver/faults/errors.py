@@ -75,7 +75,8 @@ FAULTS = (
     Fault(
         "VPMEM-E11",
         "the namespace is in use",
-        "A running domain or a process has the namespace mapped or open. Nothing was overwritten.",
+        "A running domain or a process has the namespace mapped or open. Nothing was overwritten, unless that began "
+        "while the namespace was being wiped.",
         "Stop the domain or the process that the message names, then run 'vpmem wipe'.",
     ),
     Fault(

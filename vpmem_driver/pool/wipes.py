@@ -252,6 +252,8 @@ class _LedgerRecorder:
             if not self._settle(result, run):
                 self.overtaken.append(result.uuid)
         elif result.reason and result.outcome is not Outcome.BUSY:
+            if run is not None and result.outcome is Outcome.IN_USE:
+                self._ledger.progress(result.uuid, run, wiped=0, verified=0)  # who uses it may have written to it
             self._ledger.explain(self._rows[result.uuid], run, result.reason)
 
     def _settle(self, result: Result, run: str | None) -> bool:

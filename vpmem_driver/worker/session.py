@@ -5,7 +5,7 @@ It is a separate process because a store to bad media raises SIGBUS. It communic
 
 * It accepts no path. The parent identifies a namespace by uuid, and the worker looks up the device when it uses it.
 * Before it overwrites the first byte, it holds the lock on the device (flock, exclusive), and no other process has the
-  device mapped or open. It checks this before it reports ready, and again after go. Later users are not detected.
+  device mapped or open. It checks this before it reports ready, and again after go. A wipe checks it at its end, too.
 * Every byte count that it reports is durable. It stops soon after stdin closes, and does not outlive its parent.
 * It keeps the lock until stdin closes, so that the parent records the outcome before another process gets the device.
 
@@ -51,9 +51,14 @@ def wipe(task: protocol.Task, parent: Parent, source: interface.Discovery, *, pr
         raise Stopped
     _refuse_if_used(device)
     passes = Wipe(device, parent, threads=task.threads, rate=task.rate)
-    with _device_errors():
-        passes.zero(0 if privileged else task.start, reported=task.start)
-        passes.verify()
+    try:
+        with _device_errors():
+            passes.zero(0 if privileged else task.start, reported=task.start)
+            passes.verify()
+    except Failed:
+        _refuse_if_used(device)  # bytes that somebody else has written are no fault of the medium
+        raise
+    _refuse_if_used(device)
 
 
 def send(task: protocol.SendTask, parent: Parent, source: interface.Discovery, *, privileged: bool = False) -> None:

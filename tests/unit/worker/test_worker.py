@@ -254,6 +254,24 @@ def test_a_process_that_maps_it_between_ready_and_go_is_found(host):
     assert is_untouched(host.path)
 
 
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_process_that_maps_it_during_a_wipe_is_found(host, writes):
+    """Then the next owner would share it with that process. What it writes is no fault of the medium."""
+    program = MAP.replace('print("ready"', 'memory[0] = 1; print("ready"') if writes else MAP
+    with Conversation() as talk:
+        talk.say(host.task(rate=20 * PAGE))
+        assert talk.hear() == protocol.Ready()
+        talk.say(protocol.GO)
+        assert isinstance(talk.hear(), protocol.Progress)
+        with another_process(program, host.path) as user:
+            while isinstance(failure := talk.hear(), protocol.Progress):
+                pass
+            assert isinstance(failure, protocol.Failure)
+            assert failure.outcome is Outcome.IN_USE
+            assert failure.reason.startswith(f"process {user.pid} (python")
+            assert talk.close() == 0
+
+
 #: It stops before and after each time that it looks up the namespace, and writes where it is to a descriptor.
 STOPPING = """
 import itertools, os, signal, sys
