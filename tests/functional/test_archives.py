@@ -452,6 +452,7 @@ class TestSnapshot:
             ('"size": 4194304', '"size": 8388608', "0.vpmem is not the file that its manifest.json names"),
             ("1.vpmem", "2.vpmem", "2.vpmem is missing"),
             ("1.vpmem", "../1.vpmem", "cannot be used"),
+            ("1.vpmem", f"{'1' * 250}.vpmem", "cannot be used"),
         ]:
             text = manifest.read_text()
             manifest.write_text(text.replace(old, new, 1))

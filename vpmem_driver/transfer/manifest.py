@@ -16,7 +16,7 @@ from vpmem_driver.transfer.archive import Header
 FILE_NAME = "manifest.json"
 _SUFFIX = ".vpmem"
 
-_FileName = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+\.vpmem$")]
+_FileName = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}\.vpmem$")]
 _Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
