@@ -165,7 +165,7 @@ class Plan:
         unknown = [row for row in rows if row.state == "unknown"]
         weights = {
             "claim": 6 if free else 1,
-            "release": 5 if held else 1,
+            "release": 5 if self._holding() else 0,
             "wipe": 4 if dirty or unknown else 1,
             "write": 4 if self.writable() else 0,
             "grants": 2 if held else 0,
@@ -209,8 +209,12 @@ class Plan:
         return Task("release", tenure.owner, [tenure.uuid])
 
     def _owner(self, *, holding: bool = False) -> str:
-        held = [tenure.owner for tenure in self._checker.tenures()]
-        return self._rng.choice(held if holding and held else self.owners)
+        return self._rng.choice((self._holding() if holding else []) or self.owners)
+
+    def _holding(self) -> list[str]:
+        """The owners of what is claimed or reserved."""
+        rows = sorted(self._checker.rows.values(), key=lambda row: row.name)
+        return [row.owner for row in rows if row.owner is not None]
 
     def _claim(self) -> Task:
         labels = [self._rng.choice(self._world.labels) for _ in range(self._rng.choice([1, 1, 1, 2, 2, 3]))]
@@ -234,7 +238,7 @@ class Plan:
         return Task("adopt", its[0] if its is not None and self._rng.random() < 0.7 else self._owner(), [uuid])
 
     def _release(self) -> Task | None:
-        owner = self._owner(holding=self._rng.random() < 0.8)  # else it may have reserved some
+        owner = self._owner(holding=True)
         using = self._pending(owner, "write", "guest")
         if not all(task.mapped for task in using) or (using and self._rng.random() < 0.8):
             return None  # what has yet to begin would write to what was released
