@@ -18,7 +18,6 @@ from tests.unit.test_hostpaths import as_root, bind  # noqa: F401  fixtures
 from vpmem_driver import exception, interpreter, libvirt_domains
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
-from vpmem_driver.sizes import MIB
 
 _MEMORY = (
     "<memory model='{model}' access='shared'><source><path>{path}</path></source><target>{target}</target></memory>"
@@ -170,7 +169,7 @@ def test_ctrl_c_did_not_end_a_claim_while_libvirt_hangs(host, silent):
 
 def test_the_next_owner_shared_a_namespace_with_who_came_during_its_wipe(host):
     """Now the claim is refused, and the next wipe begins at the first byte."""
-    host.options["wipe_rate"] = MIB
+    host.options["wipe_rate"] = 2  # two seconds for each pass over 4 MiB
     host.pmem_namespaces = ["SMALL:small0"]
     pool = host.pool()
     with contextlib.ExitStack() as users:
