@@ -32,7 +32,8 @@ class Outcome(enum.StrEnum):
     :cvar LOST: the stream ended early, or its bytes were changed on the way. What was written is durable
     :cvar STOPPED: it was stopped or not allowed to start, or its worker was killed
     :cvar BUSY: another process holds the lock; the reason names it if known. Nothing was changed
-    :cvar IN_USE: a process, named in the reason, has the device mapped or open. Nothing was changed
+    :cvar IN_USE: a process, named in the reason, has the device mapped or open. Nothing was changed, unless the process
+        came during the work
     :cvar MISSING: discovery does not find the namespace, or finds it changed. Nothing was changed
     :cvar HOST: the host failed, not the medium: for example permissions or a broken installation
     :cvar MEDIA: bytes are not what was written, or a media error killed the worker. The namespace is quarantined,
@@ -109,7 +110,8 @@ class CopyTask(Task, frozen=True, kw_only=True, forbid_unknown_fields=True, tag=
 class Ready(msgspec.Struct, frozen=True, tag_field="event", tag="ready"):
     """The device is locked, and no other process has it mapped. Nothing is written before ``go``.
 
-    After ``go`` the worker checks again. If it then finds such a process, it fails with IN_USE and writes nothing.
+    After ``go`` the worker checks again. If it then finds such a process, it fails with IN_USE and writes nothing. It
+    checks a last time when the work is done, and also fails if a process has come meanwhile.
     """
 
 

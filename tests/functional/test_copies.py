@@ -1,11 +1,15 @@
 """Copies between namespaces of one host and of two: real ledgers, workers and pipes."""
 
+import contextlib
+import functools
 import os
 import threading
 
 import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
+from tests.functional.test_archives import MAP
+from tests.unit.files import another_process
 from vpmem_driver import exception, layout
 from vpmem_driver.model import State
 from vpmem_driver.sizes import KIB, MIB
@@ -53,6 +57,22 @@ class Moving:
             if thread.ident is not None:
                 thread.join()
         assert errors == []
+
+    def begin_here(self):
+        """Expect the content in another namespace of the same host, and return that one."""
+        self.source.copies.depart(self.owner, COPY)
+        target = next(row for row in self.source.rows() if row.owner is None and "small" in row.name)
+        return self.source.copies.expect_exact(self.owner, COPY, [target.uuid], self.grants)[0]
+
+    def copy(self, target, on_progress=lambda event: None):
+        """Copy to a namespace of the same host."""
+        self.source.copies.copy(COPY, self.grants[0].uuid, target.uuid, on_progress=on_progress)
+
+    def at_once(self):
+        """From now on, the rate of copies is not limited."""
+        for each in (self.host, self.other):
+            each.options["copy_rate"] = 0
+        self.source, self.destination = self.host.pool(), self.other.pool()
 
     def at_destination(self, index=0):
         return self.destination._state.ledger.row(self.rows[index].uuid)
@@ -197,12 +217,9 @@ def test_a_namespace_that_is_too_small_is_not_chosen(host, other):
 
 
 def test_a_copy_on_one_host(moving):
-    pool = moving.source
-    target = next(row for row in pool.rows() if row.name == "small2" or (row.owner is None and "small" in row.name))
-    source = moving.grants[0]
-    pool.copies.depart(moving.owner, COPY)
-    pool.copies.expect_exact(moving.owner, COPY, [target.uuid], [source])
-    pool.copies.copy(COPY, source.uuid, target.uuid, on_progress=lambda event: None)
+    pool, source = moving.source, moving.grants[0]
+    target = moving.begin_here()
+    moving.copy(target)
     assert moving.host.path(target.name).read_bytes() == moving.content[0]
     held = pool.held(moving.owner)
     assert [row.state for row in held] == [State.CLAIMED, State.CLAIMED]
@@ -225,22 +242,62 @@ def test_a_source_that_does_not_depart_is_neither_sent_nor_copied(moving):
 
 @pytest.mark.parametrize("side", ["source", "destination"])
 def test_a_namespace_that_a_process_has_mapped_is_not_copied(moving, side):
-    from tests.unit.files import another_process
-
     (row,) = moving.begin()
     path = moving.host.path(moving.grants[0].name) if side == "source" else moving.other.path(row.name)
     before = path.read_bytes()
-    code = """
-import mmap, sys
-file = open(sys.argv[1], "r+b")
-held = mmap.mmap(file.fileno(), 0)
-print("ready", flush=True)
-sys.stdin.read()
-"""
-    with another_process(code, path), pytest.raises((exception.VPMEMError, AssertionError)):
+    with another_process(MAP, path), pytest.raises((exception.VPMEMError, AssertionError)):
         moving.transfer()
     assert path.read_bytes() == before
     assert moving.at_destination().state is State.RECEIVING
+
+
+#: Maps a file, writes its last byte, and keeps it mapped.
+WRITE = MAP.replace('print("ready"', 'held[-1] ^= 1; print("ready"')
+
+
+@pytest.fixture
+def stranger():
+    """A function that has a process map and write a file, once; it keeps it mapped until it is told to leave."""
+    with contextlib.ExitStack() as processes:
+        come = functools.cache(lambda path: processes.enter_context(another_process(WRITE, path)))
+        come.leave = processes.close
+        yield come
+
+
+@pytest.fixture
+def slow(host, other):
+    for each in (host, other):
+        each.options["copy_rate"] = 2  # two seconds for each pass over 4 MiB
+    return Moving(host, other)
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_copy_was_complete_although_somebody_wrote_meanwhile(slow, stranger, side):
+    """It was of neither before nor after, or somebody shared it with the owner. Now the next copy begins again."""
+    (row,) = slow.begin()
+    source, destination = slow.host.path(slow.grants[0].name), slow.other.path(row.name)
+    with pytest.raises((exception.CopyFailed, exception.NamespaceInUse)):
+        slow.transfer(on_progress=lambda _event: stranger(source if side == "source" else destination))
+    assert slow.at_destination().state is State.RECEIVING
+    stranger.leave()
+    slow.at_once()
+    slow.transfer()
+    assert slow.at_destination().state is State.CLAIMED
+    assert destination.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_copy_on_one_host_was_complete_although_somebody_wrote_meanwhile(slow, stranger, side):
+    target = slow.begin_here()
+    source, destination = slow.host.path(slow.grants[0].name), slow.host.path(target.name)
+    with pytest.raises(exception.NamespaceInUse, match="in use by process"):
+        slow.copy(target, lambda _event: stranger(source if side == "source" else destination))
+    (now,) = (row for row in slow.source.rows() if row.uuid == target.uuid)
+    assert (now.state, now.copied) == (State.RECEIVING, 0)
+    stranger.leave()
+    slow.at_once()
+    slow.copy(target)
+    assert destination.read_bytes() == source.read_bytes()
 
 
 def test_progress_is_in_the_ledger_and_in_the_listing(moving):

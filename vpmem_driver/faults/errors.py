@@ -76,8 +76,8 @@ FAULTS = (
         "VPMEM-E11",
         "the namespace is in use",
         "A running domain or a process has the namespace mapped or open. Nothing was overwritten, unless that began "
-        "while the namespace was being wiped.",
-        "Stop the domain or the process that the message names, then run 'vpmem wipe'.",
+        "while the namespace was being wiped or copied.",
+        "Stop the domain or the process that the message names, then run the command again.",
     ),
     Fault(
         "VPMEM-E12",

@@ -161,7 +161,8 @@ class Copies:
 
         :param on_ready: called when the namespace is locked; the stream must begin after that
         :raises CopyFailed: it is not complete. Unless it is quarantined, what is durable is kept for the next call
-        :raises NamespaceInUse: a domain or a process uses it; nothing was changed
+        :raises NamespaceInUse: a domain or a process uses it. If that began during the copy, the next one begins at the
+            first byte; otherwise nothing was changed
         :raises UnknownNamespace: the ledger has no such namespace
         """
         row = self._state.row(uuid)

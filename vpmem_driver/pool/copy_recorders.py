@@ -115,8 +115,9 @@ class Arrival:
                 self._records.settle(row, State.CLAIMED, f"received by copy {self.arrival}")
             elif result.outcome is Outcome.MEDIA:
                 self._records.settle(row, State.QUARANTINED, f"copy failed: {result.reason}", reason=result.reason)
-        if result.outcome is Outcome.LOST and self._verifies:
-            self._records.ledger.progress(result.uuid, self._run, copied=0)  # what an earlier run received is not it
+        # What an earlier run received is not the content, or who uses it now may have written to it.
+        if (result.outcome is Outcome.LOST and self._verifies) or result.outcome is Outcome.IN_USE:
+            self._records.ledger.progress(result.uuid, self._run, copied=0, verified=0)
         if result.outcome not in {Outcome.COPIED, Outcome.MEDIA} and result.reason:
             self._records.ledger.explain(self._row, self._run, result.reason)
 

@@ -40,7 +40,7 @@ class Send(Passes):
         self._digests = stream.Digests(length)
 
     def send(self, fd: int, start: int) -> None:
-        """Write all frames to `fd`.
+        """Write the content to `fd`. Only :meth:`end` makes it complete for the receiver.
 
         :param start: bytes of the destination that the receiver already has; only their digests are sent
         :raises Failed: the other end no longer reads
@@ -55,6 +55,9 @@ class Send(Passes):
             if done >= start:
                 self._report_if_due("copy", done)
             self._parent.pause(pace.delay(sent))
+
+    def end(self, fd: int) -> None:
+        """Write the last frame to `fd`. Raises the errors of :meth:`send`."""
         self._write(fd, Frame(Kind.END, self._length, 0, self._digests.total()))
         self._report("copy", self._length)
 

@@ -5,7 +5,7 @@ It is a separate process because a store to bad media raises SIGBUS. It communic
 
 * It accepts no path. The parent identifies a namespace by uuid, and the worker looks up the device when it uses it.
 * Before it overwrites the first byte, it holds the lock on the device (flock, exclusive), and no other process has the
-  device mapped or open. It checks this before it reports ready, and again after go. A wipe checks it at its end, too.
+  device mapped or open. It checks this before it reports ready, again after go, and at the end of the work.
 * Every byte count that it reports is durable. It stops soon after stdin closes, and does not outlive its parent.
 * It keeps the lock until stdin closes, so that the parent records the outcome before another process gets the device.
 
@@ -49,16 +49,10 @@ def wipe(task: protocol.Task, parent: Parent, source: interface.Discovery, *, pr
     parent.report(protocol.Ready())
     if parent.line() != protocol.GO:
         raise Stopped
-    _refuse_if_used(device)
-    passes = Wipe(device, parent, threads=task.threads, rate=task.rate)
-    try:
-        with _device_errors():
-            passes.zero(0 if privileged else task.start, reported=task.start)
-            passes.verify()
-    except Failed:
-        _refuse_if_used(device)  # bytes that somebody else has written are no fault of the medium
-        raise
-    _refuse_if_used(device)
+    with _unused(device):
+        passes = Wipe(device, parent, threads=task.threads, rate=task.rate)
+        passes.zero(0 if privileged else task.start, reported=task.start)
+        passes.verify()
 
 
 def send(task: protocol.SendTask, parent: Parent, source: interface.Discovery, *, privileged: bool = False) -> None:
@@ -66,7 +60,6 @@ def send(task: protocol.SendTask, parent: Parent, source: interface.Discovery, *
     device = _open(task, source, privileged=privileged, limit=task.length)
     parent.report(protocol.Ready())
     fd = parent.stream()
-    _refuse_if_used(device)
     passes = Send(
         device,
         parent,
@@ -76,8 +69,10 @@ def send(task: protocol.SendTask, parent: Parent, source: interface.Discovery, *
         length=task.length,
         pack=task.pack,
     )
-    with _device_errors():
+    with _unused(device):
         passes.send(fd, task.start)
+    with _device_errors():
+        passes.end(fd)
 
 
 def receive(
@@ -88,9 +83,8 @@ def receive(
     _require_durable(device)
     parent.report(protocol.Ready())
     fd = parent.stream()
-    _refuse_if_used(device)
-    passes = Receive(device, parent, threads=task.threads, rate=task.rate)
-    with _device_errors():
+    with _unused(device):
+        passes = Receive(device, parent, threads=task.threads, rate=task.rate)
         passes.verify(passes.receive(fd, task.start), task.start)
 
 
@@ -103,10 +97,8 @@ def copy(task: protocol.CopyTask, parent: Parent, source: interface.Discovery, *
     parent.report(protocol.Ready())
     if parent.line() != protocol.GO:
         raise Stopped
-    _refuse_if_used(device)
-    _refuse_if_used(origin)
-    passes = Copy(device, parent, threads=task.threads, rate=task.rate, source=origin, parts=task.parts)
-    with _device_errors():
+    with _unused(device, origin):
+        passes = Copy(device, parent, threads=task.threads, rate=task.rate, source=origin, parts=task.parts)
         passes.copy(task.start)
         passes.verify()
 
@@ -126,6 +118,24 @@ def _require_durable(device: Device) -> None:
 
 
 @contextlib.contextmanager
+def _unused(*devices: Device) -> Iterator[None]:
+    """Let the body work on devices that nobody else uses when it begins, nor when it ends.
+
+    If it fails while somebody does, that is why: bytes that somebody else has written are no fault of the medium.
+
+    :raises Failed: a process uses a device, or the body raises an OSError
+    """
+    _refuse_if_used(*devices)
+    try:
+        with _device_errors():
+            yield
+    except Failed:
+        _refuse_if_used(*devices)
+        raise
+    _refuse_if_used(*devices)
+
+
+@contextlib.contextmanager
 def _device_errors() -> Iterator[None]:
     """Tell errors of the medium from those of the host. :raises Failed: instead of an OSError."""
     try:
@@ -135,10 +145,11 @@ def _device_errors() -> Iterator[None]:
         raise Failed(outcome, f"access to the device failed: {error.strerror}") from error
 
 
-def _refuse_if_used(device: Device) -> None:
-    user = device_users.mapped_by(device.fd)
-    if user is not None:
-        raise Failed(Outcome.IN_USE, user)
+def _refuse_if_used(*devices: Device) -> None:
+    for device in devices:
+        user = device_users.mapped_by(device.fd)
+        if user is not None:
+            raise Failed(Outcome.IN_USE, user)
 
 
 def main(
