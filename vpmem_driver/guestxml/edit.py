@@ -33,6 +33,14 @@ def devices(domain_xml: str) -> tuple[MemoryDevice, ...]:
     return tuple(MemoryDevice.from_element(element) for element in _devices(document.parse(domain_xml)))
 
 
+def memory_paths(domain_xml: str) -> list[str | None]:
+    """Return the source path of each memory device, for a namespace or not, in document order; None for one without.
+
+    :raises InvalidDomainXML: the text is not a domain
+    """
+    return [_path(element) for element in document.parse(domain_xml).iterfind("devices/memory")]
+
+
 def guest_node(domain: etree._Element, host_node: int | None) -> int:
     """Return the guest cell that ``<numatune>`` pins to a host node; 0 if there is none or the node is unknown.
 

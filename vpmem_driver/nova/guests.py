@@ -5,7 +5,6 @@ import functools
 import typing
 from collections.abc import Generator, Iterator
 
-from lxml import etree
 from nova import exception as nova_exception
 from nova import objects
 from nova.compute import power_state
@@ -38,9 +37,10 @@ class HostGuests(Domains):
         """Return the memory device paths of the instance's domain, running or shut off; empty if it has no domain."""
         with self.errors():
             try:
-                return memory_paths(self._host.get_guest(instance).get_xml_desc())
+                found = guestxml.memory_paths(self._host.get_guest(instance).get_xml_desc())
             except nova_exception.InstanceNotFound:
                 return []
+        return [path for path in found if path is not None]
 
     def hardware(self, instance: objects.Instance) -> dict[str, model.Hardware]:
         """Return what the memory devices of the instance's domain are, by path; empty if it has no domain.
@@ -86,8 +86,3 @@ def is_running(driver: typing.Any, instance: objects.Instance) -> bool:
         return bool(driver.get_info(instance).state == power_state.RUNNING)
     except nova_exception.InstanceNotFound:
         return False
-
-
-def memory_paths(domain_xml: str | bytes) -> list[str]:
-    """Return the source path of each memory device that has one."""
-    return [path.text or "" for path in etree.fromstring(domain_xml).iterfind("devices/memory/source/path")]

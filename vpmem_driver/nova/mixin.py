@@ -7,7 +7,6 @@ import logging
 import typing
 from collections.abc import Sequence
 
-from lxml import etree
 from nova import context as nova_context
 from nova import exception as nova_exception
 from nova import objects
@@ -219,8 +218,7 @@ class VPMEMDriverMixin(CellsMixin, StartsMixin, ShelvingMixin, MovesMixin):
         for before, after in zip(old, new, strict=True):
             _require_same_device(instance, before, after)
             replacement |= dict.fromkeys(self._vpmem.paths(instance, before.identifier), after)
-        domain = etree.fromstring(self._host.get_guest(instance).get_xml_desc())
-        memory = [device.findtext("source/path") for device in domain.iterfind("devices/memory")]
+        memory = guestxml.memory_paths(self._host.get_guest(instance).get_xml_desc())
         if left := set(replacement.values()) - {replacement.get(path) for path in memory}:
             names = ", ".join(resource.identifier for resource in left)
             reason = f"the guest of instance {instance.uuid} has no device that {names} could replace"

@@ -9,7 +9,8 @@ from nova import exception as nova_exception
 from nova import objects
 from nova.compute import task_states
 
-from vpmem_driver.nova import guests, request_specs
+from vpmem_driver import guestxml
+from vpmem_driver.nova import request_specs
 from vpmem_driver.nova.decisions import REBUILDING
 from vpmem_driver.nova.host import HostPool, failures_logged
 
@@ -77,7 +78,7 @@ class StartsMixin(_Driver):
         self, context: typing.Any, xml: str, instance: objects.Instance, *args: typing.Any, **kwargs: typing.Any
     ) -> typing.Any:
         """Define and start the guest if the instance holds all of its namespaces. Stop it if that is no longer true."""
-        paths = [] if self._vpmem is None else guests.memory_paths(xml)
+        paths = [] if self._vpmem is None else [path for path in guestxml.memory_paths(xml) if path is not None]
         self._require_claims(instance, paths)
         guest = super()._create_guest(context, xml, instance, *args, **kwargs)
         try:

@@ -11,7 +11,7 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.virt.libvirt import guest as libvirt_guest
 from novatests.ours import test_defects
 
-from vpmem_driver.nova import guests
+from vpmem_driver import guestxml
 
 
 class Gate:
@@ -61,7 +61,7 @@ class StartsTestCase(test_defects.DefectTestCase):
         return [
             guest.uuid
             for guest in self.computes[host.name].driver._host.list_guests()
-            if any(os.path.samefile(used, path) for used in guests.memory_paths(guest.get_xml_desc()))
+            if any(os.path.samefile(used, path) for used in guestxml.memory_paths(guest.get_xml_desc()))
         ]
 
     def assert_next_server_is_alone(self, host, path):

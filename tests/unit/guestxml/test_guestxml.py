@@ -532,6 +532,7 @@ def test_devices_come_behind_the_memory_devices_in_the_order_of_the_request():
     children = [child.findtext("source/path", child.tag) for child in find(text, "devices")]
     assert children == ["rng", "memory", "/b", "/a", "/0", "watchdog"]
     assert [device.path for device in guestxml.devices(text)] == ["/b", "/a", "/0"]
+    assert guestxml.memory_paths(text) == [None, "/b", "/a", "/0"]
 
 
 OTHERS = (
@@ -845,6 +846,7 @@ def test_a_new_domain_that_cannot_be_split(changes, message):
 USES = [
     guestxml.check,
     guestxml.devices,
+    guestxml.memory_paths,
     lambda text: guestxml.add(text, [grant()]),
     lambda text: guestxml.remove(text, ["/x"]),
     lambda text: guestxml.rewrite(text, {"/x": FULL}),
