@@ -20,8 +20,8 @@ from typing import TypeVar
 from vpmem_driver import exception
 
 #: How long a process may have it open without mapping it. udev, ndctl, or a wipe that fails to get the lock close it
-#: soon.
-PATIENCE_SECONDS = 1.0
+#: soon, but on a busy host they may wait for a CPU before that.
+PATIENCE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
 _DELETED = b" (deleted)"
 

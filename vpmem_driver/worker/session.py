@@ -104,11 +104,15 @@ def copy(task: protocol.CopyTask, parent: Parent, source: interface.Discovery, *
 
 
 def _open(task: protocol.Task, source: interface.Discovery, *, privileged: bool, limit: int | None = None) -> Device:
-    """Open and lock the namespace of a task. :raises Failed: see :meth:`Device.open`, or a process uses it."""
+    """Open and lock the namespace of a task, and lower the priority of this process.
+
+    :raises Failed: see :meth:`Device.open`, or a process uses it
+    """
     if task.start > (task.size if limit is None else limit):
         raise Failed(Outcome.HOST, f"the work cannot start at byte {task.start} of {task.size}")
     device = Device.open(source, task.uuid, task.size, privileged=privileged)
     _refuse_if_used(device)
+    os.nice(NICENESS)  # not earlier: on a busy host, it would keep open for seconds what another worker has locked
     return device
 
 
@@ -165,7 +169,6 @@ def main(
     :param decode: decodes the tasks that are allowed
     :returns: the exit status
     """
-    os.nice(NICENESS)
     _linux.end_with_parent(signal.SIGTERM)
     parent = _reserve_standard_streams()
     try:

@@ -411,6 +411,20 @@ def test_it_is_nice(host):
         assert os.getpriority(os.PRIO_PROCESS, talk.process.pid) == min(19, own + session.NICENESS)
 
 
+def test_one_that_waited_for_a_cpu_before_it_closed_a_locked_device_was_taken_for_a_user(host):
+    """A claim was refused then. It was nice before it tried the lock; ./dev concurrency found it once in 470,000."""
+    with Conversation() as first:
+        first.say(host.task())
+        assert first.hear() == protocol.Ready()
+        with Conversation() as second:
+            second.say(host.task())
+            failure = second.hear()
+            assert isinstance(failure, protocol.Failure)
+            assert failure.outcome is Outcome.BUSY
+            own = os.getpriority(os.PRIO_PROCESS, 0)
+            assert os.getpriority(os.PRIO_PROCESS, second.process.pid) == own
+
+
 #: A rate at which the host's 37 pages take many steps, each after a wait of STEP_SECONDS.
 SLOW = 10 * PAGE
 
