@@ -46,7 +46,7 @@ def wipe(task: protocol.Task, parent: Parent, source: interface.Discovery, *, pr
     """
     device = _open(task, source, privileged=privileged)
     _require_durable(device)
-    parent.report(protocol.Ready())
+    _report_ready(parent)
     if parent.line() != protocol.GO:
         raise Stopped
     with _unused(device):
@@ -58,7 +58,7 @@ def wipe(task: protocol.Task, parent: Parent, source: interface.Discovery, *, pr
 def send(task: protocol.SendTask, parent: Parent, source: interface.Discovery, *, privileged: bool = False) -> None:
     """Write the content of the namespace to a stream. Parameters and errors are those of :func:`wipe`."""
     device = _open(task, source, privileged=privileged, limit=task.length)
-    parent.report(protocol.Ready())
+    _report_ready(parent)
     fd = parent.stream()
     passes = Send(
         device,
@@ -81,7 +81,7 @@ def receive(
     """Overwrite the namespace with the content of a stream. Parameters and errors are those of :func:`wipe`."""
     device = _open(task, source, privileged=privileged)
     _require_durable(device)
-    parent.report(protocol.Ready())
+    _report_ready(parent)
     fd = parent.stream()
     with _unused(device):
         passes = Receive(device, parent, threads=task.threads, rate=task.rate)
@@ -94,7 +94,7 @@ def copy(task: protocol.CopyTask, parent: Parent, source: interface.Discovery, *
     _require_durable(device)
     origin = Device.open(source, task.source, task.source_size, privileged=privileged)
     _refuse_if_used(origin)
-    parent.report(protocol.Ready())
+    _report_ready(parent)
     if parent.line() != protocol.GO:
         raise Stopped
     with _unused(device, origin):
@@ -104,16 +104,18 @@ def copy(task: protocol.CopyTask, parent: Parent, source: interface.Discovery, *
 
 
 def _open(task: protocol.Task, source: interface.Discovery, *, privileged: bool, limit: int | None = None) -> Device:
-    """Open and lock the namespace of a task, and lower the priority of this process.
-
-    :raises Failed: see :meth:`Device.open`, or a process uses it
-    """
+    """Open and lock the namespace of a task. :raises Failed: see :meth:`Device.open`, or a process uses it."""
     if task.start > (task.size if limit is None else limit):
         raise Failed(Outcome.HOST, f"the work cannot start at byte {task.start} of {task.size}")
     device = Device.open(source, task.uuid, task.size, privileged=privileged)
     _refuse_if_used(device)
-    os.nice(NICENESS)  # not earlier: on a busy host, it would keep open for seconds what another worker has locked
     return device
+
+
+def _report_ready(parent: Parent) -> None:
+    # Not earlier: on a busy host, it would keep open for seconds what another worker has locked.
+    os.nice(NICENESS)
+    parent.report(protocol.Ready())
 
 
 def _require_durable(device: Device) -> None:
