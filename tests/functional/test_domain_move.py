@@ -17,6 +17,8 @@ from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
 from vpmem_driver.pool.holdings import Holdings
 from vpmem_driver.sizes import MIB
+from vpmem_driver.transfer import messages
+from vpmem_driver.transfer.sender import Sender
 
 #: As ssh: options, --, host, command. It runs 'vpmem receive' of the other host, or does as it is told in a file.
 SSH = """
@@ -217,8 +219,6 @@ def test_autostart_moves_too(move):
 class TestInterrupted:
     @pytest.mark.parametrize("at", ["send", "define", "copy_autostart", "undefine"])
     def test_it_resumes(self, move, fail_once, at, hook):  # noqa: F811
-        from vpmem_driver.transfer.sender import Sender
-
         fail_once(*{"send": (Sender, "send")}.get(at, (Domains, at)))
         code, _, err = move()
         assert code == 130
@@ -250,6 +250,43 @@ class TestInterrupted:
         assert move()[0] == 0
         move.complete()
         assert there.isActive()
+
+    def test_it_ran_here_after_all_had_arrived(self, move, fail_once):
+        """There is no hook on this host. What the guest wrote was lost: what had arrived was not compared again."""
+        fail_once(Domains, "define")
+        assert move()[0] == 130
+        move.content = [fill(path) for path in move.source]
+        code, _, err = move()
+        assert code == 0, err
+        move.complete()
+
+    def test_it_starts_while_the_destination_reads_back(self, move, monkeypatch):
+        real = Sender._handle
+
+        def handle(self, row, expecting, message, ended):
+            if isinstance(message, messages.Received):
+                monkeypatch.setattr(Sender, "_handle", real)
+                move.domain.create()
+            real(self, row, expecting, message, ended)
+
+        monkeypatch.setattr(Sender, "_handle", handle)
+        code, _, err = move()
+        assert (code, "is in use by the running domain" in err) == (4, True), err
+        move.stays()
+        move.content = [fill(path) for path in move.source]
+        move.domain.destroy()
+        assert move()[0] == 0
+        move.complete()
+
+    def test_it_is_defined_there_on_its_own(self, move, fail_once):
+        """It may have run there: nothing there is overwritten."""
+        fail_once(Domains, "define")
+        assert move()[0] == 130
+        (grant,) = move.other.pool().grants(move.owner)
+        move.other.libvirt.defineXML(move.definition.replace(str(move.source[0]), grant.device))
+        written = fill(pathlib.Path(grant.device))
+        assert move()[0] == 0
+        assert pathlib.Path(grant.device).read_bytes() == written
 
     def test_it_is_cancelled(self, move, fail_once, hook):  # noqa: F811
         fail_once(Domains, "define")
@@ -315,8 +352,6 @@ class TestRefused:
 
     def test_it_starts_before_it_departs(self, move, monkeypatch):
         """There is no hook on this host: libvirt starts it."""
-        from vpmem_driver.transfer.sender import Sender
-
         real = Sender.preview
 
         def preview(self, *arguments):

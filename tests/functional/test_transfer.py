@@ -121,6 +121,20 @@ def test_a_second_run_after_all_arrived_copies_nothing(two):
     two.check_moved()
 
 
+@pytest.mark.parametrize(("changed", "cut"), [(0, None), (1, None), (2, None), (1, 300)])
+def test_what_an_earlier_run_completed_was_not_compared_with_a_source_that_had_changed_since(two, changed, cut):
+    """A guest had run there in between, on a host without the hook. What has not changed is not sent again."""
+    two.move()
+    two.content[:changed] = [fill(two.host.path(grant.name)) for grant in two.grants[:changed]]
+    two.relays = iter([] if cut is None else [("cut", cut)])
+    copied = []
+    two.sender(on_progress=lambda event: event.phase == "copy" and copied.append((event.name, event.done))).send(
+        two.uuids, [None, None], again=True
+    )
+    two.check_moved()
+    assert {name for name, done in copied if done < two.grants[0].size} <= {each.name for each in two.grants[:changed]}
+
+
 @pytest.mark.parametrize("where", [10, 500, 3 * MIB, 4 * MIB + 5 * MIB])
 def test_a_connection_that_breaks_is_made_again(two, where):
     two.relays = iter([("cut", where)])
@@ -266,7 +280,7 @@ def test_what_is_not_an_offer_is_refused_and_changes_nothing(two, lines):
 
 @pytest.mark.parametrize(("options", "version"), [({}, 1), ({"label_size": ["0"]}, 2)])
 def test_an_older_host_receives_what_it_understands(host, other, options, version, monkeypatch):
-    """An offer has version 2 only if its hardware is not what every version gives."""
+    """An offer has version 2 only if its hardware is not what every version gives, and 3 only if it compares again."""
     written = []
     real = ProcessConnection.write
     monkeypatch.setattr(
@@ -275,7 +289,8 @@ def test_an_older_host_receives_what_it_understands(host, other, options, versio
     host.options |= options
     two = Two(host, other, ["SMALL"])
     two.move()
-    assert [each.version for each in written if isinstance(each, messages.Offer)] == [version]
+    two.sender().send(two.uuids, [None], again=True)
+    assert [each.version for each in written if isinstance(each, messages.Offer)] == [version, 3]
     two.check_moved()
 
 

@@ -207,8 +207,11 @@ class _Move:
         self._pool.copies.depart(grants[0].owner, copy)
         try:
             self._require_off(domain)  # from now on the hook does not start it
+            # Without the hook, it may have run here since an earlier run. Where it is defined there, it may run there.
+            again = not is_new and self._there.lookup(self._destination, grants[0].owner) is None
             with common.wipe_progress(self._command) as on_progress:
-                return self._sender(copy, grants, on_progress=on_progress).send(_uuids(grants), [None] * len(grants))
+                copier = self._sender(copy, grants, on_progress=on_progress)
+                return copier.send(_uuids(grants), [None] * len(grants), again=again)
         except exception.TransferRefused:
             if is_new:
                 self._pool.copies.stay(grants[0].owner)

@@ -147,6 +147,39 @@ class Copies:
             for position, (row, source) in enumerate(zip(rows, sources, strict=True), start=first)
         ]
 
+    def compare_again(self, owner: str, arrival: str) -> None:
+        """Have what copy `arrival` has brought be compared with its source again: that may have changed since.
+
+        Until then it is not complete. Only what differs is overwritten.
+
+        :raises InvalidRequest: `owner` is not a uuid
+        :raises NamespaceInUse: a domain has one, so that it may be the source that is old; nothing was changed
+        """
+        owner = requests.owner(owner)
+        complete = [
+            row for row in self._state.ledger.held(owner) if row.state is State.CLAIMED and row.arrival == arrival
+        ]
+        for row in complete:
+            if (user := self._records.user_of(row, defined=True)) is not None:
+                raise exception.NamespaceInUse(namespace=row.name or row.uuid, user=user)
+        if not complete:
+            return
+        with self._state.change() as table:
+            table.follow(
+                [
+                    self._state.move(
+                        row,
+                        State.RECEIVING,
+                        f"copy {arrival} is compared again",
+                        owner=owner,
+                        position=row.position,
+                        arrival=arrival,
+                        copied=row.size,
+                    )
+                    for row in complete
+                ]
+            )
+
     def receive(
         self,
         arrival: str,
@@ -266,11 +299,16 @@ class Copies:
                 rows = self.depart(owner, departure, uuids)
                 yield departure
                 for row in rows:
-                    self._require_still(row, departure)
+                    self.require_still(departure, row)
             finally:
                 self._end(departure)
 
-    def _require_still(self, row: Row, departure: str) -> None:
+    def require_still(self, departure: str, row: Row) -> None:
+        """Verify that a namespace still departs with this copy, and that no domain runs on it.
+
+        :raises CopyFailed: it was released
+        :raises NamespaceInUse: a domain runs on it
+        """
         now = self._state.row(row.uuid)
         if now.departure != departure:
             raise _failure(

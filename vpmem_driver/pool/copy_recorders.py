@@ -22,11 +22,14 @@ class Records:
         self._domains = domains
         self.ledger = state.ledger
 
-    def user_of(self, row: Row) -> str | None:
-        """Describe the domain that uses a namespace, running or, if its data has no last owner, defined."""
+    def user_of(self, row: Row, *, defined: bool = False) -> str | None:
+        """Describe the domain that uses a namespace, running or, if its data has no last owner, defined.
+
+        :param defined: include domains that are only defined in any case
+        """
         device = self._state.discovery.find(row.uuid).device or ""
         unclaimed = row.state is not State.CLAIMED and row.last_owner is None
-        return self._domains.user_of(device, defined=unclaimed)
+        return self._domains.user_of(device, defined=defined or unclaimed)
 
     def settle(self, row: Row, state: State, why: str, *, reason: str | None = None) -> None:
         """Record the end of a copy to `row`, inside a transaction."""

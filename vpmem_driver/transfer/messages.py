@@ -29,8 +29,8 @@ from vpmem_driver.model import IN_TREE, Hardware
 from vpmem_driver.protocol import LINE_BYTES, NOT_UNDERSTOOD, Bytes
 
 #: Increase it with every change that an older version does not understand. Version 2 has offers with hardware other
-#: than :data:`vpmem_driver.model.IN_TREE`; other offers are those of version 1.
-VERSION = 2
+#: than :data:`vpmem_driver.model.IN_TREE`, and version 3 those that compare again; other offers are those of version 1.
+VERSION = 3
 
 _Text = Annotated[str, msgspec.Meta(max_length=255)]
 _Path = Annotated[str, msgspec.Meta(max_length=4096)]
@@ -56,6 +56,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="message", tag=
     """All namespaces of one owner, in the order of its devices.
 
     :ivar reserve: False to ask only which namespaces would be reserved; nothing follows
+    :ivar again: compare also what is complete with what the source has now
     """
 
     version: int
@@ -63,6 +64,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="message", tag=
     owner: _Id
     namespaces: tuple[Offered, ...]
     reserve: bool = True
+    again: bool = False
 
 
 class Begin(msgspec.Struct, frozen=True, tag_field="message", tag="begin"):

@@ -71,6 +71,8 @@ class Receiver:
         if not offer.namespaces:
             raise messages.Garbled("it offers no namespace")
         uuids = self._expected(self._pool, offer)
+        if offer.again and offer.reserve:
+            self._pool.copies.compare_again(offer.owner, offer.copy)
         sources = [model.Grant.elsewhere(offered, offer.owner) for offered in offer.namespaces]
         if uuids is not None and not offer.reserve:
             raise messages.Garbled("an offer that only asks cannot name namespaces")

@@ -47,15 +47,20 @@ class Sender:
         self._on_progress = on_progress
         self._retries = _RETRIES if retries is None else retries
         self._pause = pause
+        self._again = False
 
-    def send(self, uuids: Sequence[str], targets: Sequence[str | None]) -> tuple[messages.Expecting, ...]:
+    def send(
+        self, uuids: Sequence[str], targets: Sequence[str | None], *, again: bool = False
+    ) -> tuple[messages.Expecting, ...]:
         """Copy the namespaces `uuids` of the owner, in this order. They must depart with this copy.
 
         :param targets: name or uuid of each namespace at the destination; None: any free one of the label
+        :param again: compare also what an earlier run has completed with what the source has now
         :returns: the namespaces at the destination, which are claimed there for the owner
         :raises TransferRefused: the destination does not accept it; nothing was changed there
         :raises CopyFailed, ConnectionLost: it is not complete, and the source has everything
         """
+        self._again = again
         for seconds in self._retries:
             try:
                 return self._attempt(uuids, targets)
@@ -110,6 +115,7 @@ class Sender:
         rows = self._rows(uuids)
         with self._connect() as connection:
             accepted = self._offer(connection, rows, targets)
+            self._again = False  # what is complete from now on has been compared in this run
             for index, (row, expecting) in enumerate(zip(rows, accepted, strict=True)):
                 if not expecting.complete:
                     self._send_one(connection, index, row, expecting)
@@ -119,9 +125,10 @@ class Sender:
         self, connection: Connection, rows: Sequence[Row], targets: Sequence[str | None], *, reserve: bool = True
     ) -> tuple[messages.Expecting, ...]:
         hardware = [row.hardware or model.IN_TREE for row in rows]
+        version = 2 if any(each != model.IN_TREE for each in hardware) else 1
         connection.write(
             messages.Offer(
-                version=messages.VERSION if any(each != model.IN_TREE for each in hardware) else 1,
+                version=3 if self._again else version,
                 copy=self._copy,
                 owner=self._owner,
                 namespaces=tuple(
@@ -136,6 +143,7 @@ class Sender:
                     for row, target, each in zip(rows, targets, hardware, strict=True)
                 ),
                 reserve=reserve,
+                again=self._again,
             )
         )
         answer = connection.read()
@@ -182,6 +190,7 @@ class Sender:
             self._handle(row, expecting, connection.read(), ended)
         if not isinstance(ended[0], messages.Received):
             raise _failure(connection, name, ended[0])
+        self._pool.copies.require_still(self._copy, row)  # since its last byte was sent, nobody has looked
 
     def _handle(
         self,
