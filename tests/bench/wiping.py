@@ -140,7 +140,7 @@ def verified(measure: Measure) -> None:
             def checked(threads: int = threads) -> None:
                 wipe = file.wipe(threads)
                 wipe.zero(0)
-                wipe.verify()
+                wipe.verify(0)
 
             measure.together(f"cold, {threads}", {"ours": checked, "limit": written})
 

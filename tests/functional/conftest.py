@@ -35,10 +35,10 @@ _FORGETFUL = """
 import os, sys
 from vpmem_driver.worker import session, wipe
 path, at, verify = sys.argv[1], int(sys.argv[2]), wipe.Wipe.verify
-def forget_and_verify(passes):
+def forget_and_verify(passes, start):
     if os.path.samestat(os.fstat(passes._device.fd), os.stat(path)):
         os.pwrite(passes._device.fd, b"x", at)
-    verify(passes)
+    verify(passes, start)
 wipe.Wipe.verify = forget_and_verify
 sys.exit(session.main())
 """

@@ -194,6 +194,8 @@ class Receive(Passes):
 class Copy(Passes):
     """Overwrite a device with the content of another device of this host."""
 
+    _start = 0
+
     def __init__(
         self, device: Device, parent: Parent, *, threads: int, rate: int, source: Device, parts: Sequence[Part]
     ) -> None:
@@ -205,8 +207,14 @@ class Copy(Passes):
         self._device.allocate()
         self._pass("copy", start, mmap.PROT_READ | mmap.PROT_WRITE, self._copy)
 
-    def verify(self) -> None:
-        """Read all bytes. :raises Failed: one is not that of the source. :raises Stopped, OSError: before the end."""
+    def verify(self, start: int) -> None:
+        """Read all bytes.
+
+        :param start: as for :meth:`copy`
+        :raises Failed: one is not that of the source; with LOST if an earlier copy has written it
+        :raises Stopped, OSError: before the end
+        """
+        self._start = start
         self._device.drop_cache()
         self._pass("verify", 0, mmap.PROT_READ, self._verify)
 
@@ -234,4 +242,5 @@ class Copy(Passes):
 
             if not all(self._spread(equal, piece.offset - region, piece.length)):
                 last = piece.offset + piece.length - 1
-                raise Failed(Outcome.MEDIA, f"a byte from {piece.offset} to {last} is not that of the source")
+                outcome = Outcome.LOST if piece.offset < self._start else Outcome.MEDIA
+                raise Failed(outcome, f"a byte from {piece.offset} to {last} is not that of the source")

@@ -25,7 +25,7 @@ from vpmem_driver.protocol import Outcome
 from vpmem_driver.worker.copy import Copy, Receive, Send
 from vpmem_driver.worker.device import Device, Failed
 from vpmem_driver.worker.parent import Parent, Stopped
-from vpmem_driver.worker.wipe import Wipe
+from vpmem_driver.worker.wipe import Overwritten, Wipe
 
 NICENESS = 10
 #: The exit status for an invalid task.
@@ -50,9 +50,14 @@ def wipe(task: protocol.Task, parent: Parent, source: interface.Discovery, *, pr
     if parent.line() != protocol.GO:
         raise Stopped
     with _unused(device):
-        passes = Wipe(device, parent, threads=task.threads, rate=task.rate)
-        passes.zero(0 if privileged else task.start, reported=task.start)
-        passes.verify()
+        passes = Wipe(device, parent, threads=task.threads, rate=task.rate, reported=task.start)
+        start = 0 if privileged else task.start
+        passes.zero(start)
+        try:
+            passes.verify(start)
+        except Overwritten:
+            passes.zero(0)
+            passes.verify(0)
 
 
 def send(task: protocol.SendTask, parent: Parent, source: interface.Discovery, *, privileged: bool = False) -> None:
@@ -100,7 +105,7 @@ def copy(task: protocol.CopyTask, parent: Parent, source: interface.Discovery, *
     with _unused(device, origin):
         passes = Copy(device, parent, threads=task.threads, rate=task.rate, source=origin, parts=task.parts)
         passes.copy(task.start)
-        passes.verify()
+        passes.verify(task.start)
 
 
 def _open(task: protocol.Task, source: interface.Discovery, *, privileged: bool, limit: int | None = None) -> Device:
