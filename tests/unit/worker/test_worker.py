@@ -574,6 +574,7 @@ def test_an_error_of_the_device_is_told_from_one_of_the_host(host, pipes, monkey
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(device.Device, "make_durable", settle)
+    monkeypatch.setattr(session.os, "nice", lambda _increment: 0)  # this is the process of the tests
     os.write(pipes.our_requests, protocol.GO + b"\n")
     with pytest.raises(device.Failed, match=f"access to the device failed: {os.strerror(number)}") as failure:
         session.wipe(protocol.decode_task(host.task()), pipes.parent, host.source)
