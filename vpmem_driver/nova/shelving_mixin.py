@@ -105,7 +105,7 @@ class ShelvingMixin(_Driver):
             self._vpmem_exports.export(instance)
         except Exception as error:
             LOG.exception("Instance %s: cannot export the content of its memory; it stays here", instance.uuid)
-            if was_running:
+            if was_running and not guests.is_running(self, instance):
                 self._host.get_guest(instance).launch()
             raise nova_exception.InstancePowerOffFailure(reason=f"instance {instance.uuid}: {error}") from error
 

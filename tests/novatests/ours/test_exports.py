@@ -150,6 +150,25 @@ class ExportTest(test_moves.MoveTestCase):
         self.unshelve(self.host2)
         self.assertEqual(list(self.written.values()), self.content(self.server, self.host2))
 
+    def test_a_guest_that_somebody_starts_meanwhile(self):
+        """The fault was that the domain is already running: it was to run again, and why was lost."""
+        self.flags(shelved_offload_time=3600)
+        self.useFixture(fixtures.MockPatch("nova.compute.utils.is_volume_backed_instance", return_value=True))
+        seen = []
+
+        def start(*_arguments):
+            self.driver(self.host1)._host.get_connection().lookupByUUIDString(self.server["id"]).create()
+            raise OSError(errno.ENOSPC, "No space")
+
+        with (
+            mock.patch("vpmem_driver.transfer.manifest.write", side_effect=start),
+            mock.patch("nova.compute.utils.add_instance_fault_from_exc", look_at(seen)),
+        ):
+            self.api.post_server_action(self.server["id"], {"shelve": {}})
+            self._wait_for_action_fail_completion(self.server, "shelve", "compute_shelve_offload_instance")
+        self.assertIn("No space", seen[0])
+        self.assert_kept(self.written)
+
     def test_an_unshelving_that_fails_keeps_the_export(self):
         self.shelve()
         with mock.patch.object(self.driver(self.host2)._vpmem_exports, "_path", None):
