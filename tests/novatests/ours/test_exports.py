@@ -163,9 +163,11 @@ class ExportTest(test_moves.MoveTestCase):
         with (
             mock.patch("vpmem_driver.transfer.manifest.write", side_effect=start),
             mock.patch("nova.compute.utils.add_instance_fault_from_exc", look_at(seen)),
+            mock.patch("nova.virt.libvirt.guest.Guest.launch") as launch,  # libvirt refuses it, fakelibvirt does not
         ):
             self.api.post_server_action(self.server["id"], {"shelve": {}})
             self._wait_for_action_fail_completion(self.server, "shelve", "compute_shelve_offload_instance")
+        launch.assert_not_called()
         self.assertIn("No space", seen[0])
         self.assert_kept(self.written)
 
