@@ -36,6 +36,7 @@ class Server:
     :ivar source: the host it leaves, before a resize is confirmed
     :ivar old_pmem: the labels that it had there
     :ivar stuck: a migration failed at its end: it can be started, rebuilt or deleted where it is
+    :ivar unallocated: a rebuild of it failed, and Nova deleted what it had in Placement
     :ivar runs: whether its guest runs
     :ivar tracked: host -> labels that Nova's resource tracker counts there, though ledger and Placement have them free.
         When a resize on one host is refused, or its revert fails, its migration is in error, and its context stays.
@@ -54,6 +55,7 @@ class Server:
         self.source = None
         self.old_pmem = None
         self.stuck = False
+        self.unallocated = False
         #: what Nova's request spec has: another flavor than the server's after a resize that failed
         self.requested = pmem
         #: what its guest had in its devices when it was shelved

@@ -105,6 +105,7 @@ class InPlaceSteps(steps.Steps):
         with self.failing(self.host_of(server), method):
             self.found(server, self.request(server, "rebuild", {"imageRef": base.IMAGE}))
         self.must_be(server, "ERROR")
+        server.unallocated = True
         if method != "destroy":
             memory = self.oracle.memory[server.id, server.host, oracle.NOW]
             memory.update(dict.fromkeys(memory))
