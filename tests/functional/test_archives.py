@@ -14,7 +14,7 @@ from tests.functional.conftest import fill, is_zero, new_owner
 from tests.functional.test_cli import refused, snapshot, vpmem, vpmem_json  # noqa: F401  fixtures
 from tests.functional.test_cli_domains import DOMAIN, URI, connection, domain, paths  # noqa: F401  fixtures
 from tests.functional.test_renumbered import hook  # noqa: F401  fixture
-from tests.unit.files import another_process
+from tests.unit.files import MAP, another_process
 from vpmem_driver import exception, guestxml, interpreter, layout
 from vpmem_driver.cli import archives
 from vpmem_driver.ledger import holds
@@ -26,15 +26,6 @@ from vpmem_driver.sizes import KIB, MIB
 needs_qemu_img = pytest.mark.skipif(
     shutil.which("qemu-img") is None and "CI" not in os.environ, reason="qemu-img is not installed"
 )
-
-#: Maps a file as a guest does.
-MAP = """
-import mmap, sys
-file = open(sys.argv[1], "r+b")
-held = mmap.mmap(file.fileno(), 0)
-print("ready", flush=True)
-sys.stdin.read()
-"""
 
 
 @pytest.fixture

@@ -8,8 +8,7 @@ import threading
 import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
-from tests.functional.test_archives import MAP
-from tests.unit.files import another_process
+from tests.unit.files import MAP, another_process
 from vpmem_driver import exception, layout
 from vpmem_driver.model import State
 from vpmem_driver.sizes import KIB, MIB

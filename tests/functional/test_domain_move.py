@@ -12,6 +12,7 @@ from tests.functional.conftest import Host, fill, is_zero, new_owner
 from tests.functional.test_cli import refused, vpmem, vpmem_json  # noqa: F401  fixtures
 from tests.functional.test_cli_domains import DOMAIN, URI, connection, domain, paths  # noqa: F401  fixtures
 from tests.functional.test_renumbered import hook  # noqa: F401  fixture
+from tests.unit.files import MAP, another_process
 from vpmem_driver import exception, guestxml, interpreter
 from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.model import State
@@ -363,16 +364,7 @@ class TestRefused:
         self.check(move, 4, "it is running")
 
     def test_a_process_uses_it(self, move):
-        from tests.unit.files import another_process
-
-        code = """
-import mmap, sys
-file = open(sys.argv[1], "r+b")
-held = mmap.mmap(file.fileno(), 0)
-print("ready", flush=True)
-sys.stdin.read()
-"""
-        with another_process(code, move.source[0]):
+        with another_process(MAP, move.source[0]):
             self.check(move, 4, "is in use by process")
         assert move()[0] == 0
         move.complete()

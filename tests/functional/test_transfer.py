@@ -9,6 +9,7 @@ import threading
 import pytest
 
 from tests.functional.conftest import fill, new_owner
+from tests.unit.files import MAP, another_process
 from vpmem_driver import exception, interpreter
 from vpmem_driver.model import State
 from vpmem_driver.sizes import MIB
@@ -226,16 +227,7 @@ def test_a_destination_that_cannot_receive_is_said_so_and_nothing_changes(two, w
 
 
 def test_a_domain_that_runs_on_the_source_is_an_error_at_once(two):
-    from tests.unit.files import another_process
-
-    code = """
-import mmap, sys
-file = open(sys.argv[1], "r+b")
-held = mmap.mmap(file.fileno(), 0)
-print("ready", flush=True)
-sys.stdin.read()
-"""
-    with another_process(code, two.host.path(two.grants[0].name)), pytest.raises(exception.NamespaceInUse):
+    with another_process(MAP, two.host.path(two.grants[0].name)), pytest.raises(exception.NamespaceInUse):
         two.move()
     assert two.connections == 1
     two.move()

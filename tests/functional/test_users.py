@@ -10,10 +10,9 @@ import subprocess
 import pytest
 
 from tests.functional.conftest import fill, is_zero, new_owner
-from tests.functional.test_archives import MAP
 from tests.functional.test_cli import vpmem, vpmem_json  # noqa: F401  fixtures
 from tests.functional.test_cli_domains import DOMAIN, URI, connection  # noqa: F401  fixtures
-from tests.unit.files import another_process
+from tests.unit.files import MAP, another_process
 from tests.unit.test_hostpaths import as_root, bind  # noqa: F401  fixtures
 from vpmem_driver import exception, interpreter, libvirt_domains
 from vpmem_driver.libvirt_domains import Domains

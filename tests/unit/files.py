@@ -43,6 +43,16 @@ def is_locked(path):
         return False
 
 
+#: Code for another process that keeps a file open and mapped.
+MAP = """
+import mmap, sys
+file = open(sys.argv[1], "r+b")
+held = mmap.mmap(file.fileno(), 0)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
 @contextlib.contextmanager
 def another_process(code, *arguments, wrapper=()):
     """Run Python code in another process up to the first line that it prints; it is told to go on by closing stdin."""
