@@ -29,7 +29,8 @@ class Outcome(enum.StrEnum):
     :cvar WIPED: every byte was read back and is zero
     :cvar SENT: the whole content was written to the stream
     :cvar COPIED: every byte was read back and is that of the source
-    :cvar LOST: the stream ended early, or its bytes were changed on the way. What was written is durable
+    :cvar LOST: the stream ended early, its bytes were changed on the way, or bytes that an earlier run has written were
+        changed since. What was written is durable
     :cvar STOPPED: it was stopped or not allowed to start, or its worker was killed
     :cvar BUSY: another process holds the lock; the reason names it if known. Nothing was changed
     :cvar IN_USE: a process, named in the reason, has the device mapped or open. Nothing was changed, unless the process

@@ -258,7 +258,28 @@ class TestInterrupted:
         assert move()[0] == 130
         move.content = [fill(path) for path in move.source]
         code, _, err = move()
-        assert code == 0, err
+        assert (code, "is no longer what the source has" in err, "cancel the move" in err) == (7, True, True), err
+        move.stays(departs=True)
+        assert move("--cancel")[0] == 0
+        assert move()[0] == 0
+        move.complete()
+
+    def test_it_is_defined_there_and_not_all_has_arrived(self, move, monkeypatch):
+        def send(self, *_arguments, **_options):
+            self.offer(_arguments[0], _arguments[1])
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Sender, "send", send)
+            assert move()[0] == 130
+        (grant,) = move.other.pool().grants(move.owner)
+        there = move.other.libvirt.defineXML(move.definition.replace(str(move.source[0]), grant.device))
+        written = fill(pathlib.Path(grant.device))
+        code, _, err = move()
+        assert (code, "not all of its content has arrived there" in err) == (4, True), err
+        assert pathlib.Path(grant.device).read_bytes() == written
+        there.undefine()
+        assert move()[0] == 0
         move.complete()
 
     def test_it_starts_while_the_destination_reads_back(self, move, monkeypatch):

@@ -6,6 +6,7 @@ import pathlib
 import signal
 import socket
 import subprocess
+import threading
 
 import pytest
 
@@ -177,6 +178,25 @@ def test_the_next_owner_shared_a_namespace_with_who_came_during_its_wipe(host):
             pool.claim(new_owner(), ["SMALL"], on_progress=lambda _progress: come())
         (row,) = (row for row in pool.rows() if row.name == "small0")
         assert (row.state, row.owner, row.wiped) == (State.DIRTY, None, 0)
+    host.options["wipe_rate"] = 0
+    (grant,) = host.pool().claim(new_owner(), ["SMALL"])
+    assert is_zero(host.path(grant.name))
+
+
+def test_what_somebody_wrote_after_an_interrupted_wipe_was_taken_for_bad_media(host):
+    """The namespace was quarantined. Now its wipe begins again at the first byte."""
+    host.options["wipe_rate"] = 4
+    host.pmem_namespaces = ["SMALL:small0"]
+    pool, stop = host.pool(), threading.Event()
+    uuid = pool.find("small0")
+    owner = new_owner()
+    pool.adopt(owner, [uuid])
+    pool.release(owner)
+    pool.wipe(stop=stop, on_progress=lambda _progress: stop.set())
+    (row,) = (row for row in pool.rows() if row.uuid == uuid)
+    assert (row.state, row.wiped > 0) == (State.DIRTY, True)
+    with host.path("small0").open("r+b") as file:
+        file.write(b"x")
     host.options["wipe_rate"] = 0
     (grant,) = host.pool().claim(new_owner(), ["SMALL"])
     assert is_zero(host.path(grant.name))

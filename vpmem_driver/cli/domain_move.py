@@ -207,11 +207,12 @@ class _Move:
         self._pool.copies.depart(grants[0].owner, copy)
         try:
             self._require_off(domain)  # from now on the hook does not start it
-            # Without the hook, it may have run here since an earlier run. Where it is defined there, it may run there.
-            again = not is_new and self._there.lookup(self._destination, grants[0].owner) is None
+            if self._there.lookup(self._destination, grants[0].owner) is not None:
+                return self._arrived(domain, copy, grants)
             with common.wipe_progress(self._command) as on_progress:
                 copier = self._sender(copy, grants, on_progress=on_progress)
-                return copier.send(_uuids(grants), [None] * len(grants), again=again)
+                # Without the hook, it may have run here since an earlier run.
+                return copier.send(_uuids(grants), [None] * len(grants), again=not is_new)
         except exception.TransferRefused:
             if is_new:
                 self._pool.copies.stay(grants[0].owner)
@@ -220,6 +221,20 @@ class _Move:
             if is_new:
                 self._abandon(copy, grants)
             raise
+
+    def _arrived(self, domain: typing.Any, copy: str, grants: Sequence[model.Grant]) -> tuple[Expecting, ...]:
+        """Return what a domain that is defined at the destination has there. It may have run: nothing is overwritten.
+
+        :raises DomainRefused: not all has arrived
+        """
+        arrived = self._ask(copy, grants)
+        if not all(expecting.complete for expecting in arrived):
+            raise exception.DomainRefused(
+                domain=domain.name(),
+                reason=f"it is defined on {self._arguments.host}, and not all of its content has arrived there",
+                remedy="Undefine it there, and run the move again",
+            )
+        return arrived
 
     def _ask(self, copy: str, grants: Sequence[model.Grant]) -> tuple[Expecting, ...]:
         """Return the namespaces that would receive the content. :raises TransferRefused, ConnectionLost: none would."""

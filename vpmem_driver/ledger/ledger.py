@@ -113,7 +113,6 @@ class Ledger(queries.Queries, pruning.PrunableFile):
         keep_wipe: bool = False,
         reason: str | None = None,
         arrival: str | None = None,
-        copied: int = 0,
         hardware: model.Hardware | None = None,
     ) -> Row:
         """Move one namespace to `state`, for `owner`, and record `why`. A departure ends.
@@ -125,7 +124,6 @@ class Ledger(queries.Queries, pruning.PrunableFile):
         :param reservation: id of the claim that a dirty or clean namespace is reserved for
         :param keep_wipe: keep progress and token of the wipe: the namespace remains dirty and nothing was written to it
         :param arrival: id of the copy that fills the namespace, or has filled it
-        :param copied: bytes from the start that this copy has written
         :returns: the row after the move
         :raises LedgerError: the namespace moved since it was read
         """
@@ -152,7 +150,7 @@ class Ledger(queries.Queries, pruning.PrunableFile):
             reservation=reservation,
             reason=reason,
             changed=move_id,
-            copied=copied,
+            copied=0,
             arrival=arrival,
             departure=None,
             device_model=None if hardware is None else hardware.device_model,

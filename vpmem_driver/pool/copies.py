@@ -147,39 +147,6 @@ class Copies:
             for position, (row, source) in enumerate(zip(rows, sources, strict=True), start=first)
         ]
 
-    def compare_again(self, owner: str, arrival: str) -> None:
-        """Have what copy `arrival` has brought be compared with its source again: that may have changed since.
-
-        Until then it is not complete. Only what differs is overwritten.
-
-        :raises InvalidRequest: `owner` is not a uuid
-        :raises NamespaceInUse: a domain has one, so that it may be the source that is old; nothing was changed
-        """
-        owner = requests.owner(owner)
-        complete = [
-            row for row in self._state.ledger.held(owner) if row.state is State.CLAIMED and row.arrival == arrival
-        ]
-        for row in complete:
-            if (user := self._records.user_of(row, defined=True)) is not None:
-                raise exception.NamespaceInUse(namespace=row.name or row.uuid, user=user)
-        if not complete:
-            return
-        with self._state.change() as table:
-            table.follow(
-                [
-                    self._state.move(
-                        row,
-                        State.RECEIVING,
-                        f"copy {arrival} is compared again",
-                        owner=owner,
-                        position=row.position,
-                        arrival=arrival,
-                        copied=row.size,
-                    )
-                    for row in complete
-                ]
-            )
-
     def receive(
         self,
         arrival: str,
@@ -201,6 +168,31 @@ class Copies:
         row = self._state.row(uuid)
         job = ReceiveJob(uuid=uuid, name=row.name or uuid, size=row.size, start=row.copied, fd=fd)
         self._fill(job, copy_recorders.Arrival(self._records, row, arrival, on_progress, on_ready), stop)
+
+    def compare(
+        self,
+        arrival: str,
+        uuid: str,
+        fd: int,
+        *,
+        on_ready: OnReady,
+        on_progress: OnProgress,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """Compare a namespace that copy `arrival` has completed with the stream `fd` of its source. Nothing is changed.
+
+        :param on_ready: called when the namespace is locked; the stream must begin after that
+        :raises CopyFailed: it was not compared, or differs
+        :raises NamespaceInUse: a domain or a process uses it
+        :raises UnknownNamespace: the ledger has no such namespace
+        """
+        row = self._state.row(uuid)
+        recorder = copy_recorders.Comparison(self._records, arrival, on_progress, on_ready)
+        # It has all bytes: of those, the stream has only digests.
+        job = ReceiveJob(uuid=uuid, name=row.name or uuid, size=row.size, start=row.size, fd=fd)
+        result = self._engine.run([job], recorder, stop)[uuid]
+        if result.outcome is not Outcome.COPIED or recorder.refusal is not None:
+            raise _failure(recorder.refusal or result, differs=recorder.differs)
 
     def copy(
         self,
@@ -429,9 +421,15 @@ def _require_departable(owner: str, departure: str, row: Row) -> None:
         raise exception.NamespaceUnavailable(namespace=name, owner=owner, reason=reason)
 
 
-def _failure(result: Result) -> exception.VPMEMError:
+def _failure(result: Result, *, differs: bool = False) -> exception.VPMEMError:
     if result.outcome is Outcome.IN_USE:
         return exception.NamespaceInUse(namespace=result.name, user=result.reason)
+    if differs:
+        return exception.CopyFailed(
+            namespace=result.name,
+            reason="what has arrived is no longer what the source has: a guest has written to one of them since",
+            remedy="If it ran on the source, cancel the copy and begin it again",
+        )
     remedy = {
         Outcome.MEDIA: "The destination is quarantined. Check its medium, then copy to another namespace",
         Outcome.LOST: "What has arrived is kept: the next attempt resumes",

@@ -22,14 +22,11 @@ class Records:
         self._domains = domains
         self.ledger = state.ledger
 
-    def user_of(self, row: Row, *, defined: bool = False) -> str | None:
-        """Describe the domain that uses a namespace, running or, if its data has no last owner, defined.
-
-        :param defined: include domains that are only defined in any case
-        """
+    def user_of(self, row: Row) -> str | None:
+        """Describe the domain that uses a namespace, running or, if its data has no last owner, defined."""
         device = self._state.discovery.find(row.uuid).device or ""
         unclaimed = row.state is not State.CLAIMED and row.last_owner is None
-        return self._domains.user_of(device, defined=defined or unclaimed)
+        return self._domains.user_of(device, defined=unclaimed)
 
     def settle(self, row: Row, state: State, why: str, *, reason: str | None = None) -> None:
         """Record the end of a copy to `row`, inside a transaction."""
@@ -123,6 +120,47 @@ class Arrival:
             self._records.ledger.progress(result.uuid, self._run, copied=0, verified=0)
         if result.outcome not in {Outcome.COPIED, Outcome.MEDIA} and result.reason:
             self._records.ledger.explain(self._row, self._run, result.reason)
+
+
+class Comparison:
+    """Watches a worker that only reads what a copy has completed. Nothing is recorded."""
+
+    def __init__(self, records: Records, arrival: str, on_progress: OnProgress, on_ready: OnReady) -> None:
+        self._records = records
+        self._arrival = arrival
+        self._on_progress = on_progress
+        self._on_ready = on_ready
+        self._verifies = False
+        #: whether all was read, and it is not what the source has
+        self.differs = False
+        self.refusal: Result | None = None
+
+    def may_start(self, job: Job) -> bool:
+        """See :class:`vpmem_driver.engine.job.Recorder`."""
+        row = self._records.ledger.row(job.uuid)
+        if row is None or row.state is not State.CLAIMED or row.arrival != self._arrival:
+            self.refusal = job.ended(Outcome.STOPPED, "this copy has not completed it")
+            return False
+        try:
+            user = self._records.user_of(row)
+        except exception.HostError as error:
+            self.refusal = job.ended(Outcome.HOST, str(error).rstrip("."))
+            return False
+        if user is not None:
+            self.refusal = job.ended(Outcome.IN_USE, user)
+            return False
+        self._on_ready(job.start)
+        return True
+
+    def progress(self, job: Job, phase: str, done: int) -> bool:
+        """See :class:`vpmem_driver.engine.job.Recorder`."""
+        self._verifies = phase == "verify"
+        self._on_progress(WipeProgress(uuid=job.uuid, name=job.name, phase=phase, done=done, size=job.size))
+        return True
+
+    def finished(self, result: Result) -> None:
+        """See :class:`vpmem_driver.engine.job.Recorder`."""
+        self.differs = self._verifies and result.outcome is Outcome.LOST
 
 
 class Departure:

@@ -216,10 +216,9 @@ class PoolState:
         keep_wipe: bool = False,
         reason: str | None = None,
         arrival: str | None = None,
-        copied: int = 0,
         hardware: model.Hardware | None = None,
     ) -> Row:
-        """Move a row to a state in the ledger; see :meth:`vpmem_driver.ledger.Ledger.move`.
+        """Move a row to a state in the ledger.
 
         :param label: its new label; None keeps the current one
         :param hardware: what a new owner's device is; None: as configured
@@ -243,7 +242,6 @@ class PoolState:
             keep_wipe=keep_wipe,
             reason=reason,
             arrival=arrival,
-            copied=copied,
             hardware=hardware,
         )
 

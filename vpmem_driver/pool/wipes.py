@@ -251,6 +251,10 @@ class _LedgerRecorder:
         if result.outcome in {Outcome.WIPED, Outcome.MEDIA}:
             if not self._settle(result, run):
                 self.overtaken.append(result.uuid)
+        elif result.outcome is Outcome.LOST and run is not None:
+            # Somebody has written to what an earlier wipe has zeroed: begin again.
+            self._ledger.progress(result.uuid, run, wiped=0, verified=0)
+            self.overtaken.append(result.uuid)
         elif result.reason and result.outcome is not Outcome.BUSY:
             if run is not None and result.outcome is Outcome.IN_USE:
                 self._ledger.progress(result.uuid, run, wiped=0, verified=0)  # who uses it may have written to it

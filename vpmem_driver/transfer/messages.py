@@ -56,7 +56,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True, tag_field="message", tag=
     """All namespaces of one owner, in the order of its devices.
 
     :ivar reserve: False to ask only which namespaces would be reserved; nothing follows
-    :ivar again: compare also what is complete with what the source has now
+    :ivar again: what is complete may be begun, too: it is compared with what the source has now
     """
 
     version: int

@@ -71,8 +71,6 @@ class Receiver:
         if not offer.namespaces:
             raise messages.Garbled("it offers no namespace")
         uuids = self._expected(self._pool, offer)
-        if offer.again and offer.reserve:
-            self._pool.copies.compare_again(offer.owner, offer.copy)
         sources = [model.Grant.elsewhere(offered, offer.owner) for offered in offer.namespaces]
         if uuids is not None and not offer.reserve:
             raise messages.Garbled("an offer that only asks cannot name namespaces")
@@ -98,13 +96,16 @@ class Receiver:
         )
 
     def _receive(self, offer: Offer, row: Row) -> bool:
-        """Receive one namespace. :returns: False if that failed."""
+        """Receive one namespace, or compare it if it is complete. :returns: False if that failed."""
 
         def report(event: wipes.WipeProgress) -> None:
             self._reply(messages.Progress(event.phase, event.done))
 
+        copies = self._pool.copies
+        compares = offer.again and row.state is model.State.CLAIMED
+        fill = copies.compare if compares else copies.receive
         try:
-            self._pool.copies.receive(
+            fill(
                 offer.copy,
                 row.uuid,
                 self._requests,
@@ -115,6 +116,8 @@ class Receiver:
             LOG.warning("Copy %s to %s: %s", offer.copy, row.name, error)
             now = self._pool.held(offer.owner)
             retry = any(held.uuid == row.uuid and held.state is model.State.RECEIVING for held in now)
+            if compares:
+                retry = isinstance(error, exception.CopyFailed) and error.resumable
             with contextlib.suppress(BrokenPipeError):  # the connection is what failed
                 reason = error.reason if isinstance(error, exception.CopyFailed) else str(error)
                 self._reply(messages.Failed(reason, retry))

@@ -48,6 +48,8 @@ class Sender:
         self._retries = _RETRIES if retries is None else retries
         self._pause = pause
         self._again = False
+        #: what has been received, or compared, in this run
+        self._arrived: set[str] = set()
 
     def send(
         self, uuids: Sequence[str], targets: Sequence[str | None], *, again: bool = False
@@ -55,12 +57,13 @@ class Sender:
         """Copy the namespaces `uuids` of the owner, in this order. They must depart with this copy.
 
         :param targets: name or uuid of each namespace at the destination; None: any free one of the label
-        :param again: compare also what an earlier run has completed with what the source has now
+        :param again: compare what an earlier run has completed with what the source has now
         :returns: the namespaces at the destination, which are claimed there for the owner
         :raises TransferRefused: the destination does not accept it; nothing was changed there
         :raises CopyFailed, ConnectionLost: it is not complete, and the source has everything
         """
         self._again = again
+        self._arrived.clear()
         for seconds in self._retries:
             try:
                 return self._attempt(uuids, targets)
@@ -115,10 +118,10 @@ class Sender:
         rows = self._rows(uuids)
         with self._connect() as connection:
             accepted = self._offer(connection, rows, targets)
-            self._again = False  # what is complete from now on has been compared in this run
             for index, (row, expecting) in enumerate(zip(rows, accepted, strict=True)):
-                if not expecting.complete:
+                if not expecting.complete or (self._again and row.uuid not in self._arrived):
                     self._send_one(connection, index, row, expecting)
+                    self._arrived.add(row.uuid)
         return accepted
 
     def _offer(
@@ -158,7 +161,7 @@ class Sender:
         connection.write(messages.Begin(index))
         answer = connection.read()
         if not isinstance(answer, messages.Ready):
-            raise _failure(connection, name, answer)
+            raise _failure(connection, name, answer, compared=expecting.complete)
         ended: list[messages.FromReceiver] = []
 
         def is_wanted() -> bool:
@@ -189,7 +192,7 @@ class Sender:
         while not ended:
             self._handle(row, expecting, connection.read(), ended)
         if not isinstance(ended[0], messages.Received):
-            raise _failure(connection, name, ended[0])
+            raise _failure(connection, name, ended[0], compared=expecting.complete)
         self._pool.copies.require_still(self._copy, row)  # since its last byte was sent, nobody has looked
 
     def _handle(
@@ -221,12 +224,18 @@ class _Retry(Exception):
         self.reason = reason.rstrip(".")
 
 
-def _failure(connection: Connection, name: str, answer: messages.FromReceiver) -> Exception:
+def _failure(connection: Connection, name: str, answer: messages.FromReceiver, *, compared: bool) -> Exception:
     if isinstance(answer, messages.Failed) and answer.retry:
         return _Retry(name, answer.reason)
     if isinstance(answer, messages.Failed):
+        remedy = (
+            "If its guest ran here, cancel the move and begin it again. "
+            f"If it ran on {connection.host}, define it there and run the move again"
+            if compared
+            else "Remove the cause there"
+        )
         return exception.CopyFailed(
-            namespace=name, reason=f"{connection.host}: {answer.reason}".rstrip("."), remedy="Remove the cause there"
+            namespace=name, reason=f"{connection.host}: {answer.reason}".rstrip("."), remedy=remedy
         )
     if isinstance(answer, messages.Refused):
         return exception.TransferRefused(host=connection.host, reason=answer.reason)

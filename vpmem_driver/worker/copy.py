@@ -52,8 +52,7 @@ class Send(Passes):
             step = max(pace.step(min(_AHEAD, self._length - done)) // CELL * CELL, min(CELL, self._length - done))
             sent = self._send_step(fd, done, step, start)
             done += step
-            if done >= start:
-                self._report_if_due("copy", done)
+            self._report_if_due("copy", max(done, start))
             self._parent.pause(pace.delay(sent))
 
     def end(self, fd: int) -> None:

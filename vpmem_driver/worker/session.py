@@ -25,7 +25,7 @@ from vpmem_driver.protocol import Outcome
 from vpmem_driver.worker.copy import Copy, Receive, Send
 from vpmem_driver.worker.device import Device, Failed
 from vpmem_driver.worker.parent import Parent, Stopped
-from vpmem_driver.worker.wipe import Overwritten, Wipe
+from vpmem_driver.worker.wipe import Wipe
 
 NICENESS = 10
 #: The exit status for an invalid task.
@@ -53,11 +53,7 @@ def wipe(task: protocol.Task, parent: Parent, source: interface.Discovery, *, pr
         passes = Wipe(device, parent, threads=task.threads, rate=task.rate, reported=task.start)
         start = 0 if privileged else task.start
         passes.zero(start)
-        try:
-            passes.verify(start)
-        except Overwritten:
-            passes.zero(0)
-            passes.verify(0)
+        passes.verify(start)
 
 
 def send(task: protocol.SendTask, parent: Parent, source: interface.Discovery, *, privileged: bool = False) -> None:

@@ -9,10 +9,6 @@ from vpmem_driver.worker.parent import Parent
 from vpmem_driver.worker.passes import Passes
 
 
-class Overwritten(Exception):
-    """A byte that an earlier wipe has zeroed is not zero: somebody has used the namespace since."""
-
-
 class Wipe(Passes):
     """The two passes over a device."""
 
@@ -24,7 +20,7 @@ class Wipe(Passes):
         :param reported: number of bytes that the parent already knows to be zero; smaller numbers are not reported
         """
         super().__init__(device, parent, threads=threads, rate=rate)
-        self._most: dict[protocol.Phase, int] = {"zero": reported, "verify": 0}
+        self._known_zero = reported
 
     def zero(self, start: int) -> None:
         """Overwrite all bytes from `start` durably with zeros. :raises Stopped, Failed, OSError: before the end."""
@@ -35,8 +31,7 @@ class Wipe(Passes):
         """Read all bytes.
 
         :param start: as for :meth:`zero`
-        :raises Overwritten: a byte before `start` is not zero
-        :raises Failed: another byte is not zero
+        :raises Failed: a byte is not zero; with LOST if an earlier wipe has zeroed it: somebody has used it since
         :raises Stopped, OSError: before the end
         """
         self._start = start
@@ -44,8 +39,7 @@ class Wipe(Passes):
         self._pass("verify", 0, mmap.PROT_READ, self._verify)
 
     def _report(self, phase: protocol.Phase, done: int) -> None:
-        self._most[phase] = max(done, self._most[phase])
-        super()._report(phase, self._most[phase])
+        super()._report(phase, max(done, self._known_zero) if phase == "zero" else done)
 
     def _zero(self, memory: mmap.mmap, _region: int, offset: int, length: int) -> None:
         self._spread(lambda at, size: _pmem.zero(memory, at, size), offset, length)
@@ -54,7 +48,7 @@ class Wipe(Passes):
     def _verify(self, memory: mmap.mmap, region: int, offset: int, length: int) -> None:
         found = self._spread(lambda at, size: _pmem.first_nonzero(memory, at, size), offset, length)
         bad = [at for at in found if at >= 0]
-        if bad and region + min(bad) < self._start:
-            raise Overwritten
         if bad:
-            raise Failed(Outcome.MEDIA, f"byte {region + min(bad)} is not zero after zeroing")
+            first = region + min(bad)
+            outcome = Outcome.LOST if first < self._start else Outcome.MEDIA
+            raise Failed(outcome, f"byte {first} is not zero after zeroing")
