@@ -323,6 +323,21 @@ class TestInterrupted:
         assert move()[0] == 0
         move.complete()
 
+    def test_nobody_else_moves_or_cancels_it_meanwhile(self, move, monkeypatch):
+        """A cancel that had found no domain at the destination released there what the move then defined there."""
+        real, others = Domains.define, []
+
+        def define(self, *arguments):
+            others.extend(move(*options) for options in ((), ("--cancel",), ("--cancel", "--host-is-lost")))
+            return real(self, *arguments)
+
+        monkeypatch.setattr(Domains, "define", define)
+        assert move()[0] == 0
+        assert [code for code, _, _ in others] == [4] * 3
+        assert all("another process moves it" in err for _, _, err in others)
+        move.complete()
+        assert not list(move.host.state_path.glob("move-*"))
+
     def test_it_is_not_cancelled_where_it_may_have_run(self, move, fail_once):
         fail_once(Domains, "undefine")
         assert move()[0] == 130

@@ -125,18 +125,20 @@ class _Move:
         try:
             domain = self._here.find(self._source, self._arguments.domain)
         except exception.InvalidRequest:
-            if (left := self._left_behind()) is None:
+            if (owner := self._left_behind()) is None:
                 raise
-            self._release(left)
+            with self._pool.copies.alone(owner):
+                self._release(owner)
             return (), ()
-        grants, copy = self._check(domain)
-        with self._connected_there():
-            self._check_there(domain, copy)
-            if copy is None:
-                copy = copy_ids.new_id(self._purpose)
-                self._ask(copy, grants)
-            arrived = self._carry(domain, copy, grants)
-        self._release(grants)
+        with self._pool.copies.alone(domain.UUIDString()):
+            grants, copy = self._check(domain)
+            with self._connected_there():
+                self._check_there(domain, copy)
+                if copy is None:
+                    copy = copy_ids.new_id(self._purpose)
+                    self._ask(copy, grants)
+                arrived = self._carry(domain, copy, grants)
+            self._release(domain.UUIDString())
         return grants, arrived
 
     def _carry(self, domain: typing.Any, copy: str, grants: Sequence[model.Grant]) -> tuple[Expecting, ...]:
@@ -260,11 +262,13 @@ class _Move:
             moved = self._there.define(self._destination, guestxml.relocate(definition, new))
         self._there.copy_autostart(domain, moved)
 
-    def _release(self, grants: Sequence[model.Grant]) -> None:
-        common.release(self._command, self._arguments, self._pool, grants[0].owner, _uuids(grants))
+    def _release(self, owner: str) -> None:
+        """Release what this move has taken away."""
+        moved = [row.uuid for row in self._pool.held(owner) if copy_ids.is_for(row.departure or "", self._purpose)]
+        common.release(self._command, self._arguments, self._pool, owner, moved)
 
-    def _left_behind(self) -> tuple[model.Grant, ...] | None:
-        """Return what a domain holds here that an interrupted run has already defined there and undefined here."""
+    def _left_behind(self) -> str | None:
+        """Return the uuid of a domain that an interrupted run has already defined there and undefined here."""
         if not any(copy_ids.is_for(row.departure or "", self._purpose) for row in self._pool.rows()):
             return None
         name = self._arguments.domain
@@ -274,7 +278,7 @@ class _Move:
                 if name in {domain.name(), owner} and self._here.lookup(self._source, owner) is None:
                     held = self._pool.held(owner)
                     if held and copy_ids.find(name, held, self._purpose) is not None:
-                        return self._pool.grants(owner)
+                        return owner
         return None
 
     def cancel(self) -> None:
@@ -283,6 +287,10 @@ class _Move:
         :raises DomainRefused: nothing departs to that host, or the domain is defined there, and may have run there
         """
         domain = self._here.find(self._source, self._arguments.domain)
+        with self._pool.copies.alone(domain.UUIDString()):
+            self._cancel(domain)
+
+    def _cancel(self, domain: typing.Any) -> None:
         grants, copy = self._interrupted(domain.name(), domain.UUIDString())
         if self._arguments.host_is_lost:
             self._pool.copies.stay(grants[0].owner)

@@ -1,7 +1,8 @@
-"""Departures that end with a process: a file beside the ledger that it keeps locked.
+"""What ends with a process, however that ends: a file beside the ledger that it keeps locked.
 
 An export keeps the guest from starting while it reads. If its process dies, nobody ends the departure in the ledger.
-The lock ends with the process, and any other process that finds the file unlocked ends the departure instead.
+Any other process that finds the file unlocked ends the departure instead. A move keeps others from moving the same
+domain.
 """
 
 import contextlib
@@ -31,6 +32,27 @@ def hold(directory: pathlib.Path, departure: str) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+@contextlib.contextmanager
+def alone(directory: pathlib.Path, owner: str) -> Iterator[None]:
+    """Keep others from moving what `owner` holds during the body.
+
+    :raises BlockingIOError: another process, or another thread of this one, moves it
+    :raises OSError: the file cannot be made or locked
+    """
+    path = directory / f"move-{owner}{_SUFFIX}"
+    with contextlib.ExitStack() as stack:
+        while True:
+            state_directory.make_file(path, directory.stat())
+            with contextlib.suppress(FileNotFoundError):  # whoever had it has ended, and removed it
+                fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+                stack.callback(os.close, fd)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(fd), path.stat()):
+                    break
+        stack.callback(path.unlink, missing_ok=True)  # before it is unlocked
+        yield
 
 
 def stale(directory: pathlib.Path) -> list[str]:

@@ -263,6 +263,26 @@ class Ledger(queries.Queries, pruning.PrunableFile):
                 raise state_directory.error_of(self.path, error) from error
             yield
 
+    @contextlib.contextmanager
+    def alone(self, owner: str) -> Iterator[None]:
+        """Keep others from moving what `owner` holds during the body; see :mod:`.holds`.
+
+        :raises DomainRefused: another process moves it
+        :raises LedgerError: that is not possible
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(holds.alone(self.path.parent, owner))
+            except BlockingIOError:
+                raise exception.DomainRefused(
+                    domain=owner,
+                    reason="another process moves it, or cancels that",
+                    remedy="Wait until that has ended, or stop it; then try again",
+                ) from None
+            except OSError as error:
+                raise state_directory.error_of(self.path, error) from error
+            yield
+
     def stale_departures(self) -> list[str]:
         """Return the departures of :meth:`hold` whose process has died.
 

@@ -264,6 +264,14 @@ class Copies:
                 _require_departable(owner, departure, row)
             return [self._state.ledger.depart(row, departure) if row.departure is None else row for row in rows]
 
+    def alone(self, owner: str) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes from moving what `owner` holds, or from ending that, during the body.
+
+        :raises DomainRefused: another process does one of these
+        :raises LedgerError: see :class:`.ledger.Ledger`
+        """
+        return self._state.ledger.alone(owner)
+
     def stay(self, owner: str) -> None:
         """End all departures of `owner`: its content stays here, and its guest may start again."""
         owner = requests.owner(owner)
