@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 
+import libvirt
 import pytest
 
 from tests.functional.conftest import fill, new_owner
@@ -44,8 +45,8 @@ sys.exit(child.wait())
 class Two:
     """Two hosts, and an owner with content on the first."""
 
-    def __init__(self, host, other, labels=("SMALL", "LARGE")):
-        self.owner = new_owner()
+    def __init__(self, host, other, labels=("SMALL", "LARGE"), owner=None):
+        self.owner = owner or new_owner()
         self.host, self.other = host, other
         self.pool = host.pool()
         self.grants = self.pool.claim(self.owner, labels)
@@ -351,6 +352,18 @@ def test_a_copy_is_abandoned_where_a_namespace_was_lost_and_none_is_free(two):
     two.sender().abandon()
     assert pool.held(two.owner) == []
     assert pool._state.ledger.row(small.uuid).state is State.QUARANTINED
+
+
+def test_a_source_does_not_take_back_what_a_domain_here_has(host, other):
+    """It knows the id of the copy for ever, and had it released after the move."""
+    connection = libvirt.open("test:///default")
+    (domain,) = connection.listAllDomains()
+    other.options["connection_uri"] = "test:///default"
+    two = Two(host, other, owner=domain.UUIDString())
+    two.move()
+    with pytest.raises(exception.TransferRefused, match="Domain test: it exists on this host"):
+        two.sender().abandon()
+    two.check_moved()
 
 
 def test_a_copy_that_was_never_begun_is_abandoned_without_an_error(two):

@@ -1,11 +1,13 @@
 """The command ``vpmem receive``."""
 
 import argparse
+import functools
 import os
 from collections.abc import Sequence
 
 from vpmem_driver import exception
 from vpmem_driver.cli import common
+from vpmem_driver.libvirt_domains import Domains
 from vpmem_driver.pool import Pool
 from vpmem_driver.transfer import messages
 from vpmem_driver.transfer.receiver import Receiver
@@ -19,10 +21,20 @@ class Receive(common.Command):
     """
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:  # noqa: ARG002
-        pool = common.app(self).pool()
+        app = common.app(self)
+        pool, domains = app.pool(), app.domains()
         requests, replies = os.dup(0), os.dup(1)
         os.dup2(2, 1)  # nothing else may write to the conversation
-        return 0 if Receiver(pool, _by_label, requests, replies).serve() else exception.CopyFailed.exit_code
+        receiver = Receiver(pool, _by_label, functools.partial(_require_away, domains), requests, replies)
+        return 0 if receiver.serve() else exception.CopyFailed.exit_code
+
+
+def _require_away(domains: Domains, owner: str) -> None:
+    """Verify that no domain here has this uuid. :raises DomainRefused: there is one, and it may have run."""
+    for name in domains.names([owner]).values():
+        raise exception.DomainRefused(
+            domain=name, reason="it exists on this host", remedy="If it did not run here, undefine it here first"
+        )
 
 
 def _by_label(_pool: Pool, offer: messages.Offer) -> Sequence[str] | None:

@@ -4,6 +4,7 @@ The source's nova-compute starts it over ssh, as Nova's user. It asks Nova wheth
 and to which of its namespaces: only those are filled.
 """
 
+import functools
 import logging
 import os
 import sys
@@ -58,6 +59,21 @@ def require_expected(host: str, offer: messages.Offer) -> list[str]:
     return names
 
 
+def require_away(host: str, owner: str) -> None:
+    """Verify that the instance is not on `host`.
+
+    :raises InvalidRequest: it is. Its source was told so, and has no say in its memory any more
+    """
+    from vpmem_driver.nova import instances  # noqa: PLC0415
+
+    instance = instances.find(owner)
+    # Before a move to another cell is complete, the record there is hidden.
+    if instance is not None and instance.host == host and not instance.hidden and not instance.deleted:
+        raise exception.InvalidRequest(
+            what="instance", value=owner, reason=f"it is on this host, {host}", remedy="Delete it through Nova's API"
+        )
+
+
 def main() -> int:
     """Serve one source on stdin and stdout."""
     requests, replies = os.dup(0), os.dup(1)
@@ -108,7 +124,7 @@ def _receiver(requests: int, replies: int) -> Receiver:
                 raise exception.UnknownNamespace(namespace=name)
         return [uuid for uuid in uuids if uuid is not None]
 
-    return Receiver(pool, expected, requests, replies)
+    return Receiver(pool, expected, functools.partial(require_away, CONF.host), requests, replies)
 
 
 if __name__ == "__main__":

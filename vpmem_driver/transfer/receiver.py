@@ -15,15 +15,20 @@ LOG = logging.getLogger(__name__)
 #: Verifies that the sender may bring this. Returns the uuid of the namespace for each offered one, or None for any of
 #: their labels. Raises a VPMEMError for a transfer that is not expected.
 Expected = Callable[[Pool, Offer], Sequence[str] | None]
+#: Verifies that the guest of this owner is not on this host, which then may release what has arrived. Raises a VPMEMError.
+RequireAway = Callable[[str], None]
 
 
 class Receiver:
     """One connection of a sender."""
 
-    def __init__(self, pool: Pool, expected: Expected, requests: int, replies: int) -> None:
+    def __init__(
+        self, pool: Pool, expected: Expected, require_away: RequireAway, requests: int, replies: int
+    ) -> None:
         """`requests` and `replies` are file descriptors: what the sender writes and reads."""
         self._pool = pool
         self._expected = expected
+        self._require_away = require_away
         self._requests = requests
         self._replies = replies
 
@@ -46,6 +51,7 @@ class Receiver:
         """See :meth:`serve`. :raises Garbled, VPMEMError: the sender is to be told so."""
         first = self._read()
         if isinstance(first, Abandon):
+            self._require_away(first.owner)
             self._pool.copies.abandon(first.owner, first.copy)
             self._reply(messages.Abandoned())
         elif isinstance(first, Offer):

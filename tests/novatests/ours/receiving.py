@@ -17,7 +17,7 @@ from vpmem_driver.pool import Pool
 from vpmem_driver.transfer.receiver import Receiver
 pool = Pool.from_conf(conf.read([sys.argv[1]]))
 expected = lambda pool, offer: [pool.find(offered.namespace) for offered in offer.namespaces]
-sys.exit(not Receiver(pool, expected, os.dup(0), os.dup(1)).serve())
+sys.exit(not Receiver(pool, expected, lambda owner: None, os.dup(0), os.dup(1)).serve())
 """
 
 #: Passes on what the source sends, up to some bytes.
@@ -65,9 +65,16 @@ class ReceivingConnection(connection.Connection):
         migration = objects.Migration.get_by_instance_and_status(
             context.get_admin_context(), message.owner, "migrating"
         )
-        if isinstance(message, messages.Offer):
-            receive.require_expected(migration.dest_compute, message)
+        self.ask(migration.dest_compute, message)
         return migration.dest_compute
+
+    @staticmethod
+    def ask(host, message):
+        """Have the receiver's own functions ask. They raise what the source is to be told."""
+        if isinstance(message, messages.Offer):
+            receive.require_expected(host, message)
+        else:
+            receive.require_away(host, message.owner)
 
     def _command(self, host):
         command = [sys.executable, "-c", RECEIVER, str(self._hosts[host].config_file())]

@@ -21,14 +21,12 @@ class CellConnection(receiving.ReceivingConnection):
     """The destination asks the database of its own cell."""
 
     def require_expected(self, message):
-        if not isinstance(message, messages.Offer):
-            return "host2"
         cell = objects.HostMapping.get_by_host(context.get_admin_context(), "host2").cell_mapping
         with (
             context.target_cell(context.get_admin_context(), cell) as targeted,
             mock.patch.object(context, "get_admin_context", return_value=targeted),
         ):
-            receive.require_expected("host2", message)
+            self.ask("host2", message)
         return "host2"
 
 

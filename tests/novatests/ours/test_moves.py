@@ -450,3 +450,15 @@ class ExpectedTest(MoveTestCase):
         self.connect = look
         self._migrate_server(server)
         self.assertTrue(seen)
+
+    def test_a_source_does_not_take_back_what_a_server_here_has(self):
+        """It knows the id of the copy for ever, and had it released after the move."""
+        source, dest = self.start_host(1, SMALL=1), self.start_host(2, SMALL=1)
+        server = self.boot("SMALL", source)
+        receive.require_away(dest.name, server["id"])
+        self._migrate_server(server)
+        receive.require_away(source.name, server["id"])
+        error = self.assertRaises(vpmem_exception.InvalidRequest, receive.require_away, dest.name, server["id"])
+        self.assertIn("it is on this host, host2", str(error))
+        self._delete_server(server)
+        receive.require_away(dest.name, server["id"])
