@@ -28,6 +28,20 @@ class Records:
         unclaimed = row.state is not State.CLAIMED and row.last_owner is None
         return self._domains.user_of(device, defined=unclaimed)
 
+    def refusal(self, job: Job, is_wanted: Callable[[Row], bool], otherwise: str) -> Result | None:
+        """Return why a worker must not read a namespace; None if it may.
+
+        :param otherwise: the reason if the namespace is not wanted any more
+        """
+        row = self.ledger.row(job.uuid)
+        if row is None or not is_wanted(row):
+            return job.ended(Outcome.STOPPED, otherwise)
+        try:
+            user = self.user_of(row)
+        except exception.HostError as error:
+            return job.ended(Outcome.HOST, str(error).rstrip("."))
+        return None if user is None else job.ended(Outcome.IN_USE, user)
+
     def settle(self, row: Row, state: State, why: str, *, reason: str | None = None) -> None:
         """Record the end of a copy to `row`, inside a transaction."""
         if state is State.CLAIMED:
@@ -137,20 +151,13 @@ class Comparison:
 
     def may_start(self, job: Job) -> bool:
         """See :class:`vpmem_driver.engine.job.Recorder`."""
-        row = self._records.ledger.row(job.uuid)
-        if row is None or row.state is not State.CLAIMED or row.arrival != self._arrival:
-            self.refusal = job.ended(Outcome.STOPPED, "this copy has not completed it")
-            return False
-        try:
-            user = self._records.user_of(row)
-        except exception.HostError as error:
-            self.refusal = job.ended(Outcome.HOST, str(error).rstrip("."))
-            return False
-        if user is not None:
-            self.refusal = job.ended(Outcome.IN_USE, user)
-            return False
-        self._on_ready(job.start)
-        return True
+        self.refusal = self._records.refusal(job, self._has_completed, "this copy has not completed it")
+        if self.refusal is None:
+            self._on_ready(job.start)
+        return self.refusal is None
+
+    def _has_completed(self, row: Row) -> bool:
+        return row.state is State.CLAIMED and row.arrival == self._arrival
 
     def progress(self, job: Job, phase: str, done: int) -> bool:
         """See :class:`vpmem_driver.engine.job.Recorder`."""
@@ -177,25 +184,18 @@ class Departure:
 
     def may_start(self, job: Job) -> bool:
         """See :class:`vpmem_driver.engine.job.Recorder`."""
-        row = self._records.ledger.row(job.uuid)
-        if row is None or row.departure != self._departure:
-            self.refusal = job.ended(Outcome.STOPPED, "it is no longer to be copied")
-            return False
-        try:
-            user = self._records.user_of(row)
-        except exception.HostError as error:
-            self.refusal = job.ended(Outcome.HOST, str(error).rstrip("."))
-            return False
-        if user is not None:
-            self.refusal = job.ended(Outcome.IN_USE, user)
-        return user is None
+        self.refusal = self._records.refusal(job, self._departs, "it is no longer to be copied")
+        return self.refusal is None
+
+    def _departs(self, row: Row) -> bool:
+        return row.departure == self._departure
 
     def progress(self, job: Job, phase: str, done: int) -> bool:
         """See :class:`vpmem_driver.engine.job.Recorder`."""
         if self._on_progress is not None:
             self._on_progress(WipeProgress(uuid=job.uuid, name=job.name, phase=phase, done=done, size=job.length))
         row = self._records.ledger.row(job.uuid)
-        return row is not None and row.departure == self._departure and self._is_wanted()
+        return row is not None and self._departs(row) and self._is_wanted()
 
     def finished(self, result: Result) -> None:
         """Do nothing: what counts is what the destination reports."""
