@@ -15,16 +15,15 @@ LOG = logging.getLogger(__name__)
 #: Verifies that the sender may bring this. Returns the uuid of the namespace for each offered one, or None for any of
 #: their labels. Raises a VPMEMError for a transfer that is not expected.
 Expected = Callable[[Pool, Offer], Sequence[str] | None]
-#: Verifies that the guest of this owner is not on this host, which then may release what has arrived. Raises a VPMEMError.
+#: Verifies that the guest of this owner is not on this host, so that what has arrived may be released. Raises a
+#: VPMEMError.
 RequireAway = Callable[[str], None]
 
 
 class Receiver:
     """One connection of a sender."""
 
-    def __init__(
-        self, pool: Pool, expected: Expected, require_away: RequireAway, requests: int, replies: int
-    ) -> None:
+    def __init__(self, pool: Pool, expected: Expected, require_away: RequireAway, requests: int, replies: int) -> None:
         """`requests` and `replies` are file descriptors: what the sender writes and reads."""
         self._pool = pool
         self._expected = expected

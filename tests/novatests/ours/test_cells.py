@@ -10,8 +10,6 @@ from nova.policies import servers as servers_policies
 from novatests.ours import base, receiving, test_moves
 
 from vpmem_driver import exception as vpmem_exception
-from vpmem_driver.nova import receive
-from vpmem_driver.transfer import messages
 
 MIB = 1 << 20
 DRIVER = "nova.virt.libvirt.driver.LibvirtDriver"

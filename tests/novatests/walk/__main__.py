@@ -43,7 +43,7 @@ def shared(words, processes):
 
 
 def run(arguments, shares):
-    """One process for each share, each on one core: its threads then wait less for each other. Whether all went well."""
+    """One process for each share, each on one core, where its threads wait less. Whether all went well."""
     cores = sorted(os.sched_getaffinity(0))
     env = os.environ | {"VPMEM_STEPS": str(arguments.steps), "VPMEM_VERBOSE": "1" if arguments.verbose else ""}
     processes = []

@@ -34,7 +34,7 @@ def test_a_process_that_was_killed_has_left_its_file(tmp_path, file):
 
 
 def test_the_file_is_removed_before_it_is_locked(tmp_path, file, monkeypatch):
-    """Whoever had it before ends just then, and another process makes a new one. To lock the old one protects nothing."""
+    """Whoever had it before ends just then, and another makes a new one. A lock on the old one protects nothing."""
     real = fcntl.flock
 
     def flock(fd, operation):
