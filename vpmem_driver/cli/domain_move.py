@@ -274,7 +274,7 @@ class _Move:
         name = self._arguments.domain
         with self._connected_there():
             for domain in self._there.all(self._destination):
-                owner = domain.UUIDString()
+                owner: str = domain.UUIDString()
                 if name in {domain.name(), owner} and self._here.lookup(self._source, owner) is None:
                     held = self._pool.held(owner)
                     if held and copy_ids.find(name, held, self._purpose) is not None:
