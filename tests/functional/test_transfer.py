@@ -19,6 +19,8 @@ from vpmem_driver.transfer.connection import ConnectionLost, ProcessConnection, 
 from vpmem_driver.transfer.sender import Sender
 
 COPY = "00c0ffee00c0ffee"
+#: Bytes on the wire after which the offer is accepted, and nothing has arrived.
+TOO_EARLY = 20_000
 
 #: Passes stdin on to a command, and does something to it: cuts it after some bytes, or flips one.
 RELAY = """
@@ -165,6 +167,17 @@ def test_a_connection_that_breaks_is_made_again(two, where):
     two.check_moved()
 
 
+def test_it_goes_on_as_long_as_each_connection_brings_more(host, other):
+    """The copy of a large namespace takes hours. It was given up when the fourth connection broke."""
+    host.options["copy_rate"] = 2  # MiB/s, so that progress is due before the cut, however fast the machine is
+    two = Two(host, other)
+    two.relays = iter([("cut", 3 * MIB)] * 4)
+    two.move()
+    assert two.connections == 5
+    assert two.pauses == [0.0] * 4
+    two.check_moved()
+
+
 def test_what_has_arrived_is_not_sent_again(two):
     two.relays = iter([("cut", 4 * MIB + 6 * MIB)])
     seen = []
@@ -185,7 +198,7 @@ def test_a_byte_that_changes_on_the_way_is_sent_again(two):
 
 
 def test_a_connection_that_breaks_each_time_is_an_error_and_the_source_has_everything(two):
-    two.relays = iter([("cut", 2 * MIB)] * 3)
+    two.relays = iter([("cut", TOO_EARLY)] * 3)
     with pytest.raises(exception.CopyFailed):
         two.move()
     assert two.connections == 3
@@ -341,7 +354,7 @@ def test_the_command_of_ssh():
 
 def test_a_copy_is_abandoned_where_a_namespace_was_lost_and_none_is_free(two):
     """An offer would be refused there: what is to be given up is named by owner and copy alone."""
-    two.relays = iter([("cut", 2 * MIB)] * 3)
+    two.relays = iter([("cut", TOO_EARLY)] * 3)
     with pytest.raises(exception.CopyFailed):
         two.move()
     pool = two.other.pool()

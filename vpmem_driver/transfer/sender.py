@@ -14,7 +14,7 @@ LOG = logging.getLogger(__name__)
 #: Starts a new connection to the destination.
 Connect = Callable[[], Connection]
 
-#: How often a lost connection is made again, and after how many seconds.
+#: How often a lost connection is made again without anything more arriving, and after how many seconds.
 _RETRIES = (1.0, 5.0, 15.0)
 
 
@@ -37,7 +37,8 @@ class Sender:
 
         :param copy: id of the copy, the same for each run
         :param pack: compress the streams
-        :param retries: seconds to wait before each new attempt after a lost connection (default: _RETRIES)
+        :param retries: seconds to wait before each new attempt after a lost connection, from the first one again
+            whenever more has arrived (default: _RETRIES)
         """
         self._pool = pool
         self._connect = connect
@@ -50,6 +51,8 @@ class Sender:
         self._again = False
         #: what has been received, or compared, in this run
         self._arrived: set[str] = set()
+        #: the bytes of each namespace that have been durable at the destination
+        self._furthest: dict[str, int] = {}
 
     def send(
         self, uuids: Sequence[str], targets: Sequence[str | None], *, again: bool = False
@@ -64,20 +67,27 @@ class Sender:
         """
         self._again = again
         self._arrived.clear()
-        for seconds in self._retries:
+        self._furthest.clear()
+        retries = iter(self._retries)
+        while True:
+            before = sum(self._furthest.values())
             try:
                 return self._attempt(uuids, targets)
             except (_Retry, ConnectionLost) as error:
-                LOG.warning("%s Trying again in %.0f s", error, seconds)
-                self._pause(seconds)
-        try:
-            return self._attempt(uuids, targets)
-        except _Retry as error:
-            raise exception.CopyFailed(
-                namespace=error.namespace,
-                reason=f"the last of {1 + len(self._retries)} attempts ended early: {error.reason}",
-                remedy="The source still has everything. Check the connection, then try again",
-            ) from error
+                if sum(self._furthest.values()) > before:
+                    retries = iter(self._retries)
+                seconds = next(retries, None)
+                if seconds is not None:
+                    LOG.warning("%s Trying again in %.0f s", error, seconds)
+                    self._pause(seconds)
+                elif isinstance(error, _Retry):
+                    raise exception.CopyFailed(
+                        namespace=error.namespace,
+                        reason=f"in the last {1 + len(self._retries)} attempts nothing more arrived: {error.reason}",
+                        remedy="The source still has everything. Check the connection, then try again",
+                    ) from error
+                else:
+                    raise
 
     def offer(self, uuids: Sequence[str], targets: Sequence[str | None]) -> tuple[messages.Expecting, ...]:
         """Have the destination reserve the namespaces that :meth:`send` fills; nothing is copied yet.
@@ -208,6 +218,7 @@ class Sender:
         done = min(message.done, expecting.size)
         if message.phase == "copy":
             self._pool.copies.departed(self._copy, row.uuid, done)
+            self._furthest[row.uuid] = max(done, self._furthest.get(row.uuid, 0))
         self._on_progress(
             wipes.WipeProgress(
                 uuid=row.uuid, name=row.name or row.uuid, phase=message.phase, done=done, size=expecting.size

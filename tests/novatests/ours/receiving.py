@@ -36,6 +36,11 @@ sys.exit(child.wait())
 """
 
 
+#: bytes after which connections break, each time for good: the first for the offer, one that brings something, and as
+#: many as are made until one brings nothing more
+BREAKS = (None, 2 << 20, *[20_000] * 3)
+
+
 class ReceivingConnection(connection.Connection):
     """Finds out at the offer which host it is for."""
 

@@ -156,14 +156,14 @@ class FailingTest(CellTestCase):
         self.assert_only_at_the_source()
 
     def test_a_connection_that_breaks_each_time(self):
-        receiving.ReceivingConnection.cuts = [None, 2 * MIB, 2 * MIB, 2 * MIB]
+        receiving.ReceivingConnection.cuts = list(receiving.BREAKS)
         self.move_fails()
         self.assert_runs_on()
         self.has_fault("Copy of namespace small")
 
     def test_a_stopped_server_stays_stopped(self):
         self._stop_server(self.server)
-        receiving.ReceivingConnection.cuts = [None, 2 * MIB, 2 * MIB, 2 * MIB]
+        receiving.ReceivingConnection.cuts = list(receiving.BREAKS)
         self.move_fails("SHUTOFF")
         self.assertFalse(self.domain_runs(self.server, self.source))
         self.assert_only_at_the_source()

@@ -141,7 +141,7 @@ class FailingMoveTest(MoveTestCase):
         self.written = self.write(self.server, self.source)
 
     def test_a_connection_that_breaks_each_time(self):
-        receiving.ReceivingConnection.cuts = [None, 2 * MIB, 2 * MIB, 2 * MIB]
+        receiving.ReceivingConnection.cuts = list(receiving.BREAKS)
         self.resize(self.server, self.flavor("SMALL", **{"x:y": "z"}))
         self.assert_stays(self.server, self.source, self.dest, self.written)
         self.assertTrue(self.domain_runs(self.server, self.source))
@@ -149,7 +149,7 @@ class FailingMoveTest(MoveTestCase):
 
     def test_a_stopped_server_stays_stopped(self):
         self._stop_server(self.server)
-        receiving.ReceivingConnection.cuts = [None, 2 * MIB, 2 * MIB, 2 * MIB]
+        receiving.ReceivingConnection.cuts = list(receiving.BREAKS)
         self.resize(self.server, self.flavor("SMALL"))
         self.assert_stays(self.server, self.source, self.dest, self.written, status="SHUTOFF")
         self.assertFalse(self.domain_runs(self.server, self.source))
@@ -250,9 +250,10 @@ class FailingMoveTest(MoveTestCase):
         self.assertTrue(self.domain_runs(self.server, self.source))
 
     def test_after_a_failure_the_next_move_succeeds(self):
-        receiving.ReceivingConnection.cuts = [None, 2 * MIB, 2 * MIB, 2 * MIB]
+        receiving.ReceivingConnection.cuts = list(receiving.BREAKS)
         self.resize(self.server, self.flavor("SMALL"))
         self.assert_stays(self.server, self.source, self.dest, self.written)
+        receiving.ReceivingConnection.cuts = []
         self._run_periodics()  # Nova frees what the destination has given to the failed one
         self.server = self._migrate_server(self.server)
         self._confirm_resize(self.server)
