@@ -338,6 +338,26 @@ class TestInterrupted:
         move.complete()
         assert not list(move.host.state_path.glob("move-*"))
 
+    @pytest.mark.parametrize("left", [True, False])
+    def test_it_is_released_there_before_it_is_defined(self, move, monkeypatch, fail_once, left):
+        """Somebody followed another message. Both hosts had lost the content."""
+        real = Domains.define
+
+        def define(self, *arguments):
+            if not left:
+                move.other.pool().release(move.owner)
+            return real(self, *arguments)
+
+        monkeypatch.setattr(Domains, "define", define)
+        if left:
+            fail_once(Holdings, "release")
+            assert move()[0] == 130
+            move.other.pool().release(move.owner)
+        code, _, err = move()
+        assert (code, "not all of its content has arrived there" in err) == (4, True), err
+        assert [path.read_bytes() for path in move.source] == move.content
+        assert [row.state for row in move.host.pool().held(move.owner)] == [State.CLAIMED]
+
     def test_it_is_not_cancelled_where_it_may_have_run(self, move, fail_once):
         fail_once(Domains, "undefine")
         assert move()[0] == 130

@@ -169,7 +169,6 @@ def test_a_connection_that_breaks_is_made_again(two, where):
 
 def test_it_goes_on_as_long_as_each_connection_brings_more(host, other):
     """The copy of a large namespace takes hours. It was given up when the fourth connection broke."""
-    host.options["copy_rate"] = 2  # MiB/s, so that progress is due before the cut, however fast the machine is
     two = Two(host, other)
     two.relays = iter([("cut", 3 * MIB)] * 4)
     two.move()
@@ -374,9 +373,22 @@ def test_a_source_does_not_take_back_what_a_domain_here_has(host, other):
     other.options["connection_uri"] = "test:///default"
     two = Two(host, other, owner=domain.UUIDString())
     two.move()
-    with pytest.raises(exception.TransferRefused, match="Domain test: it exists on this host"):
+    with pytest.raises(exception.TransferRefused, match="Domain test: it exists on the destination"):
         two.sender().abandon()
     two.check_moved()
+
+
+def test_a_source_does_not_take_back_what_goes_on_to_a_third_host(two):
+    """The host between the two has the content until the new move is confirmed, but no domain any more."""
+    two.move()
+    pool = two.other.pool()
+    pool.copies.depart(two.owner, "another")
+    with pytest.raises(exception.TransferRefused, match="copy another takes its content away from there"):
+        two.sender().abandon()
+    pool.copies.stay(two.owner)
+    two.check_moved()
+    two.sender().abandon()
+    assert pool.held(two.owner) == []
 
 
 def test_a_copy_that_was_never_begun_is_abandoned_without_an_error(two):

@@ -125,10 +125,8 @@ class _Move:
         try:
             domain = self._here.find(self._source, self._arguments.domain)
         except exception.InvalidRequest:
-            if (owner := self._left_behind()) is None:
+            if not self._release_left_behind():
                 raise
-            with self._pool.copies.alone(owner):
-                self._release(owner)
             return (), ()
         with self._pool.copies.alone(domain.UUIDString()):
             grants, copy = self._check(domain)
@@ -146,6 +144,7 @@ class _Move:
         try:
             arrived = self._copy(domain, copy, grants)
             self._define(domain, grants, arrived)
+            self._arrived(domain, copy, grants)  # somebody there may have released it before the domain was defined
             self._here.undefine(domain)
         except BaseException:
             if any(row.departure == copy for row in self._pool.held(grants[0].owner)):
@@ -267,19 +266,27 @@ class _Move:
         moved = [row.uuid for row in self._pool.held(owner) if copy_ids.is_for(row.departure or "", self._purpose)]
         common.release(self._command, self._arguments, self._pool, owner, moved)
 
-    def _left_behind(self) -> str | None:
-        """Return the uuid of a domain that an interrupted run has already defined there and undefined here."""
+    def _release_left_behind(self) -> bool:
+        """Release what a domain has here that an interrupted run has already defined there and undefined here.
+
+        :returns: False if there is no such domain
+        :raises DomainRefused: not all of its content is there
+        """
         if not any(copy_ids.is_for(row.departure or "", self._purpose) for row in self._pool.rows()):
-            return None
+            return False
         name = self._arguments.domain
         with self._connected_there():
             for domain in self._there.all(self._destination):
-                owner: str = domain.UUIDString()
+                owner = domain.UUIDString()
                 if name in {domain.name(), owner} and self._here.lookup(self._source, owner) is None:
-                    held = self._pool.held(owner)
-                    if held and copy_ids.find(name, held, self._purpose) is not None:
-                        return owner
-        return None
+                    with self._pool.copies.alone(owner):
+                        held = self._pool.held(owner)
+                        copy = copy_ids.find(name, held, self._purpose) if held else None
+                        if copy is not None:
+                            self._arrived(domain, copy, self._pool.grants(owner))
+                            self._release(owner)
+                            return True
+        return False
 
     def cancel(self) -> None:
         """End an interrupted move.

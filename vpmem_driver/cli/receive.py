@@ -33,7 +33,9 @@ def _require_away(domains: Domains, owner: str) -> None:
     """Verify that no domain here has this uuid. :raises DomainRefused: there is one, and it may have run."""
     for name in domains.names([owner]).values():
         raise exception.DomainRefused(
-            domain=name, reason="it exists on this host", remedy="If it did not run here, undefine it here first"
+            domain=name,
+            reason="it exists on the destination, and may have run there",
+            remedy="If it did not run there, undefine it there first",
         )
 
 

@@ -70,7 +70,10 @@ def require_away(host: str, owner: str) -> None:
     # Before a move to another cell is complete, the record there is hidden.
     if instance is not None and instance.host == host and not instance.hidden and not instance.deleted:
         raise exception.InvalidRequest(
-            what="instance", value=owner, reason=f"it is on this host, {host}", remedy="Delete it through Nova's API"
+            what="instance",
+            value=owner,
+            reason=f"Nova has it on {host}, where its memory is in use",
+            remedy="Nothing was changed",
         )
 
 

@@ -50,14 +50,23 @@ class Receiver:
         """See :meth:`serve`. :raises Garbled, VPMEMError: the sender is to be told so."""
         first = self._read()
         if isinstance(first, Abandon):
-            self._require_away(first.owner)
-            self._pool.copies.abandon(first.owner, first.copy)
-            self._reply(messages.Abandoned())
+            self._abandon(first)
         elif isinstance(first, Offer):
             return self._serve_offer(first)
         elif first is not None:
             raise messages.Garbled("the first message is not an offer")
         return True
+
+    def _abandon(self, message: Abandon) -> None:
+        arrived = [row for row in self._pool.held(message.owner) if row.arrival == message.copy]
+        for row in arrived:
+            if row.departure is not None:
+                reason = f"copy {row.departure} takes its content away from there"
+                raise exception.NamespaceUnavailable(namespace=row.name or row.uuid, owner=message.owner, reason=reason)
+        if any(row.state is model.State.CLAIMED for row in arrived):  # what is incomplete, no guest can have
+            self._require_away(message.owner)
+        self._pool.copies.abandon(message.owner, message.copy)
+        self._reply(messages.Abandoned())
 
     def _serve_offer(self, offer: Offer) -> bool:
         rows = self._accept(offer)

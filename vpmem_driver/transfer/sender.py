@@ -14,8 +14,10 @@ LOG = logging.getLogger(__name__)
 #: Starts a new connection to the destination.
 Connect = Callable[[], Connection]
 
-#: How often a lost connection is made again without anything more arriving, and after how many seconds.
-_RETRIES = (1.0, 5.0, 15.0)
+#: How often a lost connection is made again without anything more arriving, and after how many seconds. If only this
+#: side has noticed the loss, the other side's worker has the namespace until it has heard nothing for some minutes
+#: (engine.process.SILENCE_SECONDS).
+_RETRIES = (1.0, 5.0, 15.0, 60.0, 240.0)
 
 
 class Sender:
@@ -83,7 +85,7 @@ class Sender:
                 elif isinstance(error, _Retry):
                     raise exception.CopyFailed(
                         namespace=error.namespace,
-                        reason=f"in the last {1 + len(self._retries)} attempts nothing more arrived: {error.reason}",
+                        reason=f"{len(self._retries)} further attempts brought nothing more: {error.reason}",
                         remedy="The source still has everything. Check the connection, then try again",
                     ) from error
                 else:

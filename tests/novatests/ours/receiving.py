@@ -36,8 +36,8 @@ sys.exit(child.wait())
 """
 
 
-#: bytes after which connections break, each time for good: the first for the offer, one that brings something, and as
-#: many as are made until one brings nothing more
+#: bytes after which connections break, for a copy that fails: that of the offer does not, one brings something, and the
+#: others nothing more
 BREAKS = (None, 2 << 20, *[20_000] * 3)
 
 

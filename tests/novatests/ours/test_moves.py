@@ -460,6 +460,6 @@ class ExpectedTest(MoveTestCase):
         self._migrate_server(server)
         receive.require_away(source.name, server["id"])
         error = self.assertRaises(vpmem_exception.InvalidRequest, receive.require_away, dest.name, server["id"])
-        self.assertIn("it is on this host, host2", str(error))
+        self.assertIn("Nova has it on host2", str(error))
         self._delete_server(server)
         receive.require_away(dest.name, server["id"])
