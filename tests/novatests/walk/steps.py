@@ -50,6 +50,9 @@ STUCK = {"hard_reboot", "delete", "rebuild", "stop", "start"}
 #: They fail in another way while Nova's request spec has another flavor.
 CLAIMS_THAT_FAIL = {"unshelve_fails", "evacuate_fails", "live_migrate_fails"}
 
+#: With these, a server is where it was. Nova leaves one that had no allocation before allocated at the destination.
+RETURNS = {"live_migrate_fails", "resize_fails_at_source", "revert", "revert_fails"}
+
 #: Where the start of a guest can fail.
 GUEST_STARTS = ("_get_guest_xml", "_create_guest_with_network", "plug_vifs", "_create_guest")
 
@@ -80,7 +83,7 @@ class Steps(deployment.Deployment):
             return False
         if step in CLAIMS_THAT_FAIL and server.requested != server.pmem:
             return False
-        if step == "live_migrate_fails" and server.unallocated:  # Nova would leave it allocated at the destination
+        if step in RETURNS and server.unallocated:
             return False
         if step.startswith("evacuate"):
             return server.host in self.down

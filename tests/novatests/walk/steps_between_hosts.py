@@ -9,7 +9,7 @@ class BetweenHostsSteps(steps.Steps):
     def do_resize(self, server):
         pmem = self.rng.choice(steps.PMEMS)
         dest = self.pick_host(pmem)
-        if dest is None:
+        if dest is None or (server.unallocated and self.is_refused(server, pmem)):
             return self.say("is left out")
         return self.resize(server, pmem, dest)
 
