@@ -19,7 +19,7 @@ class InPlaceSteps(steps.Steps):
         self.found(server, self.ended(server, "ERROR"))
         if method == "destroy":
             return None
-        self.oracle.leaves(server.id)
+        self.oracle.leaves(server.id, server.host)
         self.delete(server)
         return self.forget(server)
 
