@@ -53,6 +53,9 @@ CLAIMS_THAT_FAIL = {"unshelve_fails", "evacuate_fails", "live_migrate_fails"}
 #: With these, a server is where it was. Nova leaves one that had no allocation before allocated at the destination.
 RETURNS = {"live_migrate_fails", "resize_fails_at_source", "revert", "revert_fails"}
 
+#: In these, a server needs nothing on a host that it has left.
+SETTLED = {"ACTIVE", "SHUTOFF", "SHELVED_OFFLOADED"}
+
 #: Where the start of a guest can fail.
 GUEST_STARTS = ("_get_guest_xml", "_create_guest_with_network", "plug_vifs", "_create_guest")
 
@@ -130,7 +133,14 @@ class Steps(deployment.Deployment):
     def host_of(self, server):
         return self.hosts[server.host]
 
+    def kept_may_go(self):
+        """What a host has kept because the server was in between may go when that is settled."""
+        for server, name in [(server, name) for server, name in self.kept if server.status in SETTLED]:
+            self.kept.remove((server, name))
+            self.oracle.leftovers |= set(self.oracle.of(server.id, name, oracle.OLD))
+
     def run_periodic(self, host):
+        self.kept_may_go()
         super().run_periodic(host)
         for key in [key for key in self.oracle.leftovers if key[1] == host.name]:
             self.oracle.leaves(*key)

@@ -69,7 +69,9 @@ class HostSteps(steps.Steps):
         gone = self.gone.pop(name, ())
         defined = [server for server in gone if self.is_defined(server, host)]
         for server in gone:
-            if server not in defined:
+            if server in self.servers and server.status not in steps.SETTLED and server not in defined:
+                self.kept.append((server, name))
+            elif server not in defined:
                 self.oracle.leaves(server.id, name)
         if defined:
             self.oracle.check_bytes()  # the guest of a deleted server: not wiped before the reaper has ended it

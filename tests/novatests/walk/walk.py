@@ -32,6 +32,8 @@ class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_
         #: host -> the labels for which Placement keeps an allocation of a migration that nobody will end: see steps.py
         self.leaked = collections.defaultdict(list)
         self.down, self.lost_power, self.gone = set(), set(), collections.defaultdict(list)
+        #: servers that were evacuated from a host, which keeps what they had although it is back, with that host
+        self.kept = []
         #: Hosts whose resource tracker may count what they no longer have: what a failure has left, and what a server
         #: had that came from another host, which Nova tracks only from the next periodic task on.
         self.unsettled = set()
@@ -69,6 +71,7 @@ class Walk(steps_of_hosts.HostSteps, steps_in_place.InPlaceSteps, steps_between_
     # checks
 
     def check(self):
+        self.kept_may_go()
         for host in self.hosts.values():
             self.oracle.check_guests(host.name, self.guests(host))
         self.settles(self.check_ledgers)
