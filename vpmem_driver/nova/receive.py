@@ -62,7 +62,7 @@ def require_expected(host: str, offer: messages.Offer) -> list[str]:
 def require_away(host: str, owner: str) -> None:
     """Verify that the instance is not on `host`.
 
-    :raises InvalidRequest: it is. Its source was told so, and has no say in its memory any more
+    :raises InvalidRequest: it is, and uses there what a copy has brought
     """
     from vpmem_driver.nova import instances  # noqa: PLC0415
 

@@ -69,9 +69,11 @@ class HostSteps(steps.Steps):
         gone = self.gone.pop(name, ())
         defined = [server for server in gone if self.is_defined(server, host)]
         for server in gone:
-            if server in self.servers and server.status not in steps.SETTLED and server not in defined:
+            if server in defined:
+                continue
+            if server in self.servers and server.status not in steps.SETTLED:
                 self.kept.append((server, name))
-            elif server not in defined:
+            else:
                 self.oracle.leaves(server.id, name)
         if defined:
             self.oracle.check_bytes()  # the guest of a deleted server: not wiped before the reaper has ended it
